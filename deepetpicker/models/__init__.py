@@ -1,0 +1,1 @@
+"""The network, its file, and the import of checkpoints made elsewhere."""
