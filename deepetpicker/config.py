@@ -217,6 +217,14 @@ def read_params(path: str) -> Dict[str, Any]:
     return content
 
 
+def numbers(text: str) -> Tuple[float, ...]:
+    """Return the numbers of a comma-separated list; an argparse type."""
+    try:
+        return tuple(float(word) for word in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected numbers separated by commas, got {text!r}") from error
+
+
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
