@@ -1,0 +1,271 @@
+"""The model card: what a model file says about itself, readable without torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+import struct
+from typing import Any, Dict, List, Mapping, Tuple, Union
+
+from deepetpicker.errors import InputError, ModelFileError
+
+FORMAT_VERSION = 1
+METADATA_KEY = "deepetpicker"
+MAX_HEADER_BYTES = 100_000_000
+
+PathLike = Union[str, "os.PathLike[str]"]
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassCard:
+    """One particle class of a model: id, name, diameter in angstrom, label diameter in working voxels."""
+
+    id: int
+    name: str
+    diameter_ang: float
+    label_diameter_vox: float
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelCard:
+    """Everything picking needs to know about a model, and where the model comes from.
+
+    Parameters
+    ----------
+    network : dict
+        Options of the network, as ``config.NetworkOptions.to_dict()``.
+    classes : tuple of ClassCard
+        Particle classes in the order of the network's channels.
+    voxel_size_ang : float
+        Working voxel size in angstrom: what the network sees.
+    patch_vox, border_vox : int
+        Edge of the training patch and the border discarded at inner tile sides, in working voxels.
+    label, normalisation : str
+        Shape of the weak label; name of the normalisation.
+    threshold, score_floor : float
+        Score at and above which candidates become picks by default; score below which none is kept.
+    intensity : dict
+        Quantiles of the normalised training voxels.
+    training : dict
+        Tomogram names, options, epochs, kept epoch, particles per class.
+    validation : list of dict
+        One entry per epoch.
+    seed : int
+        Seed of the training.
+    version, created : str
+        Version of the program; ISO date and time.
+    format_version : int
+        Version of this card's layout.
+    notes : dict
+        Anything else, such as the origin of an imported checkpoint.
+    """
+
+    network: Dict[str, Any]
+    classes: Tuple[ClassCard, ...]
+    voxel_size_ang: float
+    patch_vox: int
+    border_vox: int
+    label: str
+    normalisation: str
+    threshold: float
+    score_floor: float
+    intensity: Dict[str, Any] = dataclasses.field(default_factory=dict)
+    training: Dict[str, Any] = dataclasses.field(default_factory=dict)
+    validation: List[Dict[str, Any]] = dataclasses.field(default_factory=list)
+    seed: int = 0
+    version: str = ""
+    created: str = ""
+    format_version: int = FORMAT_VERSION
+    notes: Dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """Return the card as JSON text; NaN and infinite numbers become null."""
+        return json.dumps(_finite(dataclasses.asdict(self)), allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str, path: PathLike = "") -> ModelCard:
+        """Return the card that :meth:`to_json` wrote.
+
+        Parameters
+        ----------
+        text : str
+            JSON text.
+        path : path
+            File it comes from, for messages.
+
+        Raises
+        ------
+        ModelFileError
+            If the text is no JSON, has another format version, or lacks a member.
+        """
+        try:
+            content = json.loads(text)
+        except ValueError as error:
+            raise ModelFileError(f"{path}: the model card is damaged ({error}); copy the file again or train anew"
+                                 ) from error
+        if not isinstance(content, dict):
+            raise ModelFileError(f"{path}: the model card must be a JSON object, got {type(content).__name__}")
+        _check_version(content.get("format_version"), path)
+        return _card(content, path)
+
+
+def read_card(path: PathLike) -> ModelCard:
+    """Return the model card of a model file, reading its header only.
+
+    Raises
+    ------
+    ModelFileError
+        If the file is missing, empty, truncated, no safetensors file, holds no card, or a card of another version.
+    """
+    metadata, _ = read_header(path)
+    if METADATA_KEY not in metadata:
+        raise ModelFileError(f"{path} is a safetensors file without a DeepETPicker model card: expected one written "
+                             "by 'deepetpicker train' or 'deepetpicker import-reference'")
+    return ModelCard.from_json(metadata[METADATA_KEY], path)
+
+
+def read_header(path: PathLike) -> Tuple[Dict[str, str], Dict[str, Any]]:
+    """Return the metadata and the tensor directory of a safetensors file.
+
+    Returns
+    -------
+    tuple of dict
+        Metadata (names to text) and the directory (tensor name to dtype, shape and data_offsets).
+
+    Raises
+    ------
+    ModelFileError
+        If the file is missing, empty, truncated or no safetensors file.
+    """
+    file = pathlib.Path(path)
+    if file.is_dir():
+        raise ModelFileError(f"expected a model file (.safetensors), got a folder: {path}")
+    try:
+        size = file.stat().st_size
+        with open(file, "rb") as stream:
+            directory = _directory(stream.read(8), stream, size, path)
+    except FileNotFoundError as error:
+        raise ModelFileError(f"no such model file: {path}") from error
+    except OSError as error:
+        raise ModelFileError(f"cannot read the model file {path}: {error.strerror or error}") from error
+    metadata = directory.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        raise ModelFileError(f"{path}: damaged safetensors header (metadata must map names to text)")
+    return metadata, directory
+
+
+def _directory(head: bytes, stream: Any, size: int, path: PathLike) -> Dict[str, Any]:
+    """Return the parsed header; its length is checked against the file before anything is read."""
+    if size == 0:
+        raise ModelFileError(f"{path} is empty (0 bytes): copy the model again or train anew")
+    length = struct.unpack("<Q", head)[0] if len(head) == 8 else 0
+    if len(head) < 8 or length < 2 or length > MAX_HEADER_BYTES:
+        raise ModelFileError(f"{path} is not a safetensors file: expected a model written by 'deepetpicker train'")
+    start = stream.read(1)
+    if start != b"{":
+        raise ModelFileError(f"{path} is not a safetensors file: expected a model written by 'deepetpicker train'")
+    if length > size - 8:
+        raise ModelFileError(f"{path} is truncated: its header should have {length} bytes, {size - 8} are left; "
+                             "copy the model again")
+    try:
+        directory = json.loads((start + stream.read(length - 1)).decode("utf-8"))
+        if not isinstance(directory, dict):
+            raise ValueError("header is no object")
+        ends = [int(t["data_offsets"][1]) for n, t in directory.items() if n != "__metadata__"]
+    except (ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
+        raise ModelFileError(f"{path}: damaged safetensors header ({error}); copy the model again") from error
+    if ends and 8 + length + max(ends) > size:
+        raise ModelFileError(f"{path} is truncated: expected {8 + length + max(ends)} bytes, found {size}; copy the "
+                             "model again")
+    return directory
+
+
+def _check_version(version: Any, path: PathLike) -> None:
+    """Refuse every format version but ours, saying which way to go."""
+    if version == FORMAT_VERSION and not isinstance(version, bool):
+        return
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise ModelFileError(f"{path} was made by a newer version of DeepETPicker (model format {version}, this one "
+                             f"reads {FORMAT_VERSION}): update DeepETPicker")
+    if isinstance(version, int):
+        raise ModelFileError(f"{path} was made by an older version of DeepETPicker (model format {version}, this one "
+                             f"reads {FORMAT_VERSION}): train it anew or use the older version")
+    raise ModelFileError(f"{path}: the model card has no valid format_version (found {version!r}, expected "
+                         f"{FORMAT_VERSION})")
+
+
+def _card(content: Mapping[str, Any], path: PathLike) -> ModelCard:
+    """Return the card from parsed JSON, checking members and their types."""
+    fields = {f.name: f for f in dataclasses.fields(ModelCard)}
+    missing = [n for n, f in fields.items() if n not in content and f.default is dataclasses.MISSING
+               and f.default_factory is dataclasses.MISSING]
+    if missing:
+        raise ModelFileError(f"{path}: the model card lacks {', '.join(missing)}; train the model anew")
+    values = {n: content[n] for n in fields if n in content}
+    try:
+        values["classes"] = tuple(ClassCard(int(c["id"]), str(c["name"]), float(c["diameter_ang"]),
+                                            float(c["label_diameter_vox"])) for c in content["classes"])
+        for name in ("voxel_size_ang", "threshold", "score_floor"):
+            values[name] = float(content[name])
+        for name in ("patch_vox", "border_vox"):
+            values[name] = int(content[name])
+        if not (isinstance(content["network"], dict) and values["classes"] and values["voxel_size_ang"] > 0):
+            raise ValueError("network options, at least one class and a voxel size > 0 are needed")
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelFileError(f"{path}: the model card is damaged ({type(error).__name__}: {error}); copy the file "
+                             "again or train anew") from error
+    return ModelCard(**values)
+
+
+def _finite(value: Any) -> Any:
+    """Return value with NaN and infinities replaced by None, tuples by lists, numpy scalars by numbers."""
+    if isinstance(value, Mapping):
+        return {str(k): _finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(v) for v in value]
+    if hasattr(value, "tolist"):
+        return _finite(value.tolist())
+    if isinstance(value, float) and not (value - value == 0.0):
+        return None
+    return value
+
+
+def info(path: PathLike) -> Dict[str, Any]:
+    """Return the model card of a model file as a dictionary (what ``deepetpicker info --json`` shows).
+
+    Raises
+    ------
+    ModelFileError
+        As :func:`read_card`.
+    """
+    card = read_card(path)
+    content: Dict[str, Any] = json.loads(card.to_json())
+    _, directory = read_header(path)
+    content["parameters"] = sum(_count(t.get("shape", [])) for t in directory.values())
+    content["path"] = str(path)
+    return content
+
+
+def _count(shape: Any) -> int:
+    """Return the number of elements of a shape."""
+    total = 1
+    for edge in shape:
+        total *= int(edge)
+    return total
+
+
+def class_of(card: ModelCard, class_id: int) -> ClassCard:
+    """Return the card of one class.
+
+    Raises
+    ------
+    InputError
+        If the model has no such class.
+    """
+    for one in card.classes:
+        if one.id == class_id:
+            return one
+    raise InputError(f"the model has no class {class_id}: it knows "
+                     + ", ".join(f"{c.id} ({c.name})" for c in card.classes))
