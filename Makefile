@@ -1,0 +1,39 @@
+# make help lists the targets. PYTHON is the interpreter the environment is made with.
+PYTHON ?= python3
+ENV := .venv
+RUN := $(ENV)/bin/python
+PYTEST := $(RUN) -m pytest
+COVERAGE := --cov --cov-report=term
+
+.PHONY: help env env-dev demo test test-slow lint dist clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+env:  ## make or reuse the environment .venv (TORCH_BUILD=cpu or default overrides the choice of torch)
+	@$(PYTHON) scripts/make_env.py
+
+env-dev:  ## the same with the tools for lint and dist
+	@$(PYTHON) scripts/make_env.py --extras scipion,test,dev
+
+demo: env  ## simulate, train, pick, evaluate; prints the scores and writes pictures and a report into demo/
+	@$(RUN) scripts/demo.py
+
+test: env  ## every test but the slow ones, with a coverage summary
+	$(PYTEST) -m "not slow" $(COVERAGE)
+
+test-slow: env-dev  ## the slow tests too (some need the package index)
+	$(PYTEST) $(COVERAGE)
+
+lint: env-dev  ## ruff, mypy, and the syntax of the documents
+	$(RUN) -m ruff check .
+	$(RUN) -m mypy
+	@for page in README.rst docs/*.rst; do $(RUN) -m docutils --halt=2 --report=2 "$$page" /dev/null || exit 1; done
+
+dist: env-dev  ## source distribution and wheel in dist/
+	rm -rf dist build
+	$(RUN) -m build --no-isolation
+
+clean:  ## remove the environment, the demo's results and everything built
+	rm -rf $(ENV) demo dist build *.egg-info .pytest_cache .ruff_cache .mypy_cache .coverage
+	find deepetpicker deepetpicker_plugin tests scripts benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
