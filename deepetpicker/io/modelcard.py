@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import pathlib
 import struct
@@ -82,7 +83,7 @@ class ModelCard:
 
     def to_json(self) -> str:
         """Return the card as JSON text; NaN and infinite numbers become null."""
-        return json.dumps(_finite(dataclasses.asdict(self)), allow_nan=False)
+        return json.dumps(finite_json(dataclasses.asdict(self)), allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str, path: PathLike = "") -> ModelCard:
@@ -219,15 +220,17 @@ def _card(content: Mapping[str, Any], path: PathLike) -> ModelCard:
     return ModelCard(**values)
 
 
-def _finite(value: Any) -> Any:
-    """Return value with NaN and infinities replaced by None, tuples by lists, numpy scalars by numbers."""
+def finite_json(value: Any) -> Any:
+    """Return value as JSON can hold it: NaN and infinities become None, tuples lists, paths text, numpy numbers."""
     if isinstance(value, Mapping):
-        return {str(k): _finite(v) for k, v in value.items()}
+        return {str(k): finite_json(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(v) for v in value]
+        return [finite_json(v) for v in value]
     if hasattr(value, "tolist"):
-        return _finite(value.tolist())
-    if isinstance(value, float) and not (value - value == 0.0):
+        return finite_json(value.tolist())
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
 
@@ -254,6 +257,40 @@ def _count(shape: Any) -> int:
     for edge in shape:
         total *= int(edge)
     return total
+
+
+def format_info(card: ModelCard) -> str:
+    """Return the model card as text for people, lengths in angstrom and in working voxels."""
+    voxel = card.voxel_size_ang
+    lines = [f"DeepETPicker model (format {card.format_version}, version {card.version or 'unknown'}, "
+             f"made {card.created or 'at an unknown time'})",
+             f"working voxel size  {voxel:.4g} angstrom",
+             f"training patch      {card.patch_vox} voxels ({card.patch_vox * voxel:.4g} angstrom), border "
+             f"{card.border_vox} voxels",
+             f"label               {card.label}; normalisation {card.normalisation}",
+             f"threshold           {card.threshold:.3g} (candidates above {card.score_floor:.3g} are kept)",
+             f"classes             {len(card.classes)}"]
+    for one in card.classes:
+        lines.append(f"  {one.id:>3}  {one.name:<16} diameter {one.diameter_ang:.4g} angstrom "
+                     f"({one.diameter_ang / voxel:.1f} voxels), label {one.label_diameter_vox:.3g} voxels "
+                     f"({one.label_diameter_vox * voxel:.4g} angstrom)")
+    for title, content in (("network", card.network), ("training", card.training), ("intensity", card.intensity),
+                           ("notes", card.notes)):
+        lines += [f"{title}"] + [f"  {key}: {_short(value)}" for key, value in content.items()] if content else []
+    if card.validation:
+        lines.append(f"validation          {len(card.validation)} epochs, last: {_short(card.validation[-1])}")
+    return "\n".join([*lines, f"seed                {card.seed}"]) + "\n"
+
+
+def _short(value: Any) -> str:
+    """Return a value on one line, numbers with four digits."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k}={_short(v)}" for k, v in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(_short(v) for v in value)
+    return str(value)
 
 
 def class_of(card: ModelCard, class_id: int) -> ClassCard:

@@ -1,0 +1,147 @@
+"""manifest.json: what a run was given, what it did and what came out."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import pathlib
+import platform
+import sys
+import time
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Union
+
+from deepetpicker import __version__
+from deepetpicker.errors import FormatError, InputError
+from deepetpicker.io.atomic import write_text
+from deepetpicker.io.modelcard import finite_json
+from deepetpicker.io.volumes import Volume
+
+PathLike = Union[str, "os.PathLike[str]"]
+FORMAT_VERSION = 1
+STATUSES = ("done", "failed")
+
+
+class Manifest:
+    """Collect the facts of a run and write them as manifest.json.
+
+    Parameters
+    ----------
+    command : str
+        Name of the command: ``"pick"``.
+    options : dict
+        Options in force, as ``Options.to_dict()``.
+    argv : sequence of str, optional
+        Command line; default: this process's.
+    seed : int
+        Seed of everything random.
+
+    Attributes
+    ----------
+    outputs : dict
+        Names of outputs to their paths or values; filled by the command.
+    warnings : list of str
+        Warnings so far, each once.
+    items : list of dict
+        One entry per item so far.
+    """
+
+    def __init__(self, command: str, options: Mapping[str, Any], argv: Optional[Sequence[str]] = None,
+                 seed: int = 0) -> None:
+        self.outputs: Dict[str, Any] = {}
+        self.warnings: List[str] = []
+        self.items: List[Dict[str, Any]] = []
+        self._inputs: List[Dict[str, Any]] = []
+        self._clock = time.monotonic()
+        self._head = {"format_version": FORMAT_VERSION, "command": command, "version": __version__,
+                      "argv": [str(a) for a in (sys.argv if argv is None else argv)], "options": dict(options),
+                      "seed": int(seed), "started": datetime.datetime.now().isoformat(timespec="seconds")}
+
+    def add_input(self, volume: Volume) -> None:
+        """Record an input tomogram with its shape and voxel size, and its warnings."""
+        self._inputs.append({"path": str(volume.path), "shape_zyx": list(volume.shape_zyx),
+                             "voxel_size_angstrom": volume.voxel_size_ang})
+        for text in volume.warnings:
+            self.warn(f"{volume.name}: {text}")
+
+    def add_item(self, name: str, status: str, reason: str = "", **facts: Any) -> None:
+        """Record what became of one item.
+
+        Parameters
+        ----------
+        name : str
+            Name of the item.
+        status : str
+            ``"done"`` or ``"failed"``.
+        reason : str
+            Why it failed.
+        **facts
+            Anything else about it: seconds, paths, counts.
+
+        Raises
+        ------
+        InputError
+            For another status.
+        """
+        if status not in STATUSES:
+            raise InputError(f"status must be one of {', '.join(STATUSES)}, got {status!r}")
+        self.items.append({"name": name, "status": status, "reason": reason, **facts})
+
+    def warn(self, text: str) -> None:
+        """Record a warning, once."""
+        if text not in self.warnings:
+            self.warnings.append(text)
+
+    @property
+    def n_failed(self) -> int:
+        """Number of failed items so far."""
+        return sum(item["status"] == "failed" for item in self.items)
+
+    def to_dict(self) -> Dict[str, Any]:
+        """Return the manifest's content as JSON-ready values; NaN becomes null, paths become text."""
+        content = {**self._head, "seconds": round(time.monotonic() - self._clock, 3), "machine": machine(),
+                   "inputs": self._inputs, "items": self.items, "outputs": self.outputs, "warnings": self.warnings}
+        ready: Dict[str, Any] = finite_json(content)
+        return ready
+
+    def write(self, path: PathLike) -> None:
+        """Write the manifest, complete or not at all; may be called again as the run goes on.
+
+        Raises
+        ------
+        OutputError
+            If the file cannot be written.
+        """
+        write_text(path, json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n")
+
+
+def machine() -> Dict[str, Any]:
+    """Return platform, processor count, Python version and, where torch is loaded, its version."""
+    facts: Dict[str, Any] = {"platform": platform.platform(), "cpu_count": os.cpu_count(),
+                             "python": platform.python_version()}
+    if "torch" in sys.modules:
+        facts["torch"] = str(getattr(sys.modules["torch"], "__version__", "unknown"))
+    return facts
+
+
+def read_manifest(path: PathLike) -> Dict[str, Any]:
+    """Return the content of a manifest.json.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or unreadable.
+    FormatError
+        If it is no manifest or of another format version.
+    """
+    try:
+        content = json.loads(pathlib.Path(path).read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise InputError(f"cannot read the manifest {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise FormatError(f"{path} is not a manifest (no valid JSON: {error}); run the command again") from error
+    version = content.get("format_version") if isinstance(content, dict) else None
+    if version != FORMAT_VERSION or isinstance(version, bool):
+        raise FormatError(f"{path}: expected a manifest of format version {FORMAT_VERSION}, found {version!r}; use the "
+                          "version of DeepETPicker that wrote it")
+    return dict(content)
