@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
-from deepetpicker.evaluation.matching import Comparison, Match, compare, match_by_distance, match_by_mask
+from deepetpicker.evaluation.curves import ScoreCurve, curves
+from deepetpicker.evaluation.matching import (Candidates, Comparison, Match, compare, distance_candidates,
+                                              mask_candidates, match_by_distance, match_by_mask)
+from deepetpicker.evaluation.measures import bootstrap_intervals, confusion_matrix, localisation_metrics
 
-__all__ = ["Comparison", "Match", "compare", "match_by_distance", "match_by_mask"]
+__all__ = ["Candidates", "Comparison", "Match", "ScoreCurve", "bootstrap_intervals", "compare", "confusion_matrix",
+           "curves", "distance_candidates", "localisation_metrics", "mask_candidates", "match_by_distance",
+           "match_by_mask"]

@@ -10,9 +10,8 @@ import dataclasses
 from typing import Dict, List, Union
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
+from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 from scipy.spatial import cKDTree
 
 from deepetpicker.errors import InputError
@@ -212,19 +211,24 @@ def take_best_scores(candidates: Candidates, scores: np.ndarray) -> Match:
 def take_most_pairs(candidates: Candidates) -> Match:
     """Return the matching with the most pairs and, among these, the least summed distance.
 
-    The pairs fall into connected groups which are solved one by one: nearly all hold a few particles.
+    A sparse assignment in which each row may also stay alone at a cost above that of any other arrangement, so that
+    time and memory grow with the allowed pairs, not with the product of the two numbers of rows.
     """
-    n_truth, n_picks = candidates.n_truth, candidates.n_picks
     if not len(candidates.pick_index):
         return _as_match(candidates, np.zeros(0, np.int64))
-    order = np.lexsort((candidates.pick_index, candidates.truth_index))
-    ends = (candidates.truth_index, candidates.pick_index + n_truth)
-    graph = coo_matrix((np.ones(len(order), np.int8), ends), shape=(n_truth + n_picks,) * 2)
-    group = connected_components(graph, directed=False)[1][candidates.truth_index[order]]
-    order = order[np.argsort(group, kind="stable")]
-    bounds = np.flatnonzero(np.diff(np.sort(group))) + 1
-    chosen = [edges if len(edges) == 1 else _assign(candidates, edges) for edges in np.split(order, bounds)]
-    return _as_match(candidates, np.concatenate(chosen))
+    rows, columns = candidates.truth_index, candidates.pick_index
+    n_rows, n_columns = candidates.n_truth, candidates.n_picks
+    if n_rows > n_columns:
+        rows, columns, n_rows, n_columns = columns, rows, n_columns, n_rows
+    alone = (n_rows + 1) * (candidates.distances_vox.max() + 1)
+    costs = coo_matrix((np.concatenate([candidates.distances_vox, np.full(n_rows, alone)]) + 1,
+                        (np.concatenate([rows, np.arange(n_rows)]),
+                         np.concatenate([columns, np.arange(n_rows) + n_columns]))),
+                       shape=(n_rows, n_columns + n_rows))
+    partner = np.empty(n_rows, np.int64)
+    row, column = min_weight_full_bipartite_matching(costs.tocsr())
+    partner[row] = column
+    return _as_match(candidates, np.flatnonzero(partner[rows] == columns))
 
 
 def hits_by_score(candidates: Candidates, scores: np.ndarray) -> np.ndarray:
@@ -297,20 +301,6 @@ def compare(a: CoordinateTable, b: CoordinateTable, radius_vox: float) -> Compar
     match = match_by_distance(a, b, float(radius_vox))
     return Comparison(np.stack([match.truth_index, match.pick_index], axis=1), np.flatnonzero(~match.is_found),
                       np.flatnonzero(~match.is_hit), match.distances_vox)
-
-
-def _assign(candidates: Candidates, edges: np.ndarray) -> np.ndarray:
-    """Return those of the edges (K,) of one connected group that its best matching takes."""
-    rows, row = np.unique(candidates.truth_index[edges], return_inverse=True)
-    columns, column = np.unique(candidates.pick_index[edges], return_inverse=True)
-    distances = candidates.distances_vox[edges]
-    forbidden = (min(len(rows), len(columns)) + 1) * (distances.max() + 1)
-    costs = np.full((len(rows), len(columns)), forbidden)
-    costs[row, column] = distances
-    number = np.full(costs.shape, -1, np.int64)
-    number[row, column] = edges
-    taken = number[linear_sum_assignment(costs)]
-    return taken[taken >= 0]
 
 
 def _augment(pick: int, near: List[List[int]], owner: List[int], dead: List[bool]) -> bool:
