@@ -334,6 +334,8 @@ class PickOptions(Options):
                        expert=True)
     precision: str = opt("auto", "arithmetic; auto takes bfloat16 where the hardware has it", choices=PRECISIONS,
                          expert=True)
+    resume: bool = opt(False, "skip the tomograms that the manifest in the output folder lists as done with the same "
+                       "model and options")
 
 
 @dataclasses.dataclass(frozen=True)

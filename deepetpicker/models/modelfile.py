@@ -12,7 +12,7 @@ import torch
 from deepetpicker.config import NetworkOptions, from_mapping
 from deepetpicker.errors import InputError, ModelFileError
 from deepetpicker.io.atomic import atomic_output
-from deepetpicker.io.modelcard import CARD_KEY, ModelCard, read_card
+from deepetpicker.io.modelcard import METADATA_KEY, ModelCard, read_card
 from deepetpicker.models.resunet import ResUNet3D
 
 PathLike = Union[str, pathlib.Path]
@@ -38,7 +38,7 @@ def save_model(path: PathLike, network: ResUNet3D, card: ModelCard) -> None:
     tensors = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in network.state_dict().items()}
     tensors = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
     with atomic_output(path) as temporary:
-        safetensors.torch.save_file(tensors, str(temporary), metadata={CARD_KEY: card.to_json()})
+        safetensors.torch.save_file(tensors, str(temporary), metadata={METADATA_KEY: card.to_json()})
 
 
 def load_model(path: PathLike) -> Tuple[ResUNet3D, ModelCard]:

@@ -6,6 +6,7 @@ every other class it names is replaced by an inert placeholder, so that nothing 
 
 from __future__ import annotations
 
+import datetime
 import logging
 import pathlib
 import pickle
@@ -18,7 +19,7 @@ from deepetpicker import __version__
 from deepetpicker.config import NetworkOptions
 from deepetpicker.errors import InputError, ModelFileError
 from deepetpicker.geometry import check_working_diameter
-from deepetpicker.io.modelcard import ClassCard, ModelCard, timestamp
+from deepetpicker.io.modelcard import ClassCard, ModelCard
 from deepetpicker.models.modelfile import save_model
 from deepetpicker.models.resunet import ResUNet3D
 
@@ -162,9 +163,9 @@ def import_reference(checkpoint: PathLike, out: PathLike, diameter_angstrom: Seq
     card = ModelCard(
         network=network.options.to_dict(), classes=classes, voxel_size_ang=float(voxel_size),
         patch_vox=patch or patch_vox, border_vox=border_vox, label="tball", normalisation="mean-std",
-        threshold=0.5, intensity={}, training={"imported_from": pathlib.Path(checkpoint).name,
+        threshold=0.5, score_floor=0.1, intensity={}, training={"imported_from": pathlib.Path(checkpoint).name,
                                                "epochs": int(content.get("epoch", 0))},
-        validation=[], seed=0, version=__version__, created=timestamp())
+        validation=[], seed=0, version=__version__, created=datetime.datetime.now().isoformat(timespec="seconds"))
     save_model(out, network, card)
     logger.info("%s: imported, %d class(es), %g angstrom/voxel", out, len(classes), voxel_size)
     return {"model": str(out), "classes": len(classes), "epoch": card.training["epochs"],

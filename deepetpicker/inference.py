@@ -1,0 +1,334 @@
+"""Pick particles in tomograms with a trained model."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import pathlib
+import time
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
+
+import numpy as np
+
+from deepetpicker.config import PickOptions
+from deepetpicker.data.resample import WorkingVolume, open_working_volume
+from deepetpicker.errors import DeepETPickerError, InputError
+from deepetpicker.geometry import WorkingGrid
+from deepetpicker.io.coordinates import CoordinateTable, write_coordinates
+from deepetpicker.io.items import DataItem, items_from_params
+from deepetpicker.io.manifest import Manifest, read_manifest
+from deepetpicker.io.modelcard import ModelCard
+from deepetpicker.io.volumes import Volume, VolumeWriter, open_volume
+from deepetpicker.models.modelfile import load_model
+from deepetpicker.picking import PeakFinder, PeakRule, deduplicate
+from deepetpicker.predictor import Arithmetic, Predictor
+from deepetpicker.progress import progress
+from deepetpicker.scanning import scan
+from deepetpicker.tiling import TilePlan
+
+PathLike = Union[str, pathlib.Path]
+logger = logging.getLogger(__name__)
+
+COARSER_BY = 1.25
+
+
+def peak_rules(card: ModelCard) -> List[PeakRule]:
+    """Return how each class of a model is picked, in the order of the network's channels."""
+    return [PeakRule(c.id, c.diameter_ang / card.voxel_size_ang, c.label_diameter_vox, card.label)
+            for c in card.classes]
+
+
+def working_grid(volume: Volume, card: ModelCard) -> WorkingGrid:
+    """Return the grid on which a model sees a tomogram.
+
+    A finer tomogram is resampled to the model's voxel size; one that is coarser by up to a quarter is used as it is,
+    with a warning.
+
+    Raises
+    ------
+    InputError
+        If the tomogram is coarser than that: its detail is lost and cannot be made up.
+    """
+    ratio = volume.voxel_size_ang / card.voxel_size_ang
+    if ratio > COARSER_BY:
+        raise InputError(f"{volume.path}: expected a voxel size of at most {card.voxel_size_ang * COARSER_BY:.4g} "
+                         f"angstrom (the model works at {card.voxel_size_ang:.4g}), found {volume.voxel_size_ang:.4g}: "
+                         "use a less binned tomogram, or check --voxel-size")
+    if ratio > 1.02:
+        logger.warning("%s: voxels of %.4g angstrom are coarser than the model's %.4g; expect fewer particles",
+                       volume.name, volume.voxel_size_ang, card.voxel_size_ang)
+    return WorkingGrid(volume.shape_zyx, volume.voxel_size_ang, max(card.voxel_size_ang, volume.voxel_size_ang))
+
+
+class Picker:
+    """A model, ready to pick one tomogram after the other.
+
+    Parameters
+    ----------
+    model : path
+        Model file.
+    options : PickOptions
+        How to pick.
+    quiet : bool
+        True shows no progress.
+    """
+
+    def __init__(self, model: PathLike, options: PickOptions, quiet: bool = False) -> None:
+        network, self.card = load_model(model)
+        self.options, self.quiet = options, quiet
+        self.rules = peak_rules(self.card)
+        self.tile = options.tile or self.card.patch_vox
+        self.predictor = Predictor(network, Arithmetic.choose(options.device, options.precision, options.batch))
+        self.names = {c.id: c.name for c in self.card.classes}
+        if len(options.min_distance_angstrom) not in (0, 1, len(self.rules)):
+            raise InputError(f"min_distance_angstrom must give 1 or {len(self.rules)} distances (one per class of the "
+                             f"model), got {len(options.min_distance_angstrom)}")
+        logger.info("%s: %d class(es), %.4g angstrom/voxel, tiles of %d; %s", model, len(self.rules),
+                    self.card.voxel_size_ang, self.tile, self.predictor.arithmetic)
+
+    @property
+    def threshold(self) -> float:
+        """The score below which candidates are not picks: the user's, else the model's."""
+        return self.card.threshold if self.options.threshold < 0 else self.options.threshold
+
+    def candidates(self, volume: Volume, maps: Optional["ProbabilityMaps"] = None) -> CoordinateTable:
+        """Return all candidates above the floor, best first, in the tomogram's own voxels.
+
+        Parameters
+        ----------
+        volume : Volume
+            The tomogram.
+        maps : ProbabilityMaps, optional
+            Gets the probability slabs as they come.
+        """
+        grid = working_grid(volume, self.card)
+        source = open_working_volume(volume, grid, name=volume.name)
+        plan = TilePlan.cover(source.shape_zyx, self.tile, self._border())
+        finder = PeakFinder(source.shape_zyx, self.rules, self.options.floor, self.options.slab or 48)
+        for z0, probability_czyx in self._slabs(source, plan, volume.name):
+            finder.push(z0, probability_czyx)
+            if maps is not None:
+                maps.write(z0, probability_czyx)
+        found = deduplicate(finder.finish(), self._distances(grid))
+        inside = grid.to_input(found.positions_zyx_vox)
+        table = CoordinateTable(np.clip(inside, 0, np.array(volume.shape_zyx) - 1.0), found.class_ids, found.scores,
+                                self.names)
+        return self._in_mask(table, volume)
+
+    def _border(self) -> int:
+        """Return the discarded border: the option's, made smaller where the tile leaves no room for it."""
+        return min(self.options.border, (self.tile - 8) // 2)
+
+    def _slabs(self, source: WorkingVolume, plan: TilePlan, name: str) -> Iterator[Tuple[int, np.ndarray]]:
+        """Yield the stitched probability map in slabs, with a progress bar."""
+        with progress(len(plan), f"{name}: scanning", "tile", self.quiet) as bar:
+            yield from scan(source, self.predictor, plan, self.predictor.batch, bar)
+
+    def _distances(self, grid: WorkingGrid) -> Dict[int, float]:
+        """Return the least distance between picks per class, in working voxels."""
+        given = self.options.min_distance_angstrom
+        wanted = [c.diameter_ang / 2 for c in self.card.classes] if not given else (
+            list(given) if len(given) > 1 else list(given) * len(self.rules))
+        return {c.id: d / grid.working_voxel_ang for c, d in zip(self.card.classes, wanted)}
+
+    def _in_mask(self, table: CoordinateTable, volume: Volume) -> CoordinateTable:
+        """Return the picks inside the mask of this tomogram; all when there is no mask."""
+        path = mask_path(self.options.mask, volume.name)
+        if path is None:
+            return table
+        mask = open_volume(path, volume.voxel_size_ang)
+        scale = np.array(mask.shape_zyx) / np.array(volume.shape_zyx)
+        if scale.max() / scale.min() > 1.05:
+            raise InputError(f"{path}: expected a mask of the tomogram's proportions {volume.shape_zyx} (z, y, x), found "
+                             f"{mask.shape_zyx}")
+        at = np.round((table.positions_zyx_vox + 0.5) * scale - 0.5).astype(int)
+        at = np.clip(at, 0, np.array(mask.shape_zyx) - 1)
+        return table.select(np.asarray(mask.data_zyx[tuple(at.T)]) > 0)
+
+    def picks(self, candidates: CoordinateTable) -> CoordinateTable:
+        """Return the candidates at or above the threshold, at most max_picks per class, best first."""
+        kept = candidates.select(candidates.scores >= self.threshold)
+        if not self.options.max_picks:
+            return kept
+        rank = np.zeros(len(kept), int)
+        for class_id in np.unique(kept.class_ids):
+            mine = kept.class_ids == class_id
+            rank[mine] = np.arange(mine.sum())
+        return kept.select(rank < self.options.max_picks)
+
+
+def mask_path(mask: str, name: str) -> Optional[pathlib.Path]:
+    """Return the mask file of a tomogram: the file given, or NAME.mrc in the folder given; None without a mask.
+
+    Raises
+    ------
+    InputError
+        If the folder has no such file.
+    """
+    if not mask:
+        return None
+    path = pathlib.Path(mask)
+    if path.is_dir():
+        path = path / f"{name}.mrc"
+        if not path.is_file():
+            raise InputError(f"expected a mask {path.name} in {mask}, found none: add it or pick without --mask")
+    return path
+
+
+class ProbabilityMaps:
+    """Writes the probability of each class of a tomogram, on the working grid, as the slabs come.
+
+    Parameters
+    ----------
+    folder : path
+        Where NAME_probability_CLASS.mrc are written.
+    name : str
+        The tomogram's name.
+    class_ids : sequence of int
+        In the order of the map's channels.
+    grid : WorkingGrid
+        Gives shape and voxel size.
+    """
+
+    def __init__(self, folder: pathlib.Path, name: str, class_ids: Sequence[int], grid: WorkingGrid) -> None:
+        self.paths = {c: folder / f"{name}_probability_{c}.mrc" for c in class_ids}
+        self._writers = [VolumeWriter(p, grid.shape_zyx, np.float32, grid.working_voxel_ang)
+                         for p in self.paths.values()]
+
+    def __enter__(self) -> "ProbabilityMaps":
+        with contextlib.ExitStack() as stack:
+            for writer in self._writers:
+                stack.enter_context(writer)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *error: Any) -> Optional[bool]:
+        return self._stack.__exit__(*error)
+
+    def write(self, z0: int, probability_czyx: np.ndarray) -> None:
+        """Write planes z0 and on, (C, dz, Y, X)."""
+        for writer, planes in zip(self._writers, probability_czyx):
+            writer.write(z0, planes)
+
+
+def pick(model: PathLike, tomograms: Sequence[PathLike] = (), out: PathLike = "picks",
+         options: PickOptions = PickOptions(), params: Optional[Mapping[str, Any]] = None,
+         quiet: bool = False) -> Dict[str, Any]:
+    """Pick particles in tomograms; one that fails does not stop the others.
+
+    Parameters
+    ----------
+    model : path
+        Model file.
+    tomograms : sequence of path
+        Tomograms; their file stems name the outputs. Left out when params has ``items``.
+    out : path
+        Folder for NAME.csv (the picks), NAME_candidates.csv (all candidates above the floor) and manifest.json.
+    options : PickOptions
+        How to pick.
+    params : mapping, optional
+        Content of a params.json; its ``items`` name the tomograms.
+    quiet : bool
+        True shows no progress.
+
+    Returns
+    -------
+    dict
+        The manifest.
+
+    Raises
+    ------
+    InputError
+        For bad options, or when not one tomogram could be picked.
+    """
+    items = items_from_params(params) if params and params.get("items") else _items(tomograms, options)
+    folder = pathlib.Path(out)
+    manifest = Manifest("pick", options.to_dict(), seed=0)
+    manifest.outputs.update(folder=str(folder), model=str(model), model_sha256=_digest(model))
+    done = _done_before(folder, manifest) if options.resume else {}
+    picker: Optional[Picker] = None
+    for item in items:
+        if item.name in done:
+            manifest.add_item(**done[item.name])
+            logger.info("%s: done before, skipped", item.name)
+            continue
+        picker = picker or Picker(model, options, quiet)
+        _pick_item(picker, item, folder, manifest)
+        manifest.write(folder / "manifest.json")
+    manifest.write(folder / "manifest.json")
+    result = read_manifest(folder / "manifest.json")
+    failed = [i for i in result["items"] if i["status"] == "failed"]
+    if failed and len(failed) == len(items):
+        raise InputError(f"none of {len(items)} tomogram(s) could be picked; the first: {failed[0]['reason']}")
+    return result
+
+
+def _items(tomograms: Sequence[PathLike], options: PickOptions) -> List[DataItem]:
+    """Return an item per tomogram file, or raise InputError when two have the same name."""
+    if not tomograms:
+        raise InputError("expected at least one tomogram (.mrc, .rec or .map), got none")
+    names = [pathlib.Path(t).stem for t in tomograms]
+    double = sorted({n for n in names if names.count(n) > 1})
+    if double:
+        raise InputError(f"expected tomograms of different names, got {', '.join(double)} twice: their pick tables "
+                         "would overwrite each other; rename one or pick into two folders")
+    return [DataItem(name, str(t), voxel_size_ang=options.voxel_size) for name, t in zip(names, tomograms)]
+
+
+def _digest(path: PathLike) -> str:
+    """Return the SHA-256 of a file, or an empty string when it cannot be read (loading it will say why)."""
+    try:
+        return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
+    except OSError:
+        return ""
+
+
+def _done_before(folder: pathlib.Path, manifest: Manifest) -> Dict[str, Dict[str, Any]]:
+    """Return the finished items of an earlier run with the same model and options, by name."""
+    try:
+        before = read_manifest(folder / "manifest.json")
+    except DeepETPickerError:
+        return {}
+    same = before.get("outputs", {}).get("model_sha256") == manifest.outputs["model_sha256"]
+    if not same or before.get("options") != manifest.options:
+        return {}
+    return {i["name"]: i for i in before["items"]
+            if i["status"] == "done" and pathlib.Path(i["picks"]).is_file()}
+
+
+def _pick_item(picker: Picker, item: DataItem, folder: pathlib.Path, manifest: Manifest) -> None:
+    """Pick one tomogram, write its tables and add it to the manifest, as done or as failed."""
+    start = time.perf_counter()
+    try:
+        facts = _write_item(picker, item, folder, manifest)
+        status, reason = "done", ""
+    except DeepETPickerError as error:
+        facts, status, reason = {}, "failed", str(error)
+        logger.error("%s: failed: %s", item.name, error)
+    seconds = round(time.perf_counter() - start, 3)
+    manifest.add_item(item.name, status, reason, tomogram=item.tomogram, seconds=seconds, **facts)
+    if status == "done":
+        logger.info("%s: %d picks >= %.2f of %d candidates (%.1f s)", item.name, facts["n_picks"], picker.threshold,
+                    facts["n_candidates"], seconds)
+
+
+def _write_item(picker: Picker, item: DataItem, folder: pathlib.Path, manifest: Manifest) -> Dict[str, Any]:
+    """Pick one tomogram and write its tables and maps; return the facts for the manifest."""
+    volume = open_volume(item.tomogram, item.voxel_size_ang or picker.options.voxel_size, item.name)
+    manifest.add_input(volume)
+    maps: Dict[str, str] = {}
+    if picker.options.save_map:
+        grid = working_grid(volume, picker.card)
+        with ProbabilityMaps(folder, item.name, [r.class_id for r in picker.rules], grid) as writer:
+            candidates = picker.candidates(volume, writer)
+        maps = {str(c): str(p) for c, p in writer.paths.items()}
+    else:
+        candidates = picker.candidates(volume)
+    picks = picker.picks(candidates)
+    paths = {"picks": folder / f"{item.name}.csv", "candidates": folder / f"{item.name}_candidates.csv"}
+    write_coordinates(paths["candidates"], candidates)
+    write_coordinates(paths["picks"], picks)
+    return {**{k: str(p) for k, p in paths.items()}, "maps": maps, "n_picks": len(picks),
+            "n_candidates": len(candidates), "threshold": picker.threshold,
+            "best_score": float(candidates.scores.max()) if len(candidates) else None}

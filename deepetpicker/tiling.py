@@ -1,0 +1,143 @@
+"""Overlap-tile: which tiles scan a volume and which part of each is kept.
+
+Tiles are cubes. Each inner side of a tile discards at least ``border`` voxels; what is kept tiles the volume exactly
+once, whatever its size. Tiles start at multiples of 8, so that the network's pooling sees the same phase in all of
+them; the last one may hang over the end by less than 8 voxels, and a volume thinner than a tile is centred in it. What
+hangs over is filled by reflection, as in training.
+
+Source: overlap-tile of Liu et al. 2024, Nat. Commun. 15:2090. We differ: tiles touching the volume's own border keep
+their border voxels (nothing is padded there that the network did not see so in training), and steps are even.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Iterator, List, Tuple
+
+import numpy as np
+
+from deepetpicker.errors import InputError
+
+Shape = Tuple[int, int, int]
+PHASE = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class AxisTile:
+    """One tile along one axis: reads ``start`` to ``start + tile``, keeps ``keep_from`` to ``keep_to`` (voxels)."""
+
+    start: int
+    keep_from: int
+    keep_to: int
+
+    @property
+    def kept(self) -> slice:
+        """The kept voxels, counted from the volume's first."""
+        return slice(self.keep_from, self.keep_to)
+
+    @property
+    def inside(self) -> slice:
+        """The kept voxels, counted from the tile's first."""
+        return slice(self.keep_from - self.start, self.keep_to - self.start)
+
+
+def axis_tiles(length: int, tile: int, border: int) -> Tuple[AxisTile, ...]:
+    """Return the tiles along an axis; the kept parts cover 0 to length exactly once.
+
+    Parameters
+    ----------
+    length : int
+        Voxels along the axis, >= 1.
+    tile : int
+        Edge of the tile in voxels, a multiple of 8.
+    border : int
+        Voxels discarded on each inner side, >= 0.
+
+    Raises
+    ------
+    InputError
+        If the border leaves less than 8 voxels of the tile.
+    """
+    if tile - 2 * border < PHASE:
+        raise InputError(f"border must leave at least {PHASE} voxels of a tile of {tile}, got {border}: use a border "
+                         f"of at most {(tile - PHASE) // 2} or a larger tile")
+    if length <= tile:
+        start = -(((tile - length) // 2) // PHASE) * PHASE
+        return (AxisTile(start, 0, length),)
+    step = (tile - 2 * border) // PHASE * PHASE
+    last = math.ceil((length - tile) / PHASE) * PHASE
+    count = math.ceil(last / step) + 1
+    starts = [round(i * last / (count - 1) / PHASE) * PHASE for i in range(count)]
+    cuts = [0, *((a + tile + b) // 2 for a, b in zip(starts, starts[1:])), length]
+    return tuple(AxisTile(s, a, b) for s, a, b in zip(starts, cuts, cuts[1:]))
+
+
+@dataclasses.dataclass(frozen=True)
+class Tile:
+    """One tile of the volume: an :class:`AxisTile` along z, y and x."""
+
+    z: AxisTile
+    y: AxisTile
+    x: AxisTile
+
+    @property
+    def inside(self) -> Tuple[slice, slice, slice]:
+        """The kept part in the tile's own voxels (z, y, x)."""
+        return self.z.inside, self.y.inside, self.x.inside
+
+
+@dataclasses.dataclass(frozen=True)
+class TilePlan:
+    """All tiles of a volume, in layers along z.
+
+    Attributes
+    ----------
+    shape_zyx : (3,) int
+        The volume's shape.
+    tile : int
+        Edge of a tile in voxels.
+    z, y, x : tuple of AxisTile
+        Tiles along each axis.
+    """
+
+    shape_zyx: Shape
+    tile: int
+    z: Tuple[AxisTile, ...]
+    y: Tuple[AxisTile, ...]
+    x: Tuple[AxisTile, ...]
+
+    @classmethod
+    def cover(cls, shape_zyx: Shape, tile: int, border: int) -> "TilePlan":
+        """Return the plan that covers a volume of shape_zyx voxels with tiles of an edge of ``tile`` voxels."""
+        z, y, x = (axis_tiles(n, tile, border) for n in shape_zyx)
+        return cls(tuple(shape_zyx), tile, z, y, x)  # type: ignore[arg-type]
+
+    def __len__(self) -> int:
+        """Return the number of tiles."""
+        return len(self.z) * len(self.y) * len(self.x)
+
+    def layer(self, z: AxisTile) -> List[Tile]:
+        """Return the tiles of one layer along z, y then x in order."""
+        return [Tile(z, y, x) for y in self.y for x in self.x]
+
+    def __iter__(self) -> Iterator[Tile]:
+        """Iterate over all tiles, z slowest."""
+        return (tile for z in self.z for tile in self.layer(z))
+
+
+def reflect_indices(start: int, stop: int, length: int) -> np.ndarray:
+    """Return the indices (stop - start,) that fill start..stop of an axis by reflection about its end voxels.
+
+    Parameters
+    ----------
+    start, stop : int
+        May lie outside 0..length, by any number of lengths.
+    length : int
+        Voxels of the axis, >= 1; of an axis of one voxel every index is 0.
+    """
+    index = np.arange(start, stop)
+    if length == 1:
+        return np.zeros_like(index)
+    index = np.abs(index) % (2 * length - 2)
+    return np.minimum(index, 2 * length - 2 - index)
