@@ -1,0 +1,272 @@
+"""The ``deepetpicker`` command: reads the command line, runs one verb, turns every error into one line.
+
+Only the module of the chosen verb is imported, and that imports torch inside its ``main``; so help and version need
+neither torch nor numpy.
+
+Exit status: 0 done, 1 some items failed, 2 bad input, 3 an error of the program itself, 130 interrupted (Ctrl-C or
+SIGTERM), 141 the reader of the output went away.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import importlib
+import logging
+import os
+import signal
+import sys
+import time
+import traceback
+import types
+import warnings
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
+
+from deepetpicker import __version__
+from deepetpicker.errors import DeepETPickerError
+
+# The first line of each module's docstring, written here again so that help imports no module; test_cli compares.
+VERBS: Dict[str, str] = {
+    "simulate": "Simulate tomograms with known particles.",
+    "train": "Train a picker from tomograms and labelled centres.",
+    "pick": "Pick particles in tomograms with a trained model.",
+    "evaluate": "Score picks against known positions.",
+    "info": "Show what a model file says about itself.",
+    "import-reference": "Turn a checkpoint of the published reference implementation into a model file.",
+    "convert": "Convert a coordinate table from one format to another.",
+}
+KEPT: Dict[str, str] = {
+    "train": "finished epochs are kept, and the same command goes on from the last of them",
+    "pick": "tomograms that were finished are kept",
+    "simulate": "tomograms that were finished are kept",
+}
+DONE, SOME_FAILED, BAD_INPUT, INTERNAL, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 3, 130, 141
+FULL = (errno.ENOSPC, errno.EDQUOT)
+GRACE_S = 2.0
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line and name the nearest known option."""
+
+    def error(self, message: str) -> Any:
+        """Print one line and leave with status 2."""
+        self.exit(BAD_INPUT, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+    def options(self) -> List[str]:
+        """Return every flag that the parser knows."""
+        return [flag for action in self._actions for flag in action.option_strings]
+
+
+class Interrupts:
+    """Turns SIGINT and SIGTERM into KeyboardInterrupt, so that temporary files are removed on the way out.
+
+    A second signal within two seconds belongs to the first (a shell may send both); a later one ends the process.
+    """
+
+    def __init__(self) -> None:
+        self.first: Optional[float] = None
+        self.owner = os.getpid()
+
+    def __call__(self, number: int, frame: Optional[types.FrameType]) -> None:
+        """Handle a signal."""
+        if os.getpid() != self.owner:  # a worker process that inherited the handler dies as it would without
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
+        now = time.monotonic()
+        if self.first is None:
+            self.first = now
+            raise KeyboardInterrupt
+        if now - self.first > GRACE_S:
+            os._exit(INTERRUPTED)
+
+
+def build_parser(argv: Sequence[str]) -> Tuple[Parser, Optional[Parser]]:
+    """Return the parser of the whole command line and that of the verb in argv.
+
+    Parameters
+    ----------
+    argv : sequence of str
+        The words behind ``deepetpicker``. Only the module of their verb is imported.
+
+    Returns
+    -------
+    tuple of Parser
+        The second is None when argv names no verb.
+    """
+    top = Parser(prog="deepetpicker", allow_abbrev=False,
+                 description="Pick particles in cryo-electron tomograms with a network trained on a few centres.",
+                 epilog="deepetpicker VERB --help shows the options of a verb.")
+    top.add_argument("--version", action="version", version=f"deepetpicker {__version__}")
+    add_common(top, top_level=True)
+    verbs = top.add_subparsers(dest="verb", metavar="VERB", parser_class=Parser)
+    word = next((word for word in argv if not word.startswith("-")), None)
+    if word is not None and word not in VERBS:
+        from deepetpicker.config import suggestion
+
+        near = suggestion(word.replace("_", "-"), list(VERBS)) or f"; there are {', '.join(VERBS)}"
+        top.error(f"unknown verb {word!r}{near}")
+    chosen = None
+    for verb, text in VERBS.items():
+        parser = verbs.add_parser(verb, help=text, description=text, allow_abbrev=False)
+        if verb == word:
+            load(verb).add_arguments(parser)
+            add_common(parser)
+            chosen = parser
+    return top, chosen
+
+
+def add_common(parser: argparse.ArgumentParser, top_level: bool = False) -> None:
+    """Add the options that every verb has; before the verb only those that take no value."""
+    group = parser.add_argument_group("options of every verb")
+    unset: Any = False if top_level else argparse.SUPPRESS
+    group.add_argument("--debug", action="store_true", default=unset, help="show the full traceback of an error")
+    group.add_argument("--quiet", action="store_true", default=unset, help="show warnings and errors only")
+    if not top_level:
+        group.add_argument("--params", metavar="FILE", default=None,
+                           help="JSON file with options and items; flags of the command line override it")
+
+
+def load(verb: str) -> types.ModuleType:
+    """Return the module of a verb."""
+    return importlib.import_module(f"deepetpicker.cli.{verb.replace('-', '_')}")
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Return the parsed command line, or leave with status 2 and one line.
+
+    Raises
+    ------
+    SystemExit
+        Also after ``--help`` and ``--version``.
+    """
+    top, chosen = build_parser(argv)
+    if chosen is not None:
+        check_flags(argv, chosen)  # before the parser would complain of what a mistyped flag left missing
+    args = top.parse_args(argv)
+    if chosen is None:
+        top.print_help(sys.stderr)
+        raise SystemExit(BAD_INPUT)
+    return args
+
+
+def check_flags(argv: Sequence[str], parser: Parser) -> None:
+    """Leave with status 2 and the nearest known flag when argv holds one that parser does not know."""
+    words = list(argv)
+    flags = [word.split("=")[0] for word in words[:words.index("--") if "--" in words else None]]
+    unknown = [flag for flag in flags if flag.startswith("--") and flag not in (*parser.options(), "--version")]
+    if unknown:
+        from deepetpicker.config import suggestion
+
+        parser.error(f"unknown option {unknown[0]}{suggestion(unknown[0], parser.options())}")
+
+
+@contextlib.contextmanager
+def console(debug: bool, quiet: bool) -> Iterator[Interrupts]:
+    """Set up messages and signals while a verb runs, and put back what was there before."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logger = logging.getLogger("deepetpicker")
+    level, show = logger.level, warnings.showwarning
+    logger.setLevel(logging.DEBUG if debug else logging.WARNING if quiet else logging.INFO)
+    if not debug:
+        warnings.showwarning = show_warning  # type: ignore[assignment]
+    handler, before = Interrupts(), {}
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with contextlib.suppress(ValueError):  # only the main thread may; elsewhere the caller handles signals
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    before[number] = signal.signal(number, handler)
+        yield handler
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+        warnings.showwarning = show
+        logger.setLevel(level)
+
+
+def show_warning(message: Any, category: type, filename: str, lineno: int, file: Any = None, line: Any = None) -> None:
+    """Show a warning as one line without the place in the code."""
+    logging.getLogger(__name__).warning("warning: %s", one_line(message))
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        The words behind ``deepetpicker``; default: those of the process.
+
+    Returns
+    -------
+    int
+        The exit status; see the top of this module.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug, verb = "--debug" in words, "deepetpicker"
+    try:
+        args = parse(words)
+        debug, verb = args.debug, args.verb
+        with console(args.debug, args.quiet) as interrupts:
+            try:
+                status = int(load(verb).main(args) or DONE)
+                sys.stdout.flush()
+                return status
+            except SystemExit:  # the training library leaves this way after Ctrl-C
+                if interrupts.first is None:
+                    raise
+                raise KeyboardInterrupt from None
+    except SystemExit as leaving:
+        return leaving.code if isinstance(leaving.code, int) else DONE if leaving.code is None else INTERNAL
+    except BaseException as error:  # whatever happens, the user gets one line and a status
+        if debug:
+            traceback.print_exc()
+        return report(verb, error)
+
+
+def report(verb: str, error: BaseException) -> int:
+    """Write the one line an error deserves to standard error and return the exit status."""
+    status, text = describe(verb, error)
+    name = "deepetpicker" if verb == "deepetpicker" else f"deepetpicker {verb}"
+    if status == PIPE_CLOSED:  # nothing more can be said there; keep the interpreter's last flush silent too
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return status
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"{name}: {text}\n")
+    return status
+
+
+def describe(verb: str, error: BaseException) -> Tuple[int, str]:
+    """Return the exit status of an error and the text behind ``deepetpicker VERB:``."""
+    text = one_line(error)
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED, f"interrupted: {text or KEPT.get(verb, 'nothing was written')}"
+    if isinstance(error, DeepETPickerError):
+        return BAD_INPUT, f"error: {text}"
+    if isinstance(error, BrokenPipeError):
+        return PIPE_CLOSED, ""
+    if isinstance(error, OSError) and error.errno in FULL:
+        where = f" for {error.filename}" if error.filename else ""
+        return BAD_INPUT, (f"error: no space left{where}: free some or choose another output folder; no half-written "
+                           "file was left under its final name")
+    if isinstance(error, OSError) and error.filename:
+        return BAD_INPUT, f"error: {error.strerror or type(error).__name__}: {error.filename}"
+    if isinstance(error, MemoryError):
+        return BAD_INPUT, f"error: not enough memory{': ' + text if text else ''}: close other programs or use a " \
+                          "smaller tile, batch or volume"
+    if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("deepetpicker"):
+        return BAD_INPUT, (f"error: {verb} needs the Python package {error.name!r}, which this Python "
+                           f"({sys.version.split()[0]}) has not: install scipion-em-deepetpicker with its "
+                           "requirements on Python 3.9 or newer")
+    return INTERNAL, f"internal error: {type(error).__name__}: {text} (run again with --debug for the traceback)"
+
+
+def one_line(value: Any) -> str:
+    """Return the text of value with every run of white space as one blank."""
+    return " ".join(str(value).split())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
