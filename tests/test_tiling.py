@@ -1,0 +1,59 @@
+"""Overlap-tile: the kept parts tile any volume exactly once."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from deepetpicker.errors import InputError
+from deepetpicker.tiling import PHASE, TilePlan, axis_tiles, reflect_indices
+
+
+@pytest.mark.parametrize("length", [1, 7, 20, 47, 48, 61, 71, 72, 73, 96, 119, 120, 200, 511, 512])
+@pytest.mark.parametrize(("tile", "border"), [(72, 12), (64, 12), (96, 12), (48, 8), (56, 12), (32, 12)])
+def test_kept_parts_cover_an_axis_exactly_once(length, tile, border):
+    count = np.zeros(length, int)
+    for t in axis_tiles(length, tile, border):
+        count[t.kept] += 1
+        assert t.start % PHASE == 0
+        assert 0 <= t.inside.start <= t.inside.stop <= tile
+    assert (count == 1).all()
+
+
+@pytest.mark.parametrize("length", [73, 96, 200, 512])
+def test_inner_sides_discard_at_least_the_border(length):
+    tiles = axis_tiles(length, 72, 12)
+    for t in tiles[1:]:
+        assert t.keep_from - t.start >= 12
+    for t in tiles[:-1]:
+        assert t.start + 72 - t.keep_to >= 12
+
+
+def test_a_thin_volume_is_centred_in_its_only_tile():
+    (tile,) = axis_tiles(20, 72, 12)
+    assert tile.start == -24
+    assert (tile.keep_from, tile.keep_to) == (0, 20)
+
+
+def test_no_more_tiles_than_the_border_asks_for():
+    assert len(TilePlan.cover((200, 512, 512), 72, 12)) <= 605
+
+
+@pytest.mark.parametrize("shape", [(20, 200, 150), (61, 67, 71), (48, 100, 96), (96, 80, 130)])
+def test_every_voxel_of_a_volume_is_kept_once(shape):
+    count = np.zeros(shape, int)
+    for t in TilePlan.cover(shape, 56, 12):
+        count[t.z.kept, t.y.kept, t.x.kept] += 1
+    assert (count == 1).all()
+
+
+def test_a_border_that_leaves_nothing_is_refused():
+    with pytest.raises(InputError, match="at most 20"):
+        axis_tiles(100, 48, 21)
+
+
+@pytest.mark.parametrize(("start", "stop", "length"), [(-5, 9, 4), (-30, 40, 7), (0, 5, 5), (-3, 3, 1)])
+def test_reflection_agrees_with_numpy(start, stop, length):
+    axis = np.arange(length)
+    padded = np.pad(axis, (max(0, -start), max(0, stop - length)), mode="reflect" if length > 1 else "edge")
+    np.testing.assert_array_equal(axis[reflect_indices(start, stop, length)], padded)
