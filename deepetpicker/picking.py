@@ -18,7 +18,7 @@ from scipy import ndimage, sparse
 from scipy.spatial import cKDTree
 
 from deepetpicker.errors import InputError
-from deepetpicker.io.coordinates import CoordinateTable
+from deepetpicker.io.coordinates.table import CoordinateTable
 from deepetpicker.labels import draw_label
 
 Shape = Tuple[int, int, int]
@@ -27,6 +27,7 @@ Slab = Tuple[int, np.ndarray]
 POOL = 5
 MAX_WINDOW = 2
 _BLOCK = 64
+_EQUAL = 1 - 1e-6  # rounding must not break a plateau into pieces
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +139,7 @@ def local_maxima(pooled_zyx: np.ndarray, floor: float, z_from: int, z_to: int) -
         near = points + step
         inside = ((near >= 0) & (near < shape)).all(1)
         near = np.where(inside[:, None], near, points)
-        points = points[pooled_zyx[tuple(points.T)] >= pooled_zyx[tuple(near.T)]]
+        points = points[pooled_zyx[tuple(points.T)] >= pooled_zyx[tuple(near.T)] * _EQUAL]
     return points
 
 
@@ -306,7 +307,7 @@ def merge_plateaus(positions_zyx: np.ndarray, voxels_zyx: np.ndarray,
     if len(values) < 2:
         return positions_zyx, values
     pairs = cKDTree(voxels_zyx).query_pairs(MAX_WINDOW, p=np.inf, output_type="ndarray")
-    pairs = pairs[np.isclose(values[pairs[:, 0]], values[pairs[:, 1]], rtol=1e-6, atol=0)]
+    pairs = pairs[np.isclose(values[pairs[:, 0]], values[pairs[:, 1]], rtol=1e-5, atol=0)]
     if len(pairs) == 0:
         return positions_zyx, values
     graph = sparse.coo_matrix((np.ones(len(pairs)), pairs.T), shape=(len(values),) * 2)
