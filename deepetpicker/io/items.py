@@ -87,8 +87,8 @@ def items_from_folder(folder: PathLike, need_coordinates: bool = True) -> List[D
         else:
             items.append(DataItem(name, str(path), str(coordinates or "")))
     if not items:
-        raise InputError(f"no tomogram in {folder} has coordinates: looked beside {alone[0]} for a file of the same name "
-                         f"with one of {', '.join(SUFFIXES)}")
+        raise InputError(f"no tomogram in {folder} has coordinates: looked beside {alone[0]} for a file of the same "
+                         f"name with one of {', '.join(SUFFIXES)}")
     for name in alone:
         log.warning("%s: no coordinates beside the tomogram, left out", name)
     return items

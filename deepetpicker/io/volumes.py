@@ -112,8 +112,8 @@ def open_volume(path: PathLike, voxel_size_ang: float = 0.0, name: str = "") -> 
     offset = HEADER_BYTES + int(header["nsymbt"])
     expected = offset + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     if size < expected:
-        raise FormatError(f"{file} is truncated: expected {expected} bytes for {_dims(shape)} voxels, found {size}; copy "
-                          "the file again")
+        raise FormatError(f"{file} is truncated: expected {expected} bytes for {_dims(shape)} voxels, found {size}; "
+                          "copy the file again")
     if size > expected:
         warnings.append(f"the file is {size - expected} bytes longer than its header says")
     voxel = _voxel_size(header, voxel_size_ang, file, warnings)
@@ -199,8 +199,8 @@ def _check_layout(header: np.void, file: pathlib.Path) -> None:
                           "and z > 1")
     axes = tuple(int(header[n]) for n in ("mapc", "mapr", "maps"))
     if axes not in ((1, 2, 3), (0, 0, 0)):
-        raise FormatError(f"{file} stores its axes in the order {axes} (mapc, mapr, maps): expected (1, 2, 3); write it "
-                          "anew with columns along x, rows along y and sections along z")
+        raise FormatError(f"{file} stores its axes in the order {axes} (mapc, mapr, maps): expected (1, 2, 3); write "
+                          "it anew with columns along x, rows along y and sections along z")
     mz = int(header["mz"])
     if 401 <= int(header["ispg"]) <= 630 and 0 < mz < shape[0]:
         raise FormatError(f"{file} is a stack of {shape[0] // mz} volumes (4D): expected one volume; split it first")
@@ -221,8 +221,8 @@ def _voxel_size(header: np.void, given: float, file: pathlib.Path, warnings: Lis
     if not known:
         raise InputError(f"{file} does not say its voxel size (header: {_triple(sizes)}): give it with --voxel-size")
     if max(sizes) > min(sizes) * (1 + VOXEL_TOLERANCE):
-        raise InputError(f"{file} has voxels that are not cubes ({_triple(sizes)} angstrom along x, y, z): resample it to "
-                         "cubic voxels, or give the true size with --voxel-size if the header is wrong")
+        raise InputError(f"{file} has voxels that are not cubes ({_triple(sizes)} angstrom along x, y, z): resample it "
+                         "to cubic voxels, or give the true size with --voxel-size if the header is wrong")
     return sizes[0]
 
 
