@@ -115,46 +115,41 @@ def from_mapping(cls: Type[T], values: Mapping[str, Any]) -> T:
     InputError
         For an unknown name or a value of the wrong type, with the nearest known name.
     """
+    if not isinstance(values, Mapping):
+        raise InputError(f"options must be an object of names and values, got {values!r}")
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     out = {}
     for name, value in values.items():
         if name not in fields:
             raise InputError(f"unknown option {name!r} for {cls.__name__}{suggestion(name, list(fields))}")
         if value is not None:
-            out[name] = _coerce(name, value, fields[name].default)
+            out[name] = _coerce(fields[name], value)
     return cls(**out)
 
 
-def _coerce(name: str, value: Any, default: Any) -> Any:
-    """Return value in the type of the default, or raise InputError."""
-    kind = type(default)
+def _coerce(field: dataclasses.Field[Any], value: Any) -> Any:
+    """Return value in the type of the field, or raise InputError."""
+    kind = type(field.default)
+    inner = next((k for k in (int, float) if f"[{k.__name__}," in str(field.type)), str)
     try:
-        if kind is tuple:
-            items = value.split(",") if isinstance(value, str) else (
-                value if isinstance(value, (list, tuple)) else [value])
-            inner = type(default[0]) if default else None
-            return tuple(_item(v, inner) for v in items if str(v).strip())
-        if kind is bool:
-            if isinstance(value, bool):
-                return value
-            return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[str(value).lower()]
-        if kind is int and float(value) != int(float(value)):
-            raise ValueError
-        return kind(float(value)) if kind is int else kind(value)
-    except (ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{name} must be of type {kind.__name__}, got {value!r}") from error
+        if kind is not tuple:
+            return _scalar(value, kind)
+        items = value.split(",") if isinstance(value, str) else value if isinstance(value, (list, tuple)) else [value]
+        return tuple(_scalar(v, inner) for v in items if str(v).strip())
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
+        expected = f"a list of {inner.__name__}" if kind is tuple else f"of type {kind.__name__}"
+        raise InputError(f"{field.name} must be {expected}, got {value!r}") from error
 
 
-def _item(value: Any, inner: Optional[type]) -> Any:
-    """Return one list item: of type inner, else a number where it is one, else the stripped word."""
-    if inner is not None:
-        return inner(value)
-    if isinstance(value, (int, float)):
-        return value
-    try:
-        return float(value)
-    except ValueError:
-        return value.strip()
+def _scalar(value: Any, kind: type) -> Any:
+    """Return one value as a bool, int, float or stripped word; ValueError, TypeError or KeyError when it is none."""
+    if kind is bool:
+        return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[str(value).lower()]
+    if kind is int and float(value) != int(float(value)):
+        raise ValueError
+    if kind is str:
+        return str(value).strip()
+    return int(float(value)) if kind is int else kind(value)
 
 
 def add_arguments(parser: argparse.ArgumentParser, cls: Type[Options], skip: Sequence[str] = ()) -> None:
@@ -200,10 +195,10 @@ def from_arguments(cls: Type[T], args: argparse.Namespace, skip: Sequence[str] =
     skip : sequence of str
         Fields the command sets by itself.
     """
-    values: Dict[str, Any] = dict(read_params(args.params).get("options", {})) if getattr(args, "params", None) else {}
+    given = read_params(args.params).get("options", {}) if getattr(args, "params", None) else {}
     names = [f.name for f in dataclasses.fields(cls) if f.name not in skip]  # type: ignore[arg-type]
-    values.update({n: getattr(args, n) for n in names if hasattr(args, n)})
-    return from_mapping(cls, values)
+    values = {n: getattr(args, n) for n in names if hasattr(args, n)}
+    return from_mapping(cls, {**given, **values} if isinstance(given, Mapping) else given)
 
 
 def read_params(path: str) -> Dict[str, Any]:

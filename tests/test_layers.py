@@ -1,0 +1,174 @@
+"""The arrows of docs/architecture.rst, checked on the syntax trees: who may import whom."""
+
+from __future__ import annotations
+
+import ast
+import pathlib
+from typing import Dict, Iterator, List, Set
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+BASE = ("deepetpicker.errors", "deepetpicker.config", "deepetpicker.geometry", "deepetpicker.progress",
+        "deepetpicker.io")
+TORCH = {"torch", "lightning", "pytorch_lightning", "safetensors.torch", "torchmetrics"}
+SCIPION = {"pyworkflow", "pwem", "tomo", "scipion", "deepetpicker_plugin"}
+
+
+def module_names(package: str) -> Dict[str, pathlib.Path]:
+    """Return the dotted name and the file of every module of a package."""
+    names = {}
+    for path in sorted((ROOT / package).rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        names[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return names
+
+
+ENGINE = module_names("deepetpicker")
+PLUGIN = module_names("deepetpicker_plugin")
+TREES = {name: ast.parse(path.read_text("utf-8"), str(path)) for name, path in {**ENGINE, **PLUGIN}.items()}
+
+
+def is_base(name: str) -> bool:
+    """Return whether a module belongs to the group that runs without torch."""
+    return name == "deepetpicker" or name in BASE or name.startswith("deepetpicker.io.")
+
+
+def walk(node: ast.AST, inside_functions: bool) -> Iterator[ast.AST]:
+    """Yield the nodes that run at import; with inside_functions also those that run later."""
+    for child in ast.iter_child_nodes(node):
+        deferred = isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+        typing_only = isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test)
+        if typing_only or (deferred and not inside_functions):
+            continue
+        yield child
+        yield from walk(child, inside_functions)
+
+
+def imports(name: str, inside_functions: bool = True) -> Set[str]:
+    """Return the full names a module imports; ``from a import b`` gives a.b where that is a module, else a."""
+    found: Set[str] = set()
+    path = {**ENGINE, **PLUGIN}[name]
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    for node in walk(TREES[name], inside_functions):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            start = package.rsplit(".", node.level - 1)[0] + "." if node.level else ""
+            source = (start + (node.module or "")).rstrip(".")
+            for alias in node.names:
+                full = f"{source}.{alias.name}"
+                found.add(full if full in ENGINE or full in PLUGIN else source)
+    return found
+
+
+def own(names: Set[str], package: str = "deepetpicker") -> Set[str]:
+    """Return the names that belong to a package."""
+    return {name for name in names if name == package or name.startswith(package + ".")}
+
+
+def roots(names: Set[str]) -> Set[str]:
+    """Return the top-level packages of names."""
+    return {name.partition(".")[0] for name in names}
+
+
+def test_the_reader_of_imports_sees_every_form():
+    assert imports("deepetpicker.config") >= {"argparse", "deepetpicker.errors", "typing"}
+    assert "tqdm" in imports("deepetpicker.progress")
+    assert "tqdm" not in imports("deepetpicker.progress", inside_functions=False)
+    assert len(ENGINE) >= 5
+
+
+@pytest.mark.parametrize("name", [name for name in ENGINE if is_base(name)])
+def test_base_imports_only_base_and_no_torch(name: str):
+    beyond = [other for other in own(imports(name)) if not is_base(other)]
+    assert beyond == [], f"{name} belongs to the base group and must not import {beyond}"
+    assert not imports(name) & TORCH
+    assert not roots(imports(name)) & roots(TORCH - {"safetensors.torch"})
+
+
+@pytest.mark.parametrize("name", list(ENGINE))
+def test_engine_knows_nothing_of_scipion(name: str):
+    assert not roots(imports(name)) & SCIPION
+
+
+@pytest.mark.parametrize("name", [n for n in ENGINE if not n.startswith(("deepetpicker.cli", "deepetpicker.__main__"))])
+def test_nothing_imports_the_command_line(name: str):
+    upward = [o for o in own(imports(name)) if o.startswith(("deepetpicker.cli", "deepetpicker.__main__"))]
+    assert upward == []
+
+
+@pytest.mark.parametrize("name", [n for n in ENGINE if n.startswith(("deepetpicker.cli", "deepetpicker.__main__"))])
+def test_command_line_imports_no_numpy_and_no_torch_at_start(name: str):
+    seen: Set[str] = set()
+    todo = [name]
+    while todo:
+        module = todo.pop()
+        if module in seen:
+            continue
+        seen.add(module)
+        found = imports(module, inside_functions=False)
+        assert not roots(found) & {"numpy", "scipy", "torch", "lightning", "matplotlib", "mrcfile"}, module
+        parents = {m.rpartition(".")[0] for m in own(found)}
+        todo += [m for m in own(found) | own(parents) if m in ENGINE]
+    assert name in seen
+
+
+def test_plugin_imports_only_the_base_group_and_no_torch():
+    beyond = {name: [other for other in own(imports(name)) if not is_base(other)] for name in PLUGIN}
+    assert {name: found for name, found in beyond.items() if found} == {}, "the plugin exchanges files with the engine"
+    assert [name for name in PLUGIN if roots(imports(name)) & roots(TORCH)] == []
+
+
+@pytest.mark.parametrize("modules", [ENGINE, PLUGIN], ids=["deepetpicker", "deepetpicker_plugin"])
+def test_no_import_cycle(modules: Dict[str, pathlib.Path]):
+    edges = {name: imports(name, inside_functions=False) & set(modules) - {name} for name in modules}
+    state: Dict[str, int] = {}
+    cycles: List[str] = []
+
+    def visit(name: str, trail: List[str]) -> None:
+        state[name] = 1
+        for other in sorted(edges[name]):
+            if state.get(other) == 1:
+                cycles.append(" -> ".join([*trail[trail.index(other):], other]))
+            elif other not in state:
+                visit(other, [*trail, other])
+        state[name] = 2
+
+    for name in edges:
+        if name not in state:
+            visit(name, [name])
+    assert cycles == []
+
+
+@pytest.mark.parametrize("name", [*ENGINE, *PLUGIN])
+def test_no_drawer_for_odds_and_ends(name: str):
+    assert name.rpartition(".")[2] not in ("utils", "util", "helpers", "misc", "common")
+
+
+@pytest.mark.parametrize("name", [n for n in [*ENGINE, *PLUGIN] if ".tests" not in n])
+def test_everything_public_is_documented(name: str):
+    missing = [] if ast.get_docstring(TREES[name]) else ["the module"]
+    todo = [("", TREES[name])]
+    while todo:
+        prefix, parent = todo.pop()
+        for node in ast.iter_child_nodes(parent):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) and node.name[0] != "_":
+                if not ast.get_docstring(node):
+                    missing.append(prefix + node.name)
+                if isinstance(node, ast.ClassDef):
+                    todo.append((f"{prefix}{node.name}.", node))
+    assert missing == [], f"{name}: no docstring on {', '.join(missing)}"
+
+
+@pytest.mark.parametrize("name", [n for n in [*ENGINE, *PLUGIN] if is_base(n) or n in PLUGIN])
+def test_base_and_plugin_are_python_3_8(name: str):
+    path = {**ENGINE, **PLUGIN}[name]
+    tree = ast.parse(path.read_text("utf-8"), str(path), feature_version=(3, 8))
+    annotated = any(isinstance(node, (ast.arg, ast.AnnAssign)) and node.annotation for node in ast.walk(tree))
+    future = any(isinstance(node, ast.ImportFrom) and node.module == "__future__" for node in tree.body)
+    assert future or not annotated, "begin with: from __future__ import annotations"
+    newer = [kw.arg for node in ast.walk(tree) if isinstance(node, ast.Call)
+             for kw in node.keywords if kw.arg in ("slots", "kw_only", "strict")
+             and getattr(node.func, "attr", getattr(node.func, "id", "")) in ("dataclass", "zip", "field")]
+    assert newer == []
