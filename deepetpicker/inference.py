@@ -31,6 +31,7 @@ PathLike = Union[str, pathlib.Path]
 logger = logging.getLogger(__name__)
 
 COARSER_BY = 1.25
+DECIMALS = 4  # of positions in voxels and of scores: far below what a pick is worth
 
 
 def peak_rules(card: ModelCard) -> List[PeakRule]:
@@ -80,7 +81,6 @@ class Picker:
         self.rules = peak_rules(self.card)
         self.tile = options.tile or self.card.patch_vox
         self.predictor = Predictor(network, Arithmetic.choose(options.device, options.precision, options.batch))
-        self.names = {c.id: c.name for c in self.card.classes}
         if len(options.min_distance_angstrom) not in (0, 1, len(self.rules)):
             raise InputError(f"min_distance_angstrom must give 1 or {len(self.rules)} distances (one per class of the "
                              f"model), got {len(options.min_distance_angstrom)}")
@@ -111,9 +111,8 @@ class Picker:
             if maps is not None:
                 maps.write(z0, probability_czyx)
         found = deduplicate(finder.finish(), self._distances(grid))
-        inside = grid.to_input(found.positions_zyx_vox)
-        table = CoordinateTable(np.clip(inside, 0, np.array(volume.shape_zyx) - 1.0), found.class_ids, found.scores,
-                                self.names)
+        positions = np.clip(grid.to_input(found.positions_zyx_vox), 0, np.array(volume.shape_zyx) - 1.0)
+        table = CoordinateTable(positions.round(DECIMALS), found.class_ids, found.scores.round(DECIMALS), {})
         return self._in_mask(table, volume)
 
     def _border(self) -> int:

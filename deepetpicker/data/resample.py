@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import pathlib
 from typing import List, Optional, Protocol, Sequence, Tuple, Union
 
@@ -15,6 +16,7 @@ import numpy as np
 
 from deepetpicker.data.normalise import Intensity, intensity_of_sample, normalise, robust_intensity
 from deepetpicker.geometry import Shape, WorkingGrid
+from deepetpicker.io.volumes import Volume
 
 log = logging.getLogger(__name__)
 
@@ -266,7 +268,7 @@ def working_intensity(volume_zyx: np.ndarray, grid: WorkingGrid, name: str,
     return intensity_of_sample(sample, name)
 
 
-def open_working_volume(volume: Union[np.ndarray, "Voxels"], grid: WorkingGrid, intensity: Optional[Intensity] = None,
+def open_working_volume(volume: Union[np.ndarray, Volume], grid: WorkingGrid, intensity: Optional[Intensity] = None,
                         cache_dir: Optional[Union[str, pathlib.Path]] = None, name: str = "") -> WorkingVolume:
     """Return the source of normalised working-grid voxels of a tomogram.
 
@@ -285,7 +287,7 @@ def open_working_volume(volume: Union[np.ndarray, "Voxels"], grid: WorkingGrid, 
     name : str
         The tomogram's name, for messages and the file; default: the volume's path.
     """
-    volume_zyx = volume if isinstance(volume, np.ndarray) else volume.data  # type: ignore[attr-defined]
+    volume_zyx = volume if isinstance(volume, np.ndarray) else volume.data_zyx  # type: ignore[attr-defined]
     name = name or str(getattr(volume, "path", "the tomogram"))
     resampler = Resampler(grid)
     intensity = intensity or working_intensity(volume_zyx, grid, name, resampler)
@@ -305,7 +307,7 @@ def _cached(source: WorkingVolume, folder: pathlib.Path, name: str) -> np.ndarra
     path = folder / f"working_{hashlib.sha1(key.encode()).hexdigest()[:16]}.npy"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
+        part = path.with_suffix(f".{os.getpid()}.part")
         array = np.lib.format.open_memmap(part, "w+", np.float16, shape)
         _fill(source, array).flush()  # type: ignore[attr-defined]
         del array
