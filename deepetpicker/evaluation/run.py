@@ -63,7 +63,7 @@ def evaluate(truth: PathLike = "", picks: PathLike = "", options: Optional[Evalu
     for item in items:
         _evaluate_item(item, setting, manifest, tomograms)
     if not tomograms:
-        raise InputError(f"no tomogram could be evaluated; {manifest.items[0]['reason']}")
+        raise InputError(f"no tomogram could be evaluated; {manifest.items[0]['name']}: {manifest.items[0]['reason']}")
     report = _summarise(tomograms, setting, manifest)
     if out is not None:
         write_results(report, out, manifest)

@@ -1,4 +1,4 @@
-"""Is a poor result one of geometry? Picks that would fit the truth if an axis were swapped, flipped or scaled."""
+"""Does a poor result come from the data? Hollow masks, and picks that would fit if swapped, flipped or scaled."""
 
 from __future__ import annotations
 
@@ -17,6 +17,12 @@ def outside_volume(table: CoordinateTable, shape_zyx: Tuple[int, int, int]) -> i
     """Return how many positions lie outside a volume of shape_zyx voxels (Z, Y, X)."""
     positions = table.positions_zyx_vox
     return int(((positions < -0.5) | (positions > np.array(shape_zyx) - 0.5)).any(axis=1).sum())
+
+
+def centres_outside_mask(truth: CoordinateTable, instances_zyx: np.ndarray) -> int:
+    """Return how many true centres lie outside their own particle's instance mask (Z, Y, X)."""
+    voxels = np.clip(np.rint(truth.positions_zyx_vox).astype(np.int64), 0, np.array(instances_zyx.shape) - 1)
+    return int((np.asarray(instances_zyx[tuple(voxels.T)]).astype(np.int64) != np.arange(len(truth)) + 1).sum())
 
 
 def geometry_hint(truth: CoordinateTable, picks: CoordinateTable, radius_vox: float,

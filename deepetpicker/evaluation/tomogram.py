@@ -23,6 +23,7 @@ from deepetpicker.io.volumes import open_volume
 log = logging.getLogger(__name__)
 
 POOR_RECALL = 0.2
+HOLLOW_SHARE = 0.05
 FALLBACK_RADIUS_VOX = 5.0
 
 
@@ -75,7 +76,7 @@ class _Scene:
     def _inside(self, table: CoordinateTable) -> np.ndarray:
         """Return which rows lie at least the margin away from every face, (N,) bool."""
         if self.shape_zyx is None:
-            raise InputError(f"{self.name}: a margin needs the size of the tomogram: put the tomogram beside the truth, "
+            raise InputError("a margin needs the size of the tomogram: put the tomogram beside the truth, "
                              "or set the margin to 0")
         low, high = self.margin_vox - 0.5, np.array(self.shape_zyx) - 0.5 - self.margin_vox
         positions = table.positions_zyx_vox
@@ -139,18 +140,18 @@ def _scene(item: EvaluationItem, setting: Setting, manifest: Manifest) -> Tuple[
         except DeepETPickerError as error:
             warn(manifest, f"{item.name}: evaluated without its tomogram: {error}")
     if options.rule == "mask" and not item.instances:
-        raise InputError(f"{item.name}: the mask rule needs {item.name}_instances.mrc beside the truth: put it there or "
+        raise InputError(f"the mask rule needs {item.name}_instances.mrc beside the truth: put it there or "
                          "choose --rule distance")
     if item.instances and options.rule != "distance":
         mask = open_volume(item.instances, voxel_size_ang, f"{item.name} (instances)")
         if shape_zyx and mask.shape_zyx != shape_zyx:
-            raise InputError(f"{item.name}: tomogram and instance mask must have one shape, got {shape_zyx} and "
+            raise InputError(f"tomogram and instance mask must have one shape, got {shape_zyx} and "
                              f"{mask.shape_zyx} (z, y, x): they must come from the same simulation")
         voxel_size_ang, shape_zyx, instances_zyx = mask.voxel_size_ang, mask.shape_zyx, mask.data_zyx
     frame = Frame(voxel_size_ang=voxel_size_ang, shape_zyx=shape_zyx, tomogram=item.name)
     truth = read_coordinates(item.truth, frame)
     picks = read_coordinates(item.picks, frame) if item.picks else CoordinateTable.empty()
-    radii_vox = None if instances_zyx is not None else _radii(item.name, truth, setting, voxel_size_ang)
+    radii_vox = None if instances_zyx is not None else _radii(truth, setting, voxel_size_ang)
     return _Scene(item.name, truth, options.margin, shape_zyx, voxel_size_ang, instances_zyx, radii_vox), picks
 
 
@@ -159,16 +160,16 @@ def _frame(scene: _Scene) -> Frame:
     return Frame(voxel_size_ang=scene.voxel_size_ang, shape_zyx=scene.shape_zyx, tomogram=scene.name)
 
 
-def _radii(name: str, truth: CoordinateTable, setting: Setting, voxel_size_ang: float) -> np.ndarray:
+def _radii(truth: CoordinateTable, setting: Setting, voxel_size_ang: float) -> np.ndarray:
     """Return the hit radius of each true particle (N,) in voxels."""
     if not voxel_size_ang:
-        raise InputError(f"{name}: the distance rule needs the voxel size in angstrom: give --voxel-size")
+        raise InputError("the distance rule needs the voxel size in angstrom: give --voxel-size")
     if setting.options.radius_angstrom:
         return np.full(len(truth), setting.options.radius_angstrom / voxel_size_ang)
     known = {c.id: c.diameter_ang / 2 for c in setting.classes.values() if c.diameter_ang > 0}
     unknown = sorted(set(truth.class_ids.tolist()) - set(known))
     if unknown:
-        raise InputError(f"{name}: the diameter of class {unknown[0]} is not known, so a hit has no radius: give "
+        raise InputError(f"the diameter of class {unknown[0]} is not known, so a hit has no radius: give "
                          "--radius-angstrom, or list the class with its diameter in classes.json beside the truth")
     return np.array([known[c] for c in truth.class_ids.tolist()]) / voxel_size_ang
 
@@ -180,6 +181,12 @@ def _check_geometry(result: TomogramResult, scene: _Scene, setting: Setting, man
         if outside:
             warn(manifest, f"{scene.name}: {outside} of {len(result.picks)} picks lie outside the volume; expected x, y, "
                  "z in voxels of this tomogram")
+    if scene.instances_zyx is not None:
+        hollow = sanity.centres_outside_mask(scene.truth, scene.instances_zyx)
+        if hollow > HOLLOW_SHARE * len(scene.truth):
+            warn(manifest, f"{scene.name}: the centres of {hollow} of {len(scene.truth)} particles lie outside their own "
+                 "mask (hollow particles?), so that even a perfect pick misses under the mask rule; consider --rule "
+                 "distance")
     if result.match.tp >= POOR_RECALL * len(result.truth):
         return
     radius_vox = FALLBACK_RADIUS_VOX
