@@ -245,7 +245,7 @@ def pick(model: PathLike, tomograms: Sequence[PathLike] = (), out: PathLike = "p
     folder = pathlib.Path(out)
     manifest = Manifest("pick", options.to_dict(), seed=0)
     manifest.outputs.update(folder=str(folder), model=str(model), model_sha256=_digest(model))
-    done = _done_before(folder, manifest) if options.resume else {}
+    done = _done_before(folder, manifest.outputs["model_sha256"], options) if options.resume else {}
     picker: Optional[Picker] = None
     for item in items:
         if item.name in done:
@@ -283,14 +283,13 @@ def _digest(path: PathLike) -> str:
         return ""
 
 
-def _done_before(folder: pathlib.Path, manifest: Manifest) -> Dict[str, Dict[str, Any]]:
+def _done_before(folder: pathlib.Path, digest: str, options: PickOptions) -> Dict[str, Dict[str, Any]]:
     """Return the finished items of an earlier run with the same model and options, by name."""
     try:
         before = read_manifest(folder / "manifest.json")
     except DeepETPickerError:
         return {}
-    same = before.get("outputs", {}).get("model_sha256") == manifest.outputs["model_sha256"]
-    if not same or before.get("options") != manifest.options:
+    if before.get("outputs", {}).get("model_sha256") != digest or before.get("options") != options.to_dict():
         return {}
     return {i["name"]: i for i in before["items"]
             if i["status"] == "done" and pathlib.Path(i["picks"]).is_file()}
