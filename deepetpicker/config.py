@@ -18,6 +18,7 @@ from deepetpicker.errors import InputError
 
 Check = Callable[[Any], Optional[str]]
 T = TypeVar("T")
+METAVARS = {int: "N", float: "X", str: "TEXT", tuple: "A,B,..."}
 
 
 def opt(default: Any, help: str, unit: str = "", check: Optional[Check] = None, choices: Sequence[str] = (),
@@ -179,7 +180,7 @@ def add_arguments(parser: argparse.ArgumentParser, cls: Type[Options], skip: Seq
                                if hasattr(argparse, "BooleanOptionalAction") else "store_true")
         else:
             group.add_argument(flag, help=text, default=argparse.SUPPRESS, choices=meta["choices"] or None,
-                               metavar=None if meta["choices"] else type(field.default).__name__.upper())
+                               metavar=None if meta["choices"] else METAVARS[type(field.default)])
 
 
 def from_arguments(cls: Type[T], args: argparse.Namespace, skip: Sequence[str] = ()) -> T:
@@ -271,6 +272,8 @@ class TrainOptions(Options):
                                  check=at_least(0))
     learning_rate: float = opt(1e-3, "peak of the one-cycle schedule", check=above(0), expert=True)
     weight_decay: float = opt(0.01, "AdamW weight decay", check=at_least(0), expert=True)
+    cross_entropy: float = opt(0.0, "weight of the cross-entropy added to the Dice loss; 0 is the published loss",
+                               check=at_least(0), expert=True)
     alpha: float = opt(3.0, "weight of recall in F_alpha, which chooses the kept epoch", check=above(0), expert=True)
     jitter: float = opt(0.2, "largest random shift of a patch, as a share of its edge", check=between(0, 0.5),
                         expert=True)
