@@ -26,7 +26,7 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 from deepetpicker import __version__
 from deepetpicker.errors import DeepETPickerError
 
-# The first line of each module's docstring, written here again so that help imports no module; test_cli compares.
+# What help says of each verb; written here so that help imports no module.
 VERBS: Dict[str, str] = {
     "simulate": "Simulate tomograms with known particles.",
     "train": "Train a picker from tomograms and labelled centres.",
