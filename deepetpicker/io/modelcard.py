@@ -185,12 +185,13 @@ def _directory(head: bytes, stream: Any, size: int, path: PathLike) -> Dict[str,
 
 def _check_version(version: Any, path: PathLike) -> None:
     """Refuse every format version but ours, saying which way to go."""
-    if version == FORMAT_VERSION and not isinstance(version, bool):
+    number = version if isinstance(version, int) and not isinstance(version, bool) else None
+    if number == FORMAT_VERSION:
         return
-    if isinstance(version, int) and version > FORMAT_VERSION:
+    if number is not None and number > FORMAT_VERSION:
         raise ModelFileError(f"{path} was made by a newer version of DeepETPicker (model format {version}, this one "
                              f"reads {FORMAT_VERSION}): update DeepETPicker")
-    if isinstance(version, int):
+    if number is not None:
         raise ModelFileError(f"{path} was made by an older version of DeepETPicker (model format {version}, this one "
                              f"reads {FORMAT_VERSION}): train it anew or use the older version")
     raise ModelFileError(f"{path}: the model card has no valid format_version (found {version!r}, expected "

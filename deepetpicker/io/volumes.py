@@ -328,7 +328,7 @@ class VolumeWriter:
         if len(missing):
             raise OutputError(f"{self._path} was not written: {len(missing)} planes are missing, first {missing[0]}")
         self._stream.close()
-        with mrcfile.open(self._temporary, mode="r+", header_only=True) as mrc:
+        with mrcfile.mmap(self._temporary, mode="r+") as mrc:
             mrc.header.dmin, mrc.header.dmax = self._moments.low, self._moments.high
             mrc.header.dmean, mrc.header.rms = self._moments.mean, self._moments.deviation
             mrc.header.label = np.zeros_like(mrc.header.label)
@@ -383,7 +383,8 @@ def write_volume(path: PathLike, data_zyx: np.ndarray, voxel_size_ang: float) ->
     data = np.asarray(data_zyx)
     if data.ndim != 3 or data.size == 0:
         raise InputError(f"a volume must be 3D and not empty, got the shape {data.shape}")
-    with VolumeWriter(path, data.shape, _storage_type(data), voxel_size_ang) as writer:
+    shape = (data.shape[0], data.shape[1], data.shape[2])
+    with VolumeWriter(path, shape, _storage_type(data), voxel_size_ang) as writer:
         for z in range(len(data)):
             writer.write(z, data[z:z + 1])
 

@@ -40,20 +40,31 @@ def check_against_volume(table: CoordinateTable, shape_zyx: Sequence[int], voxel
     inside = _inside(table.positions_zyx_vox, shape_zyx)
     outside = int((~inside).sum())
     dims = " x ".join(str(int(n)) for n in reversed(list(shape_zyx)))
-    warnings = [text for text in [_class_like_x(table, name)] if text]
+    warnings = [text for text in (_class_like_x(table, name), _x_like_class(table, name)) if text]
     if outside == 0:
         return table, warnings
     first = table.positions_zyx_vox[np.flatnonzero(~inside)[0]][::-1]
     found = f"the first is x, y, z = {', '.join(f'{v:g}' for v in first)}"
     if 2 * outside > len(table):
-        cause = next((text for text, positions in _guesses(table, np.asarray(shape_zyx), voxel_size_ang)
-                      if _inside(positions, shape_zyx).mean() >= _FITS), None)
-        advice = cause or "check that they belong to this tomogram and are in voxels, x, y, z"
+        advice = _cause(table, np.asarray(shape_zyx), voxel_size_ang)
         raise InputError(f"{name}: {outside} of {len(table)} positions are outside the tomogram of {dims} voxels "
                          f"({found}): {advice}")
     warnings.append(f"{name}: {outside} of {len(table)} positions are outside the tomogram of {dims} voxels and are "
                     f"left out ({found})")
     return table.select(inside), warnings
+
+
+def _cause(table: CoordinateTable, shape_zyx: np.ndarray, voxel_size_ang: float) -> str:
+    """Return the guess under which the positions fit and spread over most of the tomogram; ties go to the first."""
+    best, widest = "check that they belong to this tomogram and are in voxels, x, y, z", -1.0
+    for text, positions in _guesses(table, shape_zyx, voxel_size_ang):
+        inside = _inside(positions, shape_zyx)
+        if inside.mean() < _FITS:
+            continue
+        spread = float((np.ptp(positions[inside], axis=0) / shape_zyx).mean())
+        if spread > widest + 1e-9:
+            best, widest = text, spread
+    return best
 
 
 def _inside(positions_zyx_vox: np.ndarray, shape_zyx: Sequence[int]) -> np.ndarray:
@@ -75,8 +86,8 @@ def _guesses(table: CoordinateTable, shape_zyx: np.ndarray,
         yield ("they fit when the first column is taken as x, not as class: the columns are x y z and something else; "
                "add a header line that names them", np.stack([y, x, classes], axis=1))
     if _few_whole_numbers(x):
-        depth = table.scores if np.isfinite(table.scores).all() else None
-        shifted = np.stack([np.clip(z, 0, shape_zyx[0] - 1) if depth is None else depth, z, y], axis=1)
+        depth = table.scores if np.isfinite(table.scores).all() else np.full(len(table), half[0])  # else z is lost
+        shifted = np.stack([depth, z, y], axis=1)
         yield ("they fit when x, y, z are the columns after the one taken as x: a class column was taken as x; add a "
                "header line that names the columns", shifted)
     yield ("they fit when x, y, z is reversed: the columns are z, y, x; swap them or add a header line",
@@ -106,3 +117,12 @@ def _class_like_x(table: CoordinateTable, name: str) -> Optional[str]:
         return None
     return (f"{name}: x takes only the values {', '.join(f'{v:g}' for v in np.unique(x))}: if that is the class "
             "column, add a header line that names the columns")
+
+
+def _x_like_class(table: CoordinateTable, name: str) -> Optional[str]:
+    """Return a warning when the class ids take as many values as coordinates do."""
+    found = len(np.unique(table.class_ids))
+    if len(table) < 8 or 2 * found <= len(table) or int(table.class_ids.max()) < 30:
+        return None
+    return (f"{name}: {len(table)} particles have {found} different classes: if the first column is x and not the "
+            "class, add a header line that names the columns")

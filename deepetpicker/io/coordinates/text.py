@@ -56,8 +56,6 @@ def _split(text: str) -> List[str]:
         if mark in text:
             fields = [f.strip() for f in next(csv.reader([text], delimiter=mark))]
             fields = [f.replace(",", ".") for f in fields] if mark == ";" else fields
-            while len(fields) > 3 and not fields[-1] and mark != ",":
-                fields.pop()
             return fields if mark != "," or len(fields) > 2 else text.replace(",", " ").split()
     return text.split()
 
@@ -81,7 +79,7 @@ def read_table(path: pathlib.Path, most: int = 5) -> CoordinateTable:
     """
     header, rows = read_rows(path)
     columns = header if header is not None else _columns_without_header(path, rows, most)
-    index = {name: columns.index(name) for name in ("x", "y", "z", "score") if name in columns}
+    index: Dict[str, int] = {n: columns.index(n) for n in ("x", "y", "z", "score") if n in columns}
     for key, aliases in (("class", _CLASS_COLUMNS), ("name", _NAME_COLUMNS)):
         found = [n for n in aliases if n in columns]
         index.update({key: columns.index(found[0])} if found else {})
@@ -89,7 +87,7 @@ def read_table(path: pathlib.Path, most: int = 5) -> CoordinateTable:
     positions, classes, scores = np.zeros((len(rows), 3)), np.ones(len(rows), np.int64), np.full(len(rows), np.nan)
     names: Dict[int, str] = {}
     for i, row in enumerate(rows):
-        if len(row.fields) < least or (header is None and len(row.fields) != len(columns)):
+        if len(row.fields) < least or (header is None and not _fills(row, len(columns))):
             raise FormatError(f"{path}, line {row.line}: expected {len(columns)} columns ({', '.join(columns)}), found "
                               f"{len(row.fields)}")
         positions[i] = [parse_number(row.fields[index[n]], path, row.line, n) for n in ("z", "y", "x")]
@@ -106,12 +104,17 @@ def _columns_without_header(path: pathlib.Path, rows: Sequence[Row], most: int) 
     """Return the column names that the number of columns of the first row stands for."""
     if not rows:
         return list(_HEADERLESS[3])
-    count = len(rows[0].fields)
+    count = max(i for i, field in enumerate(rows[0].fields, start=1) if field)
     if count not in _HEADERLESS or count > most:
         raise FormatError(f"{path}, line {rows[0].line}: without a header a table has 3 columns (x y z), 4 (class x y "
                           f"z) or, in .csv, 5 (class x y z score), found {count}; IMOD points (object contour x y z) "
                           "are read with --from imod")
     return list(_HEADERLESS[count])
+
+
+def _fills(row: Row, count: int) -> bool:
+    """Tell whether a row has so many fields; empty ones behind them do not count."""
+    return len(row.fields) >= count and not any(row.fields[count:])
 
 
 def _field(row: Row, index: int) -> str:
