@@ -1,0 +1,250 @@
+"""The environment maker: which Python, which torch, when an environment is used again, what an error says."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import threading
+import time
+import types
+from typing import Any, List, Tuple
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def maker(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+    """Return scripts/make_env.py as a module, with none of its variables set."""
+    spec = importlib.util.spec_from_file_location("make_env", ROOT / "scripts/make_env.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.delenv("TORCH_BUILD", raising=False)
+    monkeypatch.delenv("TORCH_INDEX", raising=False)
+    return module
+
+
+class FakeSteps:
+    """Answers each command with the next of the given results and remembers the commands."""
+
+    def __init__(self, *results: Tuple[int, str]) -> None:
+        self.results, self.commands, self.number, self.log = list(results), [], 0, pathlib.Path("log")
+
+    def run(self, title: str, command: List[str]) -> Tuple[int, str]:
+        self.commands.append(command)
+        return self.results.pop(0)
+
+
+@pytest.mark.parametrize(("asked", "gpu", "platform", "build"), [
+    (None, False, "linux", "cpu"), (None, True, "linux", "default"), ("auto", True, "linux", "default"),
+    ("cpu", True, "linux", "cpu"), ("default", False, "linux", "default"), (None, False, "darwin", "default"),
+])
+def test_build_suits_the_machine(maker: Any, monkeypatch: pytest.MonkeyPatch, asked: Any, gpu: bool, platform: str,
+                                 build: str):
+    monkeypatch.setattr(maker, "has_gpu", lambda: gpu)
+    monkeypatch.setattr(sys, "platform", platform)
+    if asked:
+        monkeypatch.setenv("TORCH_BUILD", asked)
+    assert maker.choose_build()[0] == build
+
+
+def test_unknown_build_is_refused(maker: Any, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TORCH_BUILD", "cuda")
+    with pytest.raises(maker.EnvError, match="TORCH_BUILD must be auto, cpu or default, got 'cuda'"):
+        maker.choose_build()
+
+
+@pytest.mark.parametrize(("status", "found"), [(0, True), (9, False)])
+def test_gpu_by_a_tool_that_answers(maker: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, status: int,
+                                    found: bool):
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(f"#!/bin/sh\nexit {status}\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    exists = os.path.exists
+    monkeypatch.setattr(os.path, "exists", lambda path: path != "/dev/nvidia0" and exists(path))
+    assert maker.has_gpu() is found
+
+
+def test_cpu_build_comes_from_the_users_index_when_it_has_one(maker: Any):
+    steps = FakeSteps((0, ""))
+    assert maker.install_torch(steps, ["pip"], "cpu", "2.13.0") == "the configured package index"
+    assert steps.commands == [["pip", "torch==2.13.0+cpu"]]
+
+
+def test_cpu_build_comes_from_pytorch_otherwise(maker: Any):
+    steps = FakeSteps((1, "ERROR: No matching distribution found for torch==2.13.0+cpu"), (0, ""))
+    assert maker.install_torch(steps, ["pip"], "cpu", "2.13.0") == maker.TORCH_INDEX
+    assert steps.commands[1] == ["pip", "torch==2.13.0+cpu", "--index-url", maker.TORCH_INDEX]
+
+
+def test_a_named_index_is_the_only_one_asked(maker: Any, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TORCH_INDEX", "https://example.org/cpu")
+    steps = FakeSteps((0, ""))
+    assert maker.install_torch(steps, ["pip"], "cpu", "2.13.0") == "https://example.org/cpu"
+    assert steps.commands == [["pip", "torch==2.13.0+cpu", "--index-url", "https://example.org/cpu"]]
+
+
+def test_default_build_refuses_a_cpu_wheel(maker: Any):
+    steps = FakeSteps((0, ""))
+    maker.install_torch(steps, ["pip"], "default", "2.13.0")
+    assert steps.commands == [["pip", "torch===2.13.0"]]
+
+
+@pytest.mark.parametrize(("output", "advice"), [
+    ("OSError: [Errno 28] No space left on device", "The disk is full"),
+    ("Max retries exceeded with url", "check the network and the proxy"),
+    ("something else", "Run the same command again"),
+])
+def test_other_errors_are_not_tried_elsewhere(maker: Any, output: str, advice: str):
+    steps = FakeSteps((1, f"first line\n{output}\n"))
+    with pytest.raises(maker.EnvError) as caught:
+        maker.install_torch(steps, ["pip"], "cpu", "2.13.0")
+    assert output in str(caught.value)
+    assert advice in str(caught.value)
+    assert len(steps.commands) == 1
+
+
+def test_no_build_anywhere_says_what_to_do(maker: Any):
+    steps = FakeSteps(*[(1, "ERROR: No matching distribution found")] * 2)
+    with pytest.raises(maker.EnvError, match="set TORCH_INDEX to an index that has one, or TORCH_BUILD=default"):
+        maker.install_torch(steps, ["pip"], "cpu", "2.13.0")
+
+
+def test_a_python_that_is_too_new_gives_way_to_one_on_the_path(maker: Any, monkeypatch: pytest.MonkeyPatch,
+                                                               tmp_path: pathlib.Path,
+                                                               capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "python3.11").write_text("#!/bin/sh\necho broken shim >&2; exit 127\n")
+    (tmp_path / "python3.12").write_text("#!/bin/sh\necho 3.12.4\n")
+    for path in tmp_path.iterdir():
+        path.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(maker, "OLDEST", (3, 12))
+    monkeypatch.setattr(maker.sys, "version_info", (3, 13, 0, "final", 0))
+    assert maker.choose_python() == (str(tmp_path / "python3.12"), "3.12.4")
+    assert "taking" in capsys.readouterr().out
+
+
+def test_no_python_says_what_was_expected(maker: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(maker.sys, "version_info", (3, 13, 0, "final", 0))
+    with pytest.raises(maker.EnvError, match=r"Expected Python 3\.9 to 3\.12 with its venv module, found"):
+        maker.choose_python()
+
+
+def finished(maker: Any, path: pathlib.Path, **changes: Any) -> None:
+    """Write what a finished environment has."""
+    (path / "bin").mkdir(parents=True)
+    (path / "bin/python").write_text("")
+    version = maker.choose_python()[1]
+    (path / maker.STAMP).write_text(json.dumps({"key": maker.environment_key(version), "extras": ["scipion", "test"],
+                                                "build": "cpu", "torch": "2.13.0+cpu", **changes}))
+
+
+def test_a_finished_environment_is_used_again_at_once(maker: Any, tmp_path: pathlib.Path,
+                                                      capsys: pytest.CaptureFixture[str]):
+    finished(maker, tmp_path / "env")
+    start = time.monotonic()
+    assert maker.main(["--path", str(tmp_path / "env")]) == 0
+    assert time.monotonic() - start < 1.0
+    assert "Reusing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("changes", [{"key": "old"}, {"damaged": True}])
+def test_a_changed_or_damaged_environment_is_made_anew(maker: Any, monkeypatch: pytest.MonkeyPatch,
+                                                       tmp_path: pathlib.Path, changes: Any):
+    finished(maker, tmp_path / "env", **changes)
+    if "damaged" in changes:
+        (tmp_path / "env/bin/python").unlink()
+    built: List[Any] = []
+    monkeypatch.setattr(maker, "build_environment", lambda *args: built.append(args) or {"build": "cpu", "torch": "1"})
+    assert maker.main(["--path", str(tmp_path / "env")]) == 0
+    assert len(built) == 1
+    assert json.loads((tmp_path / "env" / maker.STAMP).read_text())["extras"] == ["scipion", "test"]
+
+
+def test_another_torch_build_is_made_anew(maker: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path):
+    finished(maker, tmp_path / "env")
+    monkeypatch.setenv("TORCH_BUILD", "default")
+    built: List[Any] = []
+    monkeypatch.setattr(maker, "build_environment", lambda *a: built.append(a) or {"build": "default", "torch": "1"})
+    maker.make(tmp_path / "env", ["test"])
+    assert len(built) == 1
+
+
+def test_missing_extras_are_added(maker: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path):
+    finished(maker, tmp_path / "env")
+    added: List[Any] = []
+    monkeypatch.setattr(maker, "install_package", lambda steps, pip, extras, install: added.append(extras))
+    maker.make(tmp_path / "env", ["test", "dev"])
+    assert added == [["dev", "scipion", "test"]]
+    maker.make(tmp_path / "env", ["dev"])
+    assert len(added) == 1
+
+
+def test_a_failure_leaves_no_stamp(maker: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path,
+                                   capsys: pytest.CaptureFixture[str]):
+    finished(maker, tmp_path / "env", key="old")
+
+    def fail(*args: Any) -> None:
+        raise maker.EnvError("pip said no")
+
+    monkeypatch.setattr(maker, "build_environment", fail)
+    assert maker.main(["--path", str(tmp_path / "env")]) == 1
+    assert capsys.readouterr().err == "pip said no\n"
+    assert not (tmp_path / "env" / maker.STAMP).exists()
+
+
+def test_two_at_once_wait_for_each_other(maker: Any, tmp_path: pathlib.Path):
+    order: List[str] = []
+    entered = threading.Event()
+
+    def second() -> None:
+        entered.wait()
+        with maker.locked(tmp_path):
+            order.append("second")
+
+    thread = threading.Thread(target=second)
+    thread.start()
+    with maker.locked(tmp_path):
+        entered.set()
+        time.sleep(0.2)
+        order.append("first")
+    thread.join(5)
+    assert order == ["first", "second"]
+
+
+def test_a_step_shows_its_time_and_keeps_the_output(maker: Any, tmp_path: pathlib.Path,
+                                                    capsys: pytest.CaptureFixture[str]):
+    steps = maker.Steps(2, tmp_path / "log")
+    status, output = steps.run("say a word", [sys.executable, "-c", "import sys; print('word'); sys.exit(3)"])
+    assert (status, output) == (3, "word\n")
+    assert "word" in (tmp_path / "log").read_text()
+    shown = capsys.readouterr().err
+    assert "[1/2] say a word ..." in shown
+    assert "[1/2] say a word: failed, " in shown
+
+
+def test_pip_does_not_see_variables_that_lead_it_astray(maker: Any, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PYTHONPATH", "/elsewhere")
+    monkeypatch.setenv("PIP_TARGET", "/elsewhere")
+    monkeypatch.setenv("PIP_INDEX_URL", "https://example.org")
+    environ = maker.clean_environ()
+    assert "PYTHONPATH" not in environ
+    assert "PIP_TARGET" not in environ
+    assert environ["PIP_INDEX_URL"] == "https://example.org"
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--nonsense"]])
+def test_it_needs_nothing_but_the_standard_library(words: List[str]):
+    done = subprocess.run([sys.executable, "-I", "-S", str(ROOT / "scripts/make_env.py"), *words], capture_output=True,
+                          text=True, check=False, env={"PATH": os.environ["PATH"]})
+    assert done.returncode == (0 if words == ["--help"] else 2)
+    assert "--extras" in done.stdout + done.stderr
