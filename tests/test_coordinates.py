@@ -132,7 +132,8 @@ EXPECTED = [[3.5, 7, 11]]
 
 @pytest.mark.parametrize("text", [
     "11 7 3.5", "11,7,3.5\n", "11\t7\t3.5\r\n", "\ufeff11,7,3.5\n", "  11   7  3.5   \n\n\n",
-    "# made by hand\n11 7 3.5\n", "x,y,z\n11,7,3.5\n", "x y z\n11 7 3.5\n", "X;Y;Z\r\n11;7;3,5\r\n", "# x y z\n11 7 3.5\n", "11, 7, 3.5,\n",
+    "# made by hand\n11 7 3.5\n",
+    "x,y,z\n11,7,3.5\n", "x y z\n11 7 3.5\n", "X;Y;Z\r\n11;7;3,5\r\n", "# x y z\n11 7 3.5\n", "11, 7, 3.5,\n",
     "z,x,y\n3.5,11,7\n", '"x","y","z"\n"11","7","3.5"\n', "11 7 3.5\r# end\r", "x\ty\tz\n11\t7\t3.5\t\n",
     "id,x,y,z,phi\n9,11,7,3.5,40\n"])
 @pytest.mark.parametrize("suffix", [".csv", ".coords"])

@@ -1,7 +1,10 @@
 """MRC files in and out, sound and damaged."""
 
 import gzip
+import mmap
+import pathlib
 import pickle
+import sys
 
 import mrcfile
 import numpy as np
@@ -277,3 +280,22 @@ def test_a_full_disk_is_an_output_error_and_leaves_nothing(tmp_path, ramp):
         resource.setrlimit(resource.RLIMIT_FSIZE, old)
         signal.signal(signal.SIGXFSZ, handler)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not hasattr(mmap, "MADV_DONTNEED") or sys.platform != "linux", reason="needs Linux")
+def test_reading_all_planes_holds_only_the_planes_in_memory(tmp_path):
+    shape = (64, 512, 512)
+    with VolumeWriter(tmp_path / "t.mrc", shape, np.float32, 10.0) as writer:
+        for z in range(shape[0]):
+            writer.write(z, np.full((1, *shape[1:]), z, np.float32))
+    volume = open_volume(tmp_path / "t.mrc")
+
+    def resident_mb():
+        return int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE / 1e6
+
+    start = resident_mb()
+    most = 0.0
+    for z in range(shape[0]):
+        assert volume.read(z, z + 1).min() == z
+        most = max(most, resident_mb() - start)
+    assert most < 20  # the file has 67 MB

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import mmap
 import os
 import pathlib
 from typing import Any, List, Optional, Tuple, Type, Union
@@ -71,7 +72,15 @@ class Volume:
         """
         if not 0 <= z0 <= z1 <= self.data_zyx.shape[0]:
             raise InputError(f"{self.name}: planes {z0} to {z1} are outside 0 to {self.data_zyx.shape[0]}")
-        return np.array(self.data_zyx[z0:z1], dtype=np.float32, order="C")
+        planes = np.array(self.data_zyx[z0:z1], dtype=np.float32, order="C")
+        self._release()
+        return planes
+
+    def _release(self) -> None:
+        """Give the pages of the map back, so that a scan holds no more than its planes; the system's cache keeps them."""
+        mapped = getattr(self.data_zyx, "_mmap", None)
+        if mapped is not None and hasattr(mapped, "madvise") and hasattr(mmap, "MADV_DONTNEED"):
+            mapped.madvise(mmap.MADV_DONTNEED)
 
     def __reduce__(self) -> Tuple[Any, ...]:
         """Pickle the path, not the voxels, so that worker processes map the file themselves."""
@@ -345,13 +354,15 @@ class _Moments:
     def add(self, values: np.ndarray) -> None:
         """Take in more values; NaN and infinities are left out."""
         for plane in values:
-            flat = plane[np.isfinite(plane)].astype(np.float64)
+            finite = np.isfinite(plane)
+            flat = (plane if finite.all() else plane[finite]).astype(np.float64).ravel()
             if not flat.size:
                 continue
             low, high, mean = float(flat.min()), float(flat.max()), float(flat.mean())
             self.low, self.high = (min(low, self.low), max(high, self.high)) if self.count else (low, high)
             total, shift = self.count + flat.size, mean - self.mean
-            self._squares += float(np.square(flat - mean).sum()) + shift ** 2 * self.count * flat.size / total
+            flat -= mean
+            self._squares += float(np.square(flat, out=flat).sum()) + shift ** 2 * self.count * flat.size / total
             self.mean += shift * flat.size / total
             self.count = total
 

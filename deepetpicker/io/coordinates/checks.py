@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Iterator, List, Optional, Sequence, Tuple
+from typing import Iterator, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -67,7 +67,7 @@ def _cause(table: CoordinateTable, shape_zyx: np.ndarray, voxel_size_ang: float)
     return best
 
 
-def _inside(positions_zyx_vox: np.ndarray, shape_zyx: Sequence[int]) -> np.ndarray:
+def _inside(positions_zyx_vox: np.ndarray, shape_zyx: Union[Sequence[int], np.ndarray]) -> np.ndarray:
     """Return a mask (N,) of the positions within the outer edges of the voxels."""
     edge = np.asarray(shape_zyx, dtype=np.float64) - 0.5
     return np.asarray(((positions_zyx_vox >= -0.5) & (positions_zyx_vox <= edge)).all(axis=1))
