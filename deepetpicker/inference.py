@@ -7,12 +7,12 @@ import hashlib
 import logging
 import pathlib
 import time
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
 from deepetpicker.config import PickOptions
-from deepetpicker.data.resample import WorkingVolume, open_working_volume
+from deepetpicker.data.resample import open_working_volume
 from deepetpicker.errors import DeepETPickerError, InputError
 from deepetpicker.geometry import WorkingGrid
 from deepetpicker.io.coordinates import CoordinateTable, write_coordinates
@@ -21,10 +21,11 @@ from deepetpicker.io.manifest import Manifest, read_manifest
 from deepetpicker.io.modelcard import ModelCard
 from deepetpicker.io.volumes import Volume, VolumeWriter, open_volume
 from deepetpicker.models.modelfile import load_model
-from deepetpicker.picking import PeakFinder, PeakRule, deduplicate
+from deepetpicker.picking import PeakRule, find_peaks
 from deepetpicker.predictor import Arithmetic, Predictor
 from deepetpicker.progress import progress
-from deepetpicker.scanning import scan
+from deepetpicker.scanning import probability_map
+from deepetpicker.store import ProbabilityStore
 from deepetpicker.tiling import TilePlan
 
 PathLike = Union[str, pathlib.Path]
@@ -92,25 +93,29 @@ class Picker:
         """The score below which candidates are not picks: the user's, else the model's."""
         return self.card.threshold if self.options.threshold < 0 else self.options.threshold
 
-    def candidates(self, volume: Volume, maps: Optional["ProbabilityMaps"] = None) -> CoordinateTable:
+    def candidates(self, volume: Volume, scratch: Optional[pathlib.Path] = None,
+                   maps: Optional["ProbabilityMaps"] = None) -> CoordinateTable:
         """Return all candidates above the floor, best first, in the tomogram's own voxels.
 
         Parameters
         ----------
         volume : Volume
             The tomogram.
+        scratch : path, optional
+            Folder for what does not fit into memory.
         maps : ProbabilityMaps, optional
-            Gets the probability slabs as they come.
+            Gets the stitched probability.
         """
         grid = working_grid(volume, self.card)
         source = open_working_volume(volume, grid, name=volume.name)
         plan = TilePlan.cover(source.shape_zyx, self.tile, self._border())
-        finder = PeakFinder(source.shape_zyx, self.rules, self.options.floor, self.options.slab or 48)
-        for z0, probability_czyx in self._slabs(source, plan, volume.name):
-            finder.push(z0, probability_czyx)
+        with ProbabilityStore((len(self.rules), *source.shape_zyx), scratch) as store:
+            with progress(len(plan), f"{volume.name}: scanning", "tile", self.quiet) as bar:
+                probability_map(source, self.predictor, plan, store, self.predictor.batch, bar)
+            found = find_peaks(store, self.rules, self.options.floor, self._distances(grid),
+                               (self.options.slab or 48, 192))
             if maps is not None:
-                maps.write(z0, probability_czyx)
-        found = deduplicate(finder.finish(), self._distances(grid))
+                maps.write(store)
         positions = np.clip(grid.to_input(found.positions_zyx_vox), 0, np.array(volume.shape_zyx) - 1.0)
         table = CoordinateTable(positions.round(DECIMALS), found.class_ids, found.scores.round(DECIMALS), {})
         return self._in_mask(table, volume)
@@ -118,11 +123,6 @@ class Picker:
     def _border(self) -> int:
         """Return the discarded border: the option's, made smaller where the tile leaves no room for it."""
         return min(self.options.border, (self.tile - 8) // 2)
-
-    def _slabs(self, source: WorkingVolume, plan: TilePlan, name: str) -> Iterator[Tuple[int, np.ndarray]]:
-        """Yield the stitched probability map in slabs, with a progress bar."""
-        with progress(len(plan), f"{name}: scanning", "tile", self.quiet) as bar:
-            yield from scan(source, self.predictor, plan, self.predictor.batch, bar)
 
     def _distances(self, grid: WorkingGrid) -> Dict[int, float]:
         """Return the least distance between picks per class, in working voxels."""
@@ -176,7 +176,7 @@ def mask_path(mask: str, name: str) -> Optional[pathlib.Path]:
 
 
 class ProbabilityMaps:
-    """Writes the probability of each class of a tomogram, on the working grid, as the slabs come.
+    """Writes the probability of each class of a tomogram, on the working grid.
 
     Parameters
     ----------
@@ -205,10 +205,12 @@ class ProbabilityMaps:
     def __exit__(self, *error: Any) -> Optional[bool]:
         return self._stack.__exit__(*error)
 
-    def write(self, z0: int, probability_czyx: np.ndarray) -> None:
-        """Write planes z0 and on, (C, dz, Y, X)."""
-        for writer, planes in zip(self._writers, probability_czyx):
-            writer.write(z0, planes)
+    def write(self, store: ProbabilityStore) -> None:
+        """Write the maps of a store, a few planes at a time."""
+        depth, height, _ = store.shape_zyx
+        for channel, writer in enumerate(self._writers):
+            for z0 in range(0, depth, 8):
+                writer.write(z0, store.read(channel, slice(z0, min(z0 + 8, depth)), slice(0, height)))
 
 
 def pick(model: PathLike, tomograms: Sequence[PathLike] = (), out: PathLike = "picks",
@@ -319,10 +321,10 @@ def _write_item(picker: Picker, item: DataItem, folder: pathlib.Path, manifest: 
     if picker.options.save_map:
         grid = working_grid(volume, picker.card)
         with ProbabilityMaps(folder, item.name, [r.class_id for r in picker.rules], grid) as writer:
-            candidates = picker.candidates(volume, writer)
+            candidates = picker.candidates(volume, folder, writer)
         maps = {str(c): str(p) for c, p in writer.paths.items()}
     else:
-        candidates = picker.candidates(volume)
+        candidates = picker.candidates(volume, folder)
     picks = picker.picks(candidates)
     paths = {"picks": folder / f"{item.name}.csv", "candidates": folder / f"{item.name}_candidates.csv"}
     write_coordinates(paths["candidates"], candidates)

@@ -1,4 +1,4 @@
-"""From probabilities to picks: mean-pooling non-maximum suppression (MP-NMS) on the stitched map, in slabs.
+"""From probabilities to picks: mean-pooling non-maximum suppression (MP-NMS) on the stitched map, in blocks.
 
 The probability of a class is mean-pooled T times with a 5^3 kernel, T = diameter // 4 + 1, so that a label becomes a
 cone that peaks at its centre; local maxima (5^3) are candidates.
@@ -11,7 +11,7 @@ an ideal label of the class, so that small labels of large particles can be pick
 from __future__ import annotations
 
 import dataclasses
-from typing import Dict, Iterable, List, Optional, Sequence, Tuple
+from typing import Dict, Optional, Sequence, Tuple
 
 import numpy as np
 from scipy import ndimage, sparse
@@ -20,9 +20,9 @@ from scipy.spatial import cKDTree
 from deepetpicker.errors import InputError
 from deepetpicker.io.coordinates.table import CoordinateTable
 from deepetpicker.labels import draw_label
+from deepetpicker.store import ProbabilityStore
 
 Shape = Tuple[int, int, int]
-Slab = Tuple[int, np.ndarray]
 
 POOL = 5
 MAX_WINDOW = 2
@@ -119,20 +119,21 @@ def _pool_axis(volume_zyx: np.ndarray, kernel: np.ndarray, axis: int) -> np.ndar
     return out
 
 
-def local_maxima(pooled_zyx: np.ndarray, floor: float, z_from: int, z_to: int) -> np.ndarray:
+def local_maxima(pooled_zyx: np.ndarray, floor: float, inner: Tuple[slice, ...] = ()) -> np.ndarray:
     """Return the voxels (N, 3) int that are above floor and not below any voxel of their 5^3 neighbourhood.
 
     Parameters
     ----------
     pooled_zyx : (Z, Y, X) float32
-        Pooled map; planes outside z_from..z_to serve as neighbours only.
+        Pooled map.
     floor : float
         Values at or below it are no maxima.
-    z_from, z_to : int
-        Planes whose maxima are returned. The order is z, y, x.
+    inner : slices, optional
+        Planes and rows whose maxima are returned, in the order of z, y, x; the others serve as neighbours only.
     """
     shape = np.array(pooled_zyx.shape)
-    points = np.argwhere(pooled_zyx[z_from:z_to] > floor) + [z_from, 0, 0]
+    corner = [s.start for s in inner] + [0] * (3 - len(inner))
+    points = np.argwhere(pooled_zyx[inner] > floor) + corner
     reach = range(-MAX_WINDOW, MAX_WINDOW + 1)
     steps = np.array([(z, y, x) for z in reach for y in reach for x in reach if (z, y, x) != (0, 0, 0)])
     for step in steps[np.argsort(np.abs(steps).sum(1), kind="stable")]:
@@ -173,91 +174,63 @@ def ratio_of_score(score: float) -> float:
     return float(-np.log(1 - score) / np.log(4))
 
 
-class PeakFinder:
-    """Candidates of a stitched probability map that arrives in slabs along z.
+def candidates(store: ProbabilityStore, rules: Sequence[PeakRule], floor: float = 0.1,
+               block: Tuple[int, int] = (48, 192)) -> CoordinateTable:
+    """Return all candidates of a stitched probability map.
 
     Parameters
     ----------
-    shape_zyx : (3,) int
-        Shape of the whole map.
+    store : ProbabilityStore
+        The map (C, Z, Y, X).
     rules : sequence of PeakRule
         One per class, in the order of the map's channels.
     floor : float
         Candidates with a lower score are not kept.
-    slab : int
-        Planes treated at once; the result does not depend on it.
+    block : (2,) int
+        Planes and rows treated at once; they bound the memory, and the result does not depend on them.
+
+    Returns
+    -------
+    CoordinateTable
+        Best first, with sub-voxel positions on the map's grid and scores in [0, 1).
     """
+    depth, height, _ = store.shape_zyx
+    corners = [(z, y) for z in range(0, depth, block[0]) for y in range(0, height, block[1])]
+    tables = []
+    for channel, rule in enumerate(rules):
+        finder = _ClassFinder(store, channel, rule, ratio_of_score(floor))
+        parts = [finder.block(slice(z, min(z + block[0], depth)), slice(y, min(y + block[1], height)))
+                 for z, y in corners]
+        positions, voxels, ratio = (np.concatenate([p[i] for p in parts]) for i in range(3))
+        positions, ratio = merge_plateaus(positions, voxels, ratio)
+        tables.append(CoordinateTable(positions, np.full(len(positions), rule.class_id), score_of_ratio(ratio), {}))
+    return order_by_score(CoordinateTable.concatenate(tables))
 
-    def __init__(self, shape_zyx: Shape, rules: Sequence[PeakRule], floor: float = 0.1, slab: int = 48) -> None:
-        self.shape_zyx, self.rules, self.slab = tuple(shape_zyx), tuple(rules), slab
-        self.floor_ratio = ratio_of_score(floor)
-        self.halo = max(rule.halo for rule in rules)
-        self._ideal = [rule.ideal() for rule in rules]
-        self._planes: List[np.ndarray] = []
-        self._first, self._have, self._done = 0, 0, 0
-        self._found: List[Tuple[np.ndarray, np.ndarray, np.ndarray, int]] = []
 
-    def push(self, z0: int, probability_czyx: np.ndarray) -> None:
-        """Take planes z0 and on, (C, dz, Y, X); they must follow the planes that came before.
+class _ClassFinder:
+    """Finds the candidates of one class of a map, block by block."""
 
-        Raises
-        ------
-        InputError
-            If a plane is missing, comes twice or has another shape.
-        """
-        if z0 != self._have or probability_czyx.shape[2:] != self.shape_zyx[1:]:
-            raise InputError(f"expected planes from {self._have} of shape {self.shape_zyx[1:]}, got planes from {z0} of "
-                             f"shape {probability_czyx.shape[2:]}")
-        self._planes += [probability_czyx[:, i] for i in range(probability_czyx.shape[1])]
-        self._have += probability_czyx.shape[1]
-        while self._done < self.shape_zyx[0]:
-            end = min(self._done + self.slab, self.shape_zyx[0])
-            if self._have < min(end + self.halo, self.shape_zyx[0]):
-                return
-            self._treat(end)
+    def __init__(self, store: ProbabilityStore, channel: int, rule: PeakRule, floor_ratio: float) -> None:
+        self.store, self.channel, self.rule, self.floor_ratio = store, channel, rule, floor_ratio
+        self.peak, self.share = rule.ideal()
 
-    def _treat(self, end: int) -> None:
-        """Find the candidates of planes done..end and forget planes that are no longer needed."""
-        low = max(0, self._done - self.halo) - self._first
-        high = min(self.shape_zyx[0], end + self.halo) - self._first
-        for channel in range(len(self.rules)):
-            slab_zyx = np.stack([p[channel] for p in self._planes[low:high]])
-            self._treat_class(channel, slab_zyx, self._first + low, end)
-        self._done = end
-        drop = max(0, end - self.halo) - self._first
-        del self._planes[:drop]
-        self._first += drop
-
-    def _treat_class(self, channel: int, slab_zyx: np.ndarray, z0: int, end: int) -> None:
-        """Find the candidates of one class in planes done..end of a slab that starts at plane z0."""
-        rule, (peak, share) = self.rules[channel], self._ideal[channel]
-        pooled = pool(slab_zyx, rule.kernel)
-        half = _smallest_visible(share)
-        points = local_maxima(pooled, self.floor_ratio * peak * half, self._done - z0, end - z0)
-        values = pooled[tuple(points.T)]
-        positions = sub_voxel(pooled, points) + [z0, 0, 0]
-        voxels = points + [z0, 0, 0]
-        ratio = values / peak / visible_share(voxels, self.shape_zyx, share)
+    def block(self, z: slice, y: slice) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return positions (N, 3), their voxels (N, 3) and ratios (N,) of the candidates in rows y of planes z."""
+        halo, shape = self.rule.halo, self.store.shape_zyx
+        wide = [slice(max(0, s.start - halo), min(n, s.stop + halo)) for s, n in ((z, shape[0]), (y, shape[1]))]
+        corner = np.array([wide[0].start, wide[1].start, 0])
+        probability = self.store.read(self.channel, *wide)
+        lowest = self.floor_ratio * self.peak * _smallest_visible(self.share)
+        if probability.max(initial=0) <= lowest:
+            return np.empty((0, 3)), np.empty((0, 3), int), np.empty(0)
+        pooled = pool(probability, self.rule.kernel)
+        inner = tuple(slice(s.start - c, s.stop - c) for s, c in zip((z, y), corner))
+        points = local_maxima(pooled, lowest, inner)
+        ratio = pooled[tuple(points.T)] / self.peak
+        voxels = points + corner
+        ratio = ratio / visible_share(voxels, shape, self.share)
         keep = ratio >= self.floor_ratio
-        self._found.append((positions[keep], voxels[keep], ratio[keep], rule.class_id))
-
-    def finish(self) -> CoordinateTable:
-        """Return all candidates, best first, with sub-voxel positions on the map's grid and scores in [0, 1).
-
-        Raises
-        ------
-        InputError
-            If planes are missing.
-        """
-        if self._done != self.shape_zyx[0]:
-            raise InputError(f"expected {self.shape_zyx[0]} planes, got {self._have}")
-        parts = []
-        for rule in self.rules:
-            mine = [f for f in self._found if f[3] == rule.class_id]
-            positions, voxels, ratio = (np.concatenate([f[i] for f in mine]) for i in range(3))
-            positions, ratio = merge_plateaus(positions, voxels, ratio)
-            parts.append(CoordinateTable(positions, np.full(len(positions), rule.class_id), score_of_ratio(ratio), {}))
-        return order_by_score(CoordinateTable.concatenate(parts))
+        return (sub_voxel(pooled, points) + corner)[keep], voxels[keep], ratio[keep]
 
 
 def visible_share(voxels_zyx: np.ndarray, shape_zyx: Shape, share: np.ndarray) -> np.ndarray:
@@ -354,27 +327,17 @@ def deduplicate(table: CoordinateTable, min_distance_vox: Dict[int, float]) -> C
     return table.select(keep)
 
 
-def find_peaks(slabs: Iterable[Slab], shape_zyx: Shape, rules: Sequence[PeakRule], floor: float = 0.1,
-               slab: int = 48, min_distance_vox: Optional[Dict[int, float]] = None) -> CoordinateTable:
-    """Return the deduplicated candidates of a stitched probability map.
+def find_peaks(store: ProbabilityStore, rules: Sequence[PeakRule], floor: float = 0.1,
+               min_distance_vox: Optional[Dict[int, float]] = None,
+               block: Tuple[int, int] = (48, 192)) -> CoordinateTable:
+    """Return the deduplicated candidates of a stitched probability map, best first.
 
     Parameters
     ----------
-    slabs : iterable of (z0, (C, dz, Y, X) float32)
-        The map in consecutive slabs.
-    shape_zyx : (3,) int
-        Its shape.
-    rules : sequence of PeakRule
-        One per class, in the order of the channels.
-    floor : float
-        Lowest score that is kept.
-    slab : int
-        Planes treated at once.
+    store, rules, floor, block
+        See :func:`candidates`.
     min_distance_vox : dict, optional
         See :func:`deduplicate`; default: half of each class's diameter.
     """
-    finder = PeakFinder(shape_zyx, rules, floor, slab)
-    for z0, probability_czyx in slabs:
-        finder.push(z0, probability_czyx)
     distances = min_distance_vox or {rule.class_id: rule.diameter_vox / 2 for rule in rules}
-    return deduplicate(finder.finish(), distances)
+    return deduplicate(candidates(store, rules, floor, block), distances)

@@ -5,11 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from deepetpicker.errors import InputError
 from deepetpicker.io.coordinates.table import CoordinateTable
 from deepetpicker.labels import draw_label
 from deepetpicker.picking import (
-    PeakFinder, PeakRule, deduplicate, find_peaks, local_maxima, pool, ratio_of_score, score_of_ratio)
+    PeakRule,
+    deduplicate,
+    find_peaks,
+    local_maxima,
+    pool,
+    ratio_of_score,
+    score_of_ratio,
+)
+from deepetpicker.store import ProbabilityStore
 
 RULE = PeakRule(1, 12.0, 7.0)
 
@@ -32,12 +39,18 @@ def blobs(shape, centres, sigma=2.5):
     return out
 
 
-def peaks(volume, rules=(RULE,), cut=None, slab=16, **options):
-    """Return the picks of a map (Z, Y, X) or (C, Z, Y, X), given in slabs of cut planes."""
+def stored(volume, in_memory_bytes=1 << 30):
+    """Return a store that holds a map (Z, Y, X) or (C, Z, Y, X)."""
+    volume = np.asarray(volume, np.float32)
     volume = volume[None] if volume.ndim == 3 else volume
-    cut = cut or volume.shape[1]
-    slabs = ((z, volume[:, z:z + cut]) for z in range(0, volume.shape[1], cut))
-    return find_peaks(slabs, volume.shape[1:], rules, slab=slab, **options)
+    store = ProbabilityStore(volume.shape, in_memory_bytes=in_memory_bytes)
+    store.write(0, 0, volume)
+    return store
+
+
+def peaks(volume, rules=(RULE,), **options):
+    """Return the picks of a map (Z, Y, X) or (C, Z, Y, X)."""
+    return find_peaks(stored(volume), rules, **options)
 
 
 @pytest.mark.parametrize("centre", [(14.0, 17.0, 21.0), (14.3, 17.5, 20.8), (13.75, 18.2, 22.49)])
@@ -51,8 +64,8 @@ def test_a_blob_is_found_at_its_centre_between_voxels(centre):
 def test_an_ideal_label_peaks_at_three_quarters(kind):
     label = draw_label((31, 35, 39), np.array([[15.0, 17.0, 19.0]]), np.array([1]), {1: 7.0}, kind)
     found = peaks((label > 0).astype(np.float32), (PeakRule(1, 12.0, 7.0, kind),))
-    assert found.scores[0] == pytest.approx(0.75, abs=1e-5)
-    np.testing.assert_allclose(found.positions_zyx_vox, [[15, 17, 19]], atol=1e-5)
+    assert found.scores[0] == pytest.approx(0.75, abs=1e-3)
+    np.testing.assert_allclose(found.positions_zyx_vox, [[15, 17, 19]], atol=1e-3)
 
 
 @pytest.mark.parametrize(("diameter", "label"), [(9, 3), (13, 3), (23, 5), (23, 3), (30, 5), (40, 5), (40, 7)])
@@ -61,7 +74,7 @@ def test_small_labels_of_large_particles_are_pickable(diameter, label):
     volume = draw_label((50, 55, 60), np.array([[25.0, 27.0, 30.0]]), np.array([1]), {1: float(label)}, "tball")
     found = peaks((volume > 0).astype(np.float32), (PeakRule(1, float(diameter), float(label)),))
     assert len(found) == 1
-    assert found.scores[0] == pytest.approx(0.75, abs=1e-5)
+    assert found.scores[0] == pytest.approx(0.75, abs=1e-3)
 
 
 def test_a_small_class_beside_a_large_one_keeps_its_own_passes():
@@ -70,16 +83,18 @@ def test_a_small_class_beside_a_large_one_keeps_its_own_passes():
                        for c, d in (((20.0, 20, 15), 5.0), ((20.0, 20, 55), 9.0))]).astype(np.float32)
     found = peaks(volume, rules)
     assert sorted(found.class_ids) == [1, 2]
-    np.testing.assert_allclose(found.scores, 0.75, atol=1e-5)
+    np.testing.assert_allclose(found.scores, 0.75, atol=1e-3)
 
 
-@pytest.mark.parametrize("cut", [1, 5, 16, 60])
-@pytest.mark.parametrize("slab", [4, 17, 60])
-def test_picks_do_not_depend_on_slabs(cut, slab):
+@pytest.mark.parametrize("block", [(4, 5), (17, 200), (60, 7), (200, 200)])
+@pytest.mark.parametrize("in_memory_bytes", [0, 1 << 30])
+def test_picks_do_not_depend_on_blocks_or_where_the_map_is(block, in_memory_bytes):
     rng = np.random.default_rng(3)
     volume = blobs((60, 40, 50), rng.uniform(2, 38, (25, 3)))
-    whole = peaks(volume, slab=200)
-    found = peaks(volume, cut=cut, slab=slab)
+    whole = peaks(volume, block=(200, 200))
+    with stored(volume, in_memory_bytes) as store:
+        assert store.on_disk == (in_memory_bytes == 0)
+        found = find_peaks(store, (RULE,), block=block)
     assert len(whole) > 8
     np.testing.assert_allclose(found.positions_zyx_vox, whole.positions_zyx_vox, atol=1e-3)
     np.testing.assert_allclose(found.scores, whole.scores, atol=1e-5)
@@ -112,7 +127,7 @@ def test_a_plateau_gives_one_pick():
     volume = np.zeros((40, 44, 60), np.float32)
     volume[12:28, 14:30, 16:40] = 1
     pooled = pool(volume, PeakRule(1, 4.0, 3.0).kernel)
-    assert len(local_maxima(pooled, 0.5, 0, 40)) > 50
+    assert len(local_maxima(pooled, 0.5)) > 50
     found = peaks(volume, (PeakRule(1, 4.0, 3.0),))
     assert len(found) == 1
     np.testing.assert_allclose(found.positions_zyx_vox, [[19.5, 21.5, 27.5]], atol=1e-3)
@@ -126,7 +141,7 @@ def test_an_empty_map_gives_an_empty_table():
 
 @pytest.mark.parametrize("shape", [(3, 40, 5), (2, 9, 70), (1, 12, 30)])
 def test_volumes_smaller_than_the_kernel(shape):
-    found = peaks(np.ones(shape, np.float32), slab=2)
+    found = peaks(np.ones(shape, np.float32), block=(2, 7))
     assert len(found) == 1
 
 
@@ -150,7 +165,9 @@ def test_local_maxima_agree_with_a_maximum_filter():
 
     volume = np.random.default_rng(5).random((20, 23, 31)).astype(np.float32)
     expected = np.argwhere((ndimage.maximum_filter(volume, 5, mode="constant") * (1 - 1e-6) <= volume) & (volume > 0.3))
-    np.testing.assert_array_equal(local_maxima(volume, 0.3, 0, 20), expected)
+    np.testing.assert_array_equal(local_maxima(volume, 0.3), expected)
+    part = expected[(expected[:, 0] >= 5) & (expected[:, 0] < 9) & (expected[:, 1] >= 3) & (expected[:, 1] < 20)]
+    np.testing.assert_array_equal(local_maxima(volume, 0.3, (slice(5, 9), slice(3, 20))), part)
 
 
 def test_score_and_ratio_are_inverse():
@@ -181,19 +198,3 @@ def test_deduplication_works_across_classes_with_the_mean_distance():
 def test_ties_keep_the_order_of_z_y_x():
     kept = deduplicate(table([[0, 0, 3], [0, 0, 0]]), {1: 5.0})
     np.testing.assert_allclose(kept.positions_zyx_vox, [[0, 0, 0]])
-
-
-def test_missing_planes_are_an_error():
-    finder = PeakFinder((20, 24, 28), (RULE,))
-    finder.push(0, np.zeros((1, 5, 24, 28), np.float32))
-    with pytest.raises(InputError, match="planes from 5"):
-        finder.push(6, np.zeros((1, 5, 24, 28), np.float32))
-    with pytest.raises(InputError, match="expected 20 planes"):
-        finder.finish()
-
-
-def test_memory_holds_only_a_slab_and_its_halo():
-    finder = PeakFinder((400, 12, 14), (RULE,), slab=8)
-    for z in range(0, 400, 8):
-        finder.push(z, np.zeros((1, 8, 12, 14), np.float32))
-        assert len(finder._planes) <= 8 + 8 + 2 * RULE.halo

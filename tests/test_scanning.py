@@ -5,31 +5,34 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from deepetpicker.scanning import RollingReader, scan
+from deepetpicker.scanning import ahead, probability_map, read_reflected, scan
+from deepetpicker.store import ProbabilityStore
 from deepetpicker.tiling import TilePlan
 
 
 class Array:
-    """A volume in memory that counts the planes read from it."""
+    """A volume in memory."""
 
     def __init__(self, volume_zyx):
-        self.volume_zyx, self.read = volume_zyx, 0
+        self.volume_zyx = volume_zyx
 
     @property
     def shape_zyx(self):
         return self.volume_zyx.shape
 
-    def planes(self, z0, z1):
-        self.read += z1 - z0
-        return self.volume_zyx[z0:z1]
+    def read(self, slices_zyx):
+        return self.volume_zyx[slices_zyx]
 
 
 def stitched(volume_zyx, predict, tile=32, border=8, batch=3):
-    """Return the stitched map (C, Z, Y, X) of a volume."""
-    plan = TilePlan.cover(volume_zyx.shape, tile, border)
-    slabs = list(scan(Array(volume_zyx), predict, plan, batch))
-    assert [z0 for z0, _ in slabs] == list(np.cumsum([0, *(s.shape[1] for _, s in slabs[:-1])]))
-    return np.concatenate([s for _, s in slabs], 1)
+    """Return the stitched map (C, Z, Y, X) of a volume, NaN where nothing was written."""
+    out = None
+    for z0, y0, strip in scan(Array(volume_zyx), predict, TilePlan.cover(volume_zyx.shape, tile, border), batch):
+        out = np.full((len(strip), *volume_zyx.shape), np.nan, np.float32) if out is None else out
+        target = out[:, z0:z0 + strip.shape[1], y0:y0 + strip.shape[2]]
+        assert np.isnan(target).all()
+        target[:] = strip
+    return out
 
 
 SHAPES = [(24, 32, 40), (33, 71, 50), (5, 90, 61), (100, 40, 32), (1, 1, 1)]
@@ -49,8 +52,7 @@ def test_constant_in_constant_out(shape):
 
 
 def test_batches_and_tiles_do_not_matter_for_a_local_filter():
-    rng = np.random.default_rng(0)
-    volume = rng.normal(size=(40, 70, 61)).astype(np.float32)
+    volume = np.random.default_rng(0).normal(size=(40, 70, 61)).astype(np.float32)
 
     def smooth(tiles):
         return sum(np.roll(tiles, (i, j, k), (1, 2, 3)) for i in (-1, 0, 1) for j in (-1, 0, 1) for k in (-1, 0, 1))[
@@ -62,9 +64,34 @@ def test_batches_and_tiles_do_not_matter_for_a_local_filter():
         np.testing.assert_allclose(other, results[0], atol=1e-5)
 
 
-def test_each_plane_is_read_once():
-    source = Array(np.zeros((150, 40, 33), np.float32))
-    reader = RollingReader(source, TilePlan.cover(source.shape_zyx, 32, 8))
-    for z in TilePlan.cover(source.shape_zyx, 32, 8).z:
-        reader.layer(z)
-    assert source.read == 150
+@pytest.mark.parametrize(("starts", "stops"), [((-9, 2, -3), (7, 30, 44)), ((0, 0, 0), (24, 32, 40)),
+                                               ((-40, -5, 30), (60, 40, 90)), ((20, 28, 38), (30, 40, 70))])
+def test_reading_beyond_the_volume_reflects_it(starts, stops):
+    volume = np.random.default_rng(1).random((24, 32, 40)).astype(np.float32)
+    pads = [(max(0, -a), max(0, b - n)) for a, b, n in zip(starts, stops, volume.shape)]
+    whole = np.pad(volume, pads, mode="reflect")
+    box = whole[tuple(slice(a + p[0], b + p[0]) for a, b, p in zip(starts, stops, pads))]
+    np.testing.assert_array_equal(read_reflected(Array(volume), starts, stops), box)
+
+
+def test_the_map_is_stored_whole():
+    volume = np.random.default_rng(2).random((40, 50, 61)).astype(np.float32)
+    plan = TilePlan.cover(volume.shape, 32, 8)
+    with ProbabilityStore((2, *volume.shape)) as store:
+        probability_map(Array(volume), lambda t: np.stack([t, 1 - t], 1), plan, store, 2)
+        np.testing.assert_allclose(store.read(0, slice(0, 40), slice(0, 50)), volume, atol=3e-4)
+        np.testing.assert_allclose(store.read(1, slice(3, 9), slice(10, 20)), 1 - volume[3:9, 10:20], atol=3e-4)
+
+
+def test_reading_ahead_keeps_the_order_and_passes_errors_on():
+    assert list(ahead(range(5))) == [0, 1, 2, 3, 4]
+    assert list(ahead([])) == []
+
+    def broken():
+        yield 1
+        raise OSError("disk gone")
+
+    seen = []
+    with pytest.raises(OSError, match="disk gone"):
+        seen.extend(ahead(broken()))
+    assert seen in ([], [1])

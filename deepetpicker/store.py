@@ -1,0 +1,113 @@
+"""The stitched probability map, in memory when small, else in a scratch file, so that memory stays bounded.
+
+A scratch file is read and written with plain calls, not memory-mapped: mapped pages would count as the process's own.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import tempfile
+from typing import Any, Optional, Tuple, Union
+
+import numpy as np
+
+from deepetpicker.errors import OutputError
+
+Shape4 = Tuple[int, int, int, int]
+
+IN_MEMORY_BYTES = 96 << 20
+DTYPE = np.dtype(np.float16)
+
+
+class ProbabilityStore:
+    """A (C, Z, Y, X) map of probabilities that is written and read in runs of whole rows.
+
+    Parameters
+    ----------
+    shape_czyx : (4,) int
+        Classes and shape of the working grid.
+    scratch : path, optional
+        Folder for the scratch file; default: the system's temporary folder.
+    in_memory_bytes : int
+        A larger map goes to the scratch file. What is read back does not depend on it.
+
+    Notes
+    -----
+    Values are held as float16, whose step below 1 is 0.0005. A context manager: the scratch file goes at the end, and
+    it has no name on disk where the system allows that, so that a killed run leaves nothing behind.
+
+    Raises
+    ------
+    OutputError
+        If the scratch file cannot be written.
+    """
+
+    def __init__(self, shape_czyx: Shape4, scratch: Optional[Union[str, pathlib.Path]] = None,
+                 in_memory_bytes: int = IN_MEMORY_BYTES) -> None:
+        self.shape_czyx: Shape4 = tuple(int(n) for n in shape_czyx)  # type: ignore[assignment]
+        size = int(np.prod(self.shape_czyx)) * DTYPE.itemsize
+        self._array: Optional[np.ndarray] = None
+        self._file: Any = None
+        if size <= in_memory_bytes:
+            self._array = np.zeros(self.shape_czyx, DTYPE)
+            return
+        try:
+            self._file = tempfile.TemporaryFile(prefix="deepetpicker_", dir=scratch)
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(self._file.fileno(), 0, size)
+        except OSError as error:
+            self.close()
+            raise OutputError(error.errno, f"expected {size / 1e9:.1f} GB of free space for the probability map in "
+                              f"{scratch or tempfile.gettempdir()}: {error.strerror}; free space or choose another folder "
+                              "(TMPDIR)") from error
+
+    def __enter__(self) -> "ProbabilityStore":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the memory or the scratch file."""
+        self._array = None
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    @property
+    def shape_zyx(self) -> Tuple[int, int, int]:
+        """Shape (3,) of the working grid."""
+        return self.shape_czyx[1:]
+
+    @property
+    def on_disk(self) -> bool:
+        """True if the map is in a scratch file."""
+        return self._file is not None
+
+    def write(self, z0: int, y0: int, probability_czyx: np.ndarray) -> None:
+        """Store a strip (C, dz, dy, X) whose first voxel is (z0, y0, 0)."""
+        _, dz, dy, _ = probability_czyx.shape
+        strip = np.ascontiguousarray(probability_czyx, DTYPE)
+        if self._array is not None:
+            self._array[:, z0:z0 + dz, y0:y0 + dy] = strip
+            return
+        for channel, volume in enumerate(strip):
+            for z, plane in enumerate(volume, z0):
+                os.pwrite(self._file.fileno(), plane.data, self._offset(channel, z, y0))
+
+    def read(self, channel: int, z: slice, y: slice) -> np.ndarray:
+        """Return one class's rows y of planes z as float32 (dz, dy, X)."""
+        if self._array is not None:
+            return self._array[channel, z, y].astype(np.float32)
+        rows, width = y.stop - y.start, self.shape_czyx[3]
+        out = np.empty((z.stop - z.start, rows, width), np.float32)
+        for i, plane in enumerate(range(z.start, z.stop)):
+            data = os.pread(self._file.fileno(), rows * width * DTYPE.itemsize, self._offset(channel, plane, y.start))
+            out[i] = np.frombuffer(data, DTYPE).reshape(rows, width)
+        return out
+
+    def _offset(self, channel: int, z: int, y: int) -> int:
+        """Return the place of a row in the scratch file, in bytes."""
+        _, depth, height, width = self.shape_czyx
+        return ((channel * depth + z) * height + y) * width * DTYPE.itemsize
