@@ -77,7 +77,7 @@ class Volume:
         return planes
 
     def _release(self) -> None:
-        """Give the pages of the map back, so that a scan holds no more than its planes; the system's cache keeps them."""
+        """Give the map's pages back, so that a scan holds only its planes; the system's cache keeps them."""
         mapped = getattr(self.data_zyx, "_mmap", None)
         if mapped is not None and hasattr(mapped, "madvise") and hasattr(mmap, "MADV_DONTNEED"):
             mapped.madvise(mmap.MADV_DONTNEED)
