@@ -14,9 +14,10 @@ from deepetpicker.data.resample import Crop, Slices
 from deepetpicker.evaluation.matching import match_by_distance
 from deepetpicker.io.coordinates.table import CoordinateTable
 from deepetpicker.metrics import VoxelCounts, f1_score
-from deepetpicker.picking import PeakFinder, PeakRule, deduplicate
+from deepetpicker.picking import PeakRule, find_peaks
 from deepetpicker.predictor import Arithmetic, Predictor
 from deepetpicker.scanning import scan
+from deepetpicker.store import ProbabilityStore
 from deepetpicker.tiling import TilePlan
 
 log = logging.getLogger(__name__)
@@ -109,13 +110,14 @@ class Validator:
         """Count the voxels of a region and return its candidates, in the region's frame."""
         z, y, x = region.region_zyx
         source = Crop(region.source, region.region_zyx)
-        finder = PeakFinder(plan.shape_zyx, self.peak_rules, FLOOR)
-        for z0, probability in scan(source, predictor, plan, predictor.batch):
-            box = (slice(z.start + z0, z.start + z0 + probability.shape[1]), y, x)
-            label, known = drawn(region, self.rule, box)
-            counts.add(probability, label, known if self.rule.is_unknown else None)
-            finder.push(z0, probability)
-        return deduplicate(finder.finish(), {r.class_id: r.diameter_vox / 2 for r in self.peak_rules})
+        with ProbabilityStore((len(self.peak_rules), *plan.shape_zyx)) as store:
+            for z0, y0, probability in scan(source, predictor, plan, predictor.batch):
+                _, dz, dy, _ = probability.shape
+                box = (slice(z.start + z0, z.start + z0 + dz), slice(y.start + y0, y.start + y0 + dy), x)
+                label, known = drawn(region, self.rule, box)
+                counts.add(probability, label, known if self.rule.is_unknown else None)
+                store.write(z0, y0, probability)
+            return find_peaks(store, self.peak_rules, FLOOR)
 
     def _truth(self, region: Annotated) -> CoordinateTable:
         """Return the particles of a region in its own frame, with the classes' ids."""

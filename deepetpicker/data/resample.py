@@ -30,7 +30,7 @@ Slices = Tuple[slice, slice, slice]
 
 
 class Voxels(Protocol):
-    """What a source of planes must have: a shape and float32 planes."""
+    """What a source of voxels must have: a shape, planes and boxes, float32."""
 
     @property
     def shape_zyx(self) -> Shape:
@@ -38,6 +38,9 @@ class Voxels(Protocol):
 
     def planes(self, z0: int, z1: int) -> np.ndarray:
         """Return planes z0 up to z1, (z1-z0, Y, X) float32."""
+
+    def read(self, slices_zyx: "Slices") -> np.ndarray:
+        """Return a box, float32."""
 
 
 class AxisWeights:
@@ -233,6 +236,11 @@ class Crop:
         """Return planes z0 up to z1 of the box, (z1-z0, Y, X) float32."""
         z, y, x = self.slices_zyx
         return self.source.planes(z.start + z0, z.start + z1)[:, y, x]
+
+    def read(self, slices_zyx: Slices) -> np.ndarray:
+        """Return a box of the box, float32."""
+        z, y, x = (slice(o.start + s.start, o.start + s.stop) for o, s in zip(self.slices_zyx, slices_zyx))
+        return self.source.read((z, y, x))
 
 
 def working_intensity(volume_zyx: np.ndarray, grid: WorkingGrid, name: str,
