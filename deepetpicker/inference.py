@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import logging
 import pathlib
+import tempfile
 import time
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
@@ -107,9 +108,11 @@ class Picker:
             Gets the stitched probability.
         """
         grid = working_grid(volume, self.card)
-        source = open_working_volume(volume, grid, name=volume.name)
-        plan = TilePlan.cover(source.shape_zyx, self.tile, self._border())
-        with ProbabilityStore((len(self.rules), *source.shape_zyx), scratch) as store:
+        plan = TilePlan.cover(grid.shape_zyx, self.tile, self._border())
+        with contextlib.ExitStack() as stack:
+            work = stack.enter_context(tempfile.TemporaryDirectory(prefix=".working_", dir=scratch))
+            source = open_working_volume(volume, grid, cache_dir=work, name=volume.name)
+            store = stack.enter_context(ProbabilityStore((len(self.rules), *grid.shape_zyx), work))
             with progress(len(plan), f"{volume.name}: scanning", "tile", self.quiet) as bar:
                 probability_map(source, self.predictor, plan, store, self.predictor.batch, bar)
             found = find_peaks(store, self.rules, self.options.floor, self._distances(grid),
@@ -317,6 +320,7 @@ def _write_item(picker: Picker, item: DataItem, folder: pathlib.Path, manifest: 
     """Pick one tomogram and write its tables and maps; return the facts for the manifest."""
     volume = open_volume(item.tomogram, item.voxel_size_ang or picker.options.voxel_size, item.name)
     manifest.add_input(volume)
+    folder.mkdir(parents=True, exist_ok=True)
     maps: Dict[str, str] = {}
     if picker.options.save_map:
         grid = working_grid(volume, picker.card)

@@ -12,6 +12,7 @@ from typing import Tuple
 import numpy as np
 
 from deepetpicker.errors import InputError
+from deepetpicker.io.volumes import release_pages
 
 CLIP_SIGMA = 5.0
 LIMIT_SIGMA = 10.0
@@ -50,7 +51,9 @@ def strided_sample(volume_zyx: np.ndarray, limit: int = SAMPLE_VOXELS) -> np.nda
     step_z = max(1, min(z // 16, int(np.ceil(volume_zyx.size / limit))))
     step_y = max(1, int(np.ceil(volume_zyx.size / step_z / limit)))
     picked = [np.asarray(volume_zyx[k, (k // step_z) % step_y::step_y], np.float32) for k in range(0, z, step_z)]
-    return np.concatenate([p.ravel() for p in picked]) if picked else np.empty(0, np.float32)
+    sample = np.concatenate([p.ravel() for p in picked]) if picked else np.empty(0, np.float32)
+    release_pages(volume_zyx)
+    return sample
 
 
 def intensity_of_sample(sample: np.ndarray, name: str, is_real: bool = True) -> Intensity:

@@ -16,6 +16,7 @@ import numpy as np
 
 from deepetpicker.data.normalise import Intensity, intensity_of_sample, normalise, robust_intensity
 from deepetpicker.geometry import Shape, WorkingGrid
+from deepetpicker.io.volumes import release_pages
 from deepetpicker.io.volumes import Volume
 
 log = logging.getLogger(__name__)
@@ -193,8 +194,12 @@ class WorkingVolume:
     def planes(self, z0: int, z1: int) -> np.ndarray:
         """Return normalised working planes z0 up to z1, (z1-z0, Yw, Xw) float32."""
         if self._array is not None:
-            return np.asarray(self._array[z0:z1], np.float32)
-        return normalise(self._resampler.slab(self._volume, z0, z1, self.intensity.mean), self.intensity)
+            planes = np.array(self._array[z0:z1], np.float32)
+            release_pages(self._array)
+            return planes
+        planes = normalise(self._resampler.slab(self._volume, z0, z1, self.intensity.mean), self.intensity)
+        release_pages(self._volume)
+        return planes
 
     def read(self, slices_zyx: Slices) -> np.ndarray:
         """Return a normalised box, float32, owning its memory.
@@ -204,10 +209,12 @@ class WorkingVolume:
         slices_zyx : three slices
             Inside the working grid, step 1. Cheap when the factor is 1 or the volume is cached.
         """
-        if self._array is not None:
-            return np.array(self._array[slices_zyx], np.float32)
-        if self.grid.factor == 1:
-            return normalise(self._volume[slices_zyx], self.intensity)
+        mapped = self._volume if self._array is None else self._array
+        if self._array is not None or self.grid.factor == 1:
+            box = mapped[slices_zyx]
+            box = np.array(box, np.float32) if self._array is not None else normalise(box, self.intensity)
+            release_pages(mapped)
+            return box
         z, y, x = slices_zyx
         return self.planes(z.start, z.stop)[:, y, x].copy()
 

@@ -73,18 +73,25 @@ class Volume:
         if not 0 <= z0 <= z1 <= self.data_zyx.shape[0]:
             raise InputError(f"{self.name}: planes {z0} to {z1} are outside 0 to {self.data_zyx.shape[0]}")
         planes = np.array(self.data_zyx[z0:z1], dtype=np.float32, order="C")
-        self._release()
+        release_pages(self.data_zyx)
         return planes
-
-    def _release(self) -> None:
-        """Give the map's pages back, so that a scan holds only its planes; the system's cache keeps them."""
-        mapped = getattr(self.data_zyx, "_mmap", None)
-        if mapped is not None and hasattr(mapped, "madvise") and hasattr(mmap, "MADV_DONTNEED"):
-            mapped.madvise(mmap.MADV_DONTNEED)
 
     def __reduce__(self) -> Tuple[Any, ...]:
         """Pickle the path, not the voxels, so that worker processes map the file themselves."""
         return open_volume, (str(self.path), self.voxel_size_ang, self.name)
+
+
+def release_pages(mapped_zyx: np.ndarray) -> None:
+    """Give a memory map's pages back, so that a scan holds only what it works on; the system's cache keeps them.
+
+    Parameters
+    ----------
+    mapped_zyx : (Z, Y, X)
+        A file mapped into memory, read-only or shared; any other array is left alone.
+    """
+    mapped = getattr(mapped_zyx, "_mmap", None)
+    if mapped is not None and hasattr(mapped, "madvise") and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def open_volume(path: PathLike, voxel_size_ang: float = 0.0, name: str = "") -> Volume:
