@@ -88,7 +88,7 @@ def test_phantoms_differ_in_size_and_symmetry():
 @pytest.mark.parametrize("name", [n for n in phantoms.names() if phantoms.phantom(n).symmetry != "C1"])
 def test_a_phantom_has_the_symmetry_it_claims_and_no_other(name):
     phantom = phantoms.phantom(name)
-    density_zyx = phantom.density(6.0)
+    density_zyx = phantom.density(5.0)
     centre = (np.array(density_zyx.shape) - 1) / 2
 
     def likeness(rotation):
@@ -97,8 +97,8 @@ def test_a_phantom_has_the_symmetry_it_claims_and_no_other(name):
         return np.corrcoef(turned.ravel(), density_zyx.ravel())[0, 1]
 
     group = Rotation.create_group(phantom.symmetry)
-    assert min(likeness(group[i]) for i in (1, len(group) // 2, len(group) - 1)) > 0.99
-    assert likeness(Rotation.from_rotvec([0.5, 0.3, 0.2])) < 0.95
+    assert min(likeness(group[i]) for i in (1, len(group) // 2, len(group) - 1)) > 0.995
+    assert likeness(Rotation.from_rotvec([0.5, 0.3, 0.2])) < 0.985
 
 
 @pytest.mark.parametrize("name", phantoms.names())
@@ -378,8 +378,7 @@ def test_the_folder_is_one_that_training_reads(small):
 
 
 def test_rows_and_instances_agree_and_particles_are_dark(small):
-    folder, manifest = small
-    for item in manifest["items"]:
+    for item in small[1]["items"]:
         rows = rows_of(item["coordinates"])
         assert list(rows[0]) == ["class_id", "class_name", "x", "y", "z", "rot", "tilt", "psi"]
         assert len(rows) == item["n_particles"] > 2

@@ -72,7 +72,9 @@ def _cage() -> Phantom:
     """Return a hollow octahedral shell of 24 subunits, like ferritin."""
     position = 48.0 * np.array([0.86, 0.40, 0.32])
     subunit = _ball(position, (12, 26, 15), 0.95, outward=position)
-    return Phantom("cage", "hollow octahedral shell of 24 subunits", "O", 124.0, _repeated([subunit], "O"))
+    wall, cavity = _ball((0, 0, 0), (55, 55, 55), 0.6), _ball((0, 0, 0), (38, 38, 38))
+    return Phantom("cage", "hollow octahedral shell of 24 subunits", "O", 124.0,
+                   (*_repeated([subunit], "O"), wall), (cavity,))
 
 
 def _ring() -> Phantom:
@@ -85,9 +87,12 @@ def _ring() -> Phantom:
 
 def _barrel() -> Phantom:
     """Return a double-ring barrel of fourteen three-domain subunits, like a chaperonin."""
-    domains = [_ball((22, 0, 46), (21, 21, 21), 0.95), _ball((44, 10, 53), (15, 13, 12), 0.8),
-               _ball((63, -6, 47), (15, 19, 19), 0.9)]
-    return Phantom("barrel", "double ring of two times seven subunits", "D7", 195.0, _repeated(domains, "D7"))
+    domains = [_ball((22, 0, 46), (21, 21, 21), 0.9), _ball((44, 10, 53), (16, 14, 13), 0.8),
+               _ball((63, -6, 47), (15, 19, 19), 0.85)]
+    rings = [Tube(_arc(radius, 0, 360, 15) + np.array([height, 0, 0]), thickness, 0.6)
+             for side in (-1, 1) for radius, height, thickness in ((46, 24 * side, 16), (49, 60 * side, 12))]
+    return Phantom("barrel", "double ring of two times seven subunits", "D7", 195.0,
+                   (*_repeated(domains, "D7"), *rings))
 
 
 def _tripod() -> Phantom:
@@ -129,7 +134,9 @@ def _capsid() -> Phantom:
     position = np.array([108.0, 34.8, 24.4])
     parts = [_ball(position, (15, 33, 30), 0.85, outward=position)]
     spikes = [_ball(130 * axis, (17, 20, 20), 0.9, outward=axis) for axis in _five_fold_axes()]
-    return Phantom("capsid", "empty icosahedral shell with spikes", "I", 297.0, (*_repeated(parts, "I"), *spikes))
+    wall, cavity = _ball((0, 0, 0), (124, 124, 124), 0.55), _ball((0, 0, 0), (103, 103, 103))
+    return Phantom("capsid", "empty icosahedral shell with spikes", "I", 297.0,
+                   (*_repeated(parts, "I"), *spikes, wall), (cavity,))
 
 
 def _five_fold_axes() -> List[np.ndarray]:

@@ -48,9 +48,12 @@ class Ellipsoid:
 
     def distance_ang(self, points_zyx_ang: np.ndarray) -> np.ndarray:
         """Return the signed distance of points (..., 3) to the surface (exact to first order near it), (...)."""
-        local = (points_zyx_ang - self.centre_zyx_ang) @ self.axes_zyx
-        scaled = np.sqrt(((local / self.radii_ang) ** 2).sum(-1))
-        gradient = np.sqrt(((local / self.radii_ang ** 2) ** 2).sum(-1))
+        kind = points_zyx_ang.dtype
+        scaled_axes = (self.axes_zyx / self.radii_ang).astype(kind)
+        local = (points_zyx_ang - self.centre_zyx_ang.astype(kind)) @ scaled_axes
+        scaled = np.sqrt(np.einsum("...i,...i", local, local))
+        local /= self.radii_ang.astype(kind)
+        gradient = np.sqrt(np.einsum("...i,...i", local, local))
         inside = -float(np.min(self.radii_ang))
         return np.where(gradient > 1e-9, scaled * (scaled - 1) / np.maximum(gradient, 1e-9), inside)
 
@@ -85,12 +88,12 @@ class Tube:
 
     def distance_ang(self, points_zyx_ang: np.ndarray) -> np.ndarray:
         """Return the exact signed distance of points (..., 3) to the surface, (...)."""
-        nearest = np.full(points_zyx_ang.shape[:-1], np.inf)
-        for start, end in zip(self.points_zyx_ang[:-1], self.points_zyx_ang[1:]):
-            along = end - start
-            share = np.clip((points_zyx_ang - start) @ along / (along @ along), 0, 1)
-            away = points_zyx_ang - start - share[..., None] * along
-            nearest = np.minimum(nearest, (away ** 2).sum(-1))
+        chain = self.points_zyx_ang.astype(points_zyx_ang.dtype)
+        nearest = np.full(points_zyx_ang.shape[:-1], np.inf, points_zyx_ang.dtype)
+        for start, end in zip(chain[:-1], chain[1:]):
+            along, away = end - start, points_zyx_ang - start
+            away -= np.clip(away @ along / (along @ along), 0, 1)[..., None] * along
+            nearest = np.minimum(nearest, np.einsum("...i,...i", away, away))
         return np.sqrt(nearest) - self.radius_ang
 
     def bounds_zyx_ang(self) -> Tuple[np.ndarray, np.ndarray]:
@@ -183,7 +186,7 @@ def _reach_ang(parts: Sequence[Part]) -> float:
 
 def _render(solid: Sequence[Part], cavities: Sequence[Part], size: int, voxel_size_ang: float) -> np.ndarray:
     """Return the union of the solid parts less the cavities, (size, size, size) float32; the origin is the centre."""
-    axis_ang = (np.arange(size) - (size - 1) / 2) * voxel_size_ang
+    axis_ang = ((np.arange(size) - (size - 1) / 2) * voxel_size_ang).astype(np.float32)
     empty = np.ones((size,) * 3)
     carved = np.ones_like(empty)
     for target, part in [(empty, p) for p in solid] + [(carved, p) for p in cavities]:
