@@ -1,0 +1,36 @@
+"""Names that several modules of the plugin share: variables, folders and files inside a protocol's extra folder."""
+
+URL = "https://github.com/scipion-em/scipion-em-deepetpicker"
+
+# Variables of the Scipion configuration.
+DEEPETPICKER_HOME = "DEEPETPICKER_HOME"
+DEEPETPICKER_ENV_ACTIVATION = "DEEPETPICKER_ENV_ACTIVATION"
+
+# Folders and files below the extra folder of a protocol.
+PARAMS_FILE = "params.json"
+MANIFEST_FILE = "manifest.json"
+COORDINATES_DIR = "coordinates"
+MASKS_DIR = "masks"
+
+TRAINING_DIR = "training"
+MODEL_FILE = "training/model.safetensors"
+METRICS_FILE = "training/model_run/metrics.csv"  # a row per epoch, grows while the training runs
+TRAINING_MANIFEST = "training/model_run/manifest.json"
+
+PICKS_DIR = "picks"  # one folder per engine start: picks/batch_001/{TS.csv, TS_candidates.csv, manifest.json}
+SIGNATURE_FILE = "picks/signature.json"
+
+EVALUATION_DIR = "evaluation"
+REPORT_FILE = "evaluation/report.html"
+EVALUATION_FILE = "evaluation/evaluation.json"
+CURVE_FILE = "evaluation/curve.csv"
+
+COMPARISON_DIR = "comparison"
+SIMULATION_DIR = "simulation"
+
+# Files that a started engine leaves in its folder.
+ENGINE_SCRIPT = "engine.sh"
+ENGINE_PID = "engine.pid"    # host and process number, there while the engine runs
+ENGINE_EXIT = "engine.exit"  # exit status, there when it ended
+ENGINE_LOG = "engine.log"    # when each start began and ended, host, process number, devices
+ENGINE_ERRORS = "engine.err"

@@ -1,0 +1,134 @@
+"""Form parameters made from the engine's options, so that defaults, help, units and checks are written once."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Dict, List, Sequence, Type
+
+from pyworkflow.protocol import params
+
+from deepetpicker.config import Options, from_mapping
+from deepetpicker.errors import InputError
+
+UNITS = {"angstrom": "Å", "voxels": "voxels", "degrees": "°", "micrometres": "µm", "channels": "channels"}
+
+
+class OptionCheck(params.Validator):
+    """Checks a form value as the engine would, with the engine's words.
+
+    Parameters
+    ----------
+    cls : type
+        Option class of ``deepetpicker.config``.
+    name : str
+        Field of the class.
+    """
+
+    def __init__(self, cls: Type[Options], name: str) -> None:
+        self.cls, self.name = cls, name
+
+    def __call__(self, value: Any) -> List[str]:
+        """Return the problems of a value; an empty value means the default."""
+        field = self.cls.__dataclass_fields__[self.name]
+        try:
+            from_mapping(self.cls, {self.name: formToOption(field, value)})
+        except InputError as error:
+            return [str(error)[len(self.name):].strip() if str(error).startswith(self.name) else str(error)]
+        return []
+
+
+def paramName(option: str) -> str:
+    """Return the name of the form parameter of an option: ``learning_rate`` becomes ``learningRate``."""
+    first, *others = option.split("_")
+    return first + "".join(word.capitalize() for word in others)
+
+
+def labelOf(field: Any, label: str = "") -> str:
+    """Return the label of an option with its unit; the name of the option in words unless another is given."""
+    words = label or field.name.replace("_angstrom", "").replace("_", " ").capitalize()
+    unit = UNITS.get(field.metadata["unit"], field.metadata["unit"])
+    return f"{words} ({unit})" if unit else words
+
+
+def addOption(form: Any, cls: Type[Options], name: str, label: str = "", **overrides: Any) -> None:
+    """Add the parameter of one option to a form, section or group.
+
+    Parameters
+    ----------
+    form : Form, Section or Group
+        Gets the parameter.
+    cls : type
+        Option class of ``deepetpicker.config``.
+    name : str
+        Field of the class.
+    label : str
+        Label without the unit; default: the name in words.
+    **overrides
+        Anything else of the parameter: ``default``, ``condition``, ``expertLevel``, ``important``, ``help``.
+    """
+    field = cls.__dataclass_fields__[name]
+    meta, default = field.metadata, field.default
+    text = meta["help"][0].upper() + meta["help"][1:] + "."
+    given: Dict[str, Any] = {
+        "label": labelOf(field, label), "help": text, "default": default,
+        "expertLevel": params.LEVEL_ADVANCED if meta["expert"] else params.LEVEL_NORMAL}
+    if meta["choices"]:
+        kind = params.EnumParam
+        given.update(choices=list(meta["choices"]), default=meta["choices"].index(default))
+    elif isinstance(default, bool):
+        kind = params.BooleanParam
+    elif isinstance(default, (int, float)):
+        kind = params.IntParam if isinstance(default, int) else params.FloatParam
+        given["validators"] = [OptionCheck(cls, name)]
+    else:
+        kind = params.StringParam
+        given.update(default=",".join(map(str, default)) if isinstance(default, tuple) else default,
+                     validators=[OptionCheck(cls, name)])
+    form.addParam(paramName(name), kind, **{**given, **overrides})
+
+
+def addOptions(form: Any, cls: Type[Options], names: Sequence[str], **overrides: Any) -> None:
+    """Add the parameters of several options, as :func:`addOption`."""
+    for name in names:
+        addOption(form, cls, name, **overrides)
+
+
+def expertNames(cls: Type[Options], without: Sequence[str] = ()) -> List[str]:
+    """Return the names of the options that most users never touch."""
+    return [f.name for f in dataclasses.fields(cls) if f.metadata["expert"] and f.name not in without]
+
+
+def formToOption(field: Any, value: Any) -> Any:
+    """Return the value of a form parameter as the option takes it; None for the default."""
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    if field.metadata["choices"] and not isinstance(value, str):
+        return field.metadata["choices"][int(value)]
+    if isinstance(field.default, tuple) and isinstance(value, str):
+        return value.replace(";", ",").replace(" ", ",") if "," not in value else value
+    return value
+
+
+def readOptions(protocol: Any, cls: Type[Options], **others: Any) -> Dict[str, Any]:
+    """Return the options that a protocol's form holds, checked, as JSON-ready values.
+
+    Parameters
+    ----------
+    protocol : Protocol
+        Its attributes are the form's values.
+    cls : type
+        Option class of ``deepetpicker.config``. Options that the form does not show keep their defaults.
+    **others
+        Options that the protocol sets itself.
+
+    Raises
+    ------
+    InputError
+        For a value that the engine would refuse.
+    """
+    values = dict(others)
+    for field in dataclasses.fields(cls):
+        attribute = getattr(protocol, paramName(field.name), None)
+        if field.name not in values and attribute is not None and hasattr(attribute, "get"):
+            values[field.name] = formToOption(field, attribute.get())
+    return from_mapping(cls, values).to_dict()

@@ -1,0 +1,150 @@
+"""Objects of the plugin that Scipion stores: a trained model and an evaluation."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, Optional, Set
+
+from pwem.objects import EMObject
+from pyworkflow.object import Float, Integer, String
+
+from deepetpicker.io.modelcard import ModelCard, read_card
+
+
+class DeepETPickerModel(EMObject):
+    """A trained network: the path of its file, relative to the project, and what its card says."""
+
+    def __init__(self, fileName: Optional[str] = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._fileName = String(fileName)
+        self._classIds = String()
+        self._classNames = String()
+        self._diameters = String()  # angstrom
+        self._samplingRate = Float()  # angstrom per voxel the network works at
+        self._nClasses = Integer()
+        self._threshold = Float()
+        self._epochs = Integer()
+        self._f1 = Float()
+        self._precision = Float()
+        self._recall = Float()
+
+    @classmethod
+    def fromFile(cls, fileName: str) -> DeepETPickerModel:
+        """Return the object of a model file.
+
+        Raises
+        ------
+        ModelFileError
+            If the file is missing, damaged or no model.
+        """
+        card = read_card(fileName)
+        model = cls(fileName)
+        model._classIds.set(", ".join(str(c.id) for c in card.classes))
+        model._classNames.set(", ".join(c.name for c in card.classes))
+        model._diameters.set(", ".join(f"{c.diameter_ang:g}" for c in card.classes))
+        model._samplingRate.set(card.voxel_size_ang)
+        model._nClasses.set(len(card.classes))
+        model._threshold.set(card.threshold)
+        best = keptEpoch(card)
+        model._epochs.set(len(card.validation) or int(card.training.get("epochs") or 0))
+        for attribute, column in ((model._f1, "pick_f1"), (model._precision, "pick_precision"),
+                                  (model._recall, "pick_recall")):
+            if best.get(column) is not None:
+                attribute.set(float(best[column]))
+        return model
+
+    def getFileName(self) -> str:
+        """Return the path of the model file, relative to the project."""
+        return self._fileName.get()
+
+    def getFiles(self) -> Set[str]:
+        """Return the files that belong to the object."""
+        return {self.getFileName()}
+
+    def getCard(self) -> ModelCard:
+        """Return everything the model says about itself.
+
+        Raises
+        ------
+        ModelFileError
+            If the file is missing or damaged.
+        """
+        return read_card(self.getFileName())
+
+    def getSamplingRate(self) -> float:
+        """Return the voxel size at which the network works, in angstrom."""
+        return self._samplingRate.get()
+
+    def getThreshold(self) -> float:
+        """Return the score at and above which candidates are picks by default."""
+        return self._threshold.get()
+
+    def getClassIds(self) -> List[int]:
+        """Return the ids of the classes: the group ids of picks."""
+        return [int(word) for word in self._classIds.get("").split(",") if word.strip()]
+
+    def getClassNames(self) -> List[str]:
+        """Return the names of the classes, in the order of the ids."""
+        return [word.strip() for word in self._classNames.get("").split(",")]
+
+    def getDiameters(self) -> List[float]:
+        """Return the particle diameters in angstrom, in the order of the ids."""
+        return [float(word) for word in self._diameters.get("").split(",") if word.strip()]
+
+    def getF1(self) -> Optional[float]:
+        """Return the F1 of the kept epoch on the validation part, None when unknown."""
+        return self._f1.get()
+
+    def __str__(self) -> str:
+        classes = ", ".join(f"{n} {d:g} Å" for n, d in zip(self.getClassNames(), self.getDiameters()))
+        f1 = "" if self.getF1() is None else f", F1 {self.getF1():.3f}"
+        return f"DeepETPickerModel ({classes or 'no classes'}, {self._samplingRate.get(0.0):.2f} Å/voxel{f1})"
+
+
+def keptEpoch(card: ModelCard) -> Dict[str, Any]:
+    """Return the metrics of the epoch whose weights the model has; empty when the card does not say."""
+    for row in card.validation:
+        if row.get("epoch") == card.training.get("kept_epoch"):
+            return row
+    return {}
+
+
+class DeepETPickerEvaluation(EMObject):
+    """How well picks agree with a reference: the main figures, and the paths of the report and the curves."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._report = String()
+        self._evaluation = String()
+        self._curve = String()
+        self._nTruth = Integer()
+        self._nPicks = Integer()
+        self._nHits = Integer()
+        self._precision = Float()
+        self._recall = Float()
+        self._f1 = Float()
+        self._meanDistance = Float()  # angstrom
+        self._bestThreshold = Float()
+
+    def getReport(self) -> str:
+        """Return the path of the HTML report, relative to the project."""
+        return self._report.get()
+
+    def getEvaluationFile(self) -> str:
+        """Return the path of evaluation.json, relative to the project."""
+        return self._evaluation.get()
+
+    def getCurveFile(self) -> str:
+        """Return the path of the curve over the score threshold (CSV), relative to the project."""
+        return self._curve.get()
+
+    def getFiles(self) -> Set[str]:
+        """Return the files that belong to the object."""
+        return {self.getReport(), self.getEvaluationFile(), self.getCurveFile()}
+
+    def getF1(self) -> float:
+        """Return F1."""
+        return self._f1.get()
+
+    def __str__(self) -> str:
+        return (f"DeepETPickerEvaluation (F1 {self._f1.get(0.0):.3f}, precision {self._precision.get(0.0):.3f}, recall "
+                f"{self._recall.get(0.0):.3f}, {self._nHits.get(0)} of {self._nTruth.get(0)} found)")
