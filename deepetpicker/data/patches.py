@@ -236,6 +236,11 @@ class EpochSampler(Sampler):
         self.length, self.batch, self.rank, self.world = length, batch, rank, world
         self.epoch = 0
 
+    @property
+    def sampler(self) -> "EpochSampler":
+        """Itself: where Lightning looks for ``set_epoch`` in a sampler of batches."""
+        return self
+
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose keys come next."""
         self.epoch = epoch
