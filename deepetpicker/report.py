@@ -16,8 +16,17 @@ from deepetpicker.errors import DeepETPickerError
 from deepetpicker.evaluation.measures import distance_histogram
 from deepetpicker.evaluation.pairing import PathLike
 from deepetpicker.evaluation.results import EvaluationReport, TomogramResult
-from deepetpicker.figures import (PictureStyle, charts, choose_planes, curve_figure, distance_figure, score_histogram,
-                                  slices, slices_with_picks, z_profile_figure)
+from deepetpicker.figures import (
+    PictureStyle,
+    charts,
+    choose_planes,
+    curve_figure,
+    distance_figure,
+    score_histogram,
+    slices,
+    slices_with_picks,
+    z_profile_figure,
+)
 from deepetpicker.io.atomic import write_text
 from deepetpicker.io.volumes import open_volume
 
@@ -26,7 +35,8 @@ if TYPE_CHECKING:
 
 SHOWN_TOMOGRAMS = 3
 PLANES = 4
-SLICE_DPI = 130
+SLICE_DPI = 170
+COUNTS = ("particles", "picks", "hits", "false pos.", "missed")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -141,26 +151,26 @@ def _tiles(report: EvaluationReport) -> str:
     for key, name in (("F1", "F1"), ("precision", "precision"), ("recall", "recall"), ("Fbeta", beta)):
         low, high = ends[key]
         tiles.append((name, _number(total[key]), f"{_number(low)} to {_number(high)}"))
-    angstrom = f"{_number(total['AD_ang'], 1)} Å" if total["AD_ang"] == total["AD_ang"] else ""
-    tiles.append(("distance to centre", f"{_number(total['AD_vox'], 2)} voxels", angstrom))
+    angstrom = f"voxels, {_number(total['AD_ang'], 1)} Å" if total["AD_ang"] == total["AD_ang"] else "voxels"
+    tiles.append(("distance to centre", _number(total["AD_vox"], 2), angstrom))
     if len(report.per_class) > 1:
         tiles.append(("macro F1", _number(total["macro_F1"]), f"{len(report.per_class)} classes"))
     cells = "".join(f'<div class="tile"><span>{html.escape(a)}</span><b>{html.escape(b)}</b><small>{html.escape(c)}'
                     "</small></div>" for a, b, c in tiles)
-    return (f'<section><div class="tiles">{cells}</div><p class="fine">Small figures under precision, recall and F: 95 % '
-            f"intervals, bootstrap over {html.escape(total['confidence_over'])}.</p></section>")
+    return (f'<section><div class="tiles">{cells}</div><p class="fine">Small figures under precision, recall and F: '
+            f"95 % intervals, bootstrap over {html.escape(total['confidence_over'])}.</p></section>")
 
 
 def _tomogram_table(report: EvaluationReport) -> str:
     """Return localisation per tomogram as a table."""
     beta = f"F{report.overall['beta']:g}"
-    head = ["tomogram", "particles", "picks", "hits", "false pos.", "missed", "precision", "recall", "F1", beta,
-            "distance [voxels]", "distance [Å]"]
-    rows = [[name, *_metric_cells(row), _number(row["AD_vox"], 2), _number(row["AD_ang"], 1)]
-            for name, row in report.per_tomogram.items()]
-    total = report.overall
-    last = ["all", *_metric_cells(total), _number(total["AD_vox"], 2), _number(total["AD_ang"], 1)]
-    return f"<section><h2>Localisation</h2>{_table(head, rows, last)}</section>"
+    head = ["tomogram", "F1", "precision", "recall", beta, "distance [voxels]", "[Å]", *COUNTS]
+
+    def cells(row: Mapping[str, Any]) -> List[str]:
+        return [*_ratios(row), _number(row["AD_vox"], 2), _number(row["AD_ang"], 1), *_counts(row)]
+
+    rows = [[name, *cells(row)] for name, row in report.per_tomogram.items()]
+    return f"<section><h2>Localisation</h2>{_table(head, rows, ['all', *cells(report.overall)])}</section>"
 
 
 def _class_tables(report: EvaluationReport) -> str:
@@ -168,13 +178,12 @@ def _class_tables(report: EvaluationReport) -> str:
     if not report.per_class:
         return ""
     beta = f"F{report.overall['beta']:g}"
-    head = ["class", "particles", "picks", "hits", "false pos.", "missed", "precision", "recall", "F1", beta,
-            "average precision", "best threshold", "F1 there"]
-    rows = [[row["name"], *_metric_cells(row), _number(row["average_precision"]), _number(row["best_threshold"]),
-             _number(row["best_F1"])] for row in report.per_class]
-    return (f"<section><h2>Classes</h2>{_table(head, rows)}<p class=\"fine\">A pick that hits a particle of another class "
-            "is a false positive of its own class and a miss of the other. Average precision and best threshold look at "
-            f"the picks and particles of the class alone.</p>{_confusion(report)}</section>")
+    head = ["class", "F1", "precision", "recall", beta, "average precision", "best threshold", "F1 there", *COUNTS]
+    rows = [[row["name"], *_ratios(row), _number(row["average_precision"]), _number(row["best_threshold"]),
+             _number(row["best_F1"]), *_counts(row)] for row in report.per_class]
+    return (f'<section><h2>Classes</h2>{_table(head, rows)}<p class="fine">A pick that hits a particle of another '
+            "class is a false positive of its own class and a miss of the other. Average precision and best threshold "
+            f"look at the picks and particles of the class alone.</p>{_confusion(report)}</section>")
 
 
 def _confusion(report: EvaluationReport) -> str:
@@ -189,8 +198,8 @@ def _confusion(report: EvaluationReport) -> str:
                         f'<td style="--share:{shares[i, j]:.3f}" class="{"good" if i == j else "bad"}">'
                         f"{report.confusion[i, j]}</td>" for j in range(corner + 1))
         body += f'<tr><th scope="row">{html.escape(name)}</th>{cells}</tr>'
-    return (f'<h3>Confusion</h3><div class="wide"><table class="confusion"><thead><tr><th>true ↓ picked as →</th>{head}'
-            f"</tr></thead><tbody>{body}</tbody></table></div>")
+    return ('<h3>Confusion</h3><div class="wide narrow"><table class="confusion"><thead><tr>'
+            f"<th>true ↓ picked as →</th>{head}</tr></thead><tbody>{body}</tbody></table></div>")
 
 
 def _threshold_table(report: EvaluationReport) -> str:
@@ -202,8 +211,8 @@ def _threshold_table(report: EvaluationReport) -> str:
              _number(b["recall"])] for m, b in report.best_threshold.items()]
     return ("<section><h2>Score threshold</h2>"
             + _table(["for the", "keep scores from", "value", "precision", "recall"], rows)
-            + f"<p class=\"fine\">Average precision {_number(report.curve.average_precision)}. A threshold chosen on these "
-            "tomograms flatters them: use it on others.</p></section>")
+            + f'<p class="fine">Average precision {_number(report.curve.average_precision)}. A threshold chosen on '
+            "these tomograms flatters them: use it on others.</p></section>")
 
 
 def _charts(report: EvaluationReport) -> str:
@@ -246,7 +255,7 @@ def _pictures(pictures: Sequence[Picture]) -> str:
         f'stroke-dasharray="{dashes}"/><path d="{cross}" stroke="{colour}" stroke-width="1.6"/></svg>{name}</span>'
         for name, colour, dashes, cross in marks)
     body = "".join(groups)[len("</div>"):]
-    return (f'<section class="pictures"><h2>Slices</h2><p class="legend">{legend}</p>{body}</div><p class="fine">Circles '
+    return (f'<section><h2>Slices</h2><p class="legend">{legend}</p>{body}</div><p class="fine">Circles '
             "shrink with the distance of the particle's centre from the plane. x to the right, y up.</p></section>")
 
 
@@ -256,11 +265,15 @@ def _footer(report: EvaluationReport) -> str:
     return f"<footer><p>deepetpicker {html.escape(__version__)}. Options: {html.escape(options)}.</p></footer>"
 
 
-def _metric_cells(row: Mapping[str, Any]) -> List[str]:
-    """Return counts and ratios of a row as text."""
+def _counts(row: Mapping[str, Any]) -> List[str]:
+    """Return the numbers of particles, picks, hits, false positives and misses of a row as text."""
     tp, fp, fn = row["TP"], row["FP"], row["FN"]
-    return [*(str(n) for n in (tp + fn, tp + fp, tp, fp, fn)),
-            *(_number(row[name]) for name in ("precision", "recall", "F1", "Fbeta"))]
+    return [str(n) for n in (tp + fn, tp + fp, tp, fp, fn)]
+
+
+def _ratios(row: Mapping[str, Any]) -> List[str]:
+    """Return F1, precision, recall and Fbeta of a row as text."""
+    return [_number(row[name]) for name in ("F1", "precision", "recall", "Fbeta")]
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], last: Sequence[str] = ()) -> str:
@@ -275,7 +288,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], last: Sequence[st
 
 def _number(value: float, digits: int = 3) -> str:
     """Return a number with a fixed number of digits, a dash for NaN."""
-    return "–" if value != value else f"{value:.{digits}f}"
+    return "-" if value != value else f"{value:.{digits}f}"
 
 
 def _svg(figure: Figure, label: str) -> str:
@@ -305,7 +318,8 @@ _CSS = """
 @media (prefers-color-scheme:dark){:root{--page:#15181d;--ink:#e3e7ec;--soft:#9aa4b0;--line:#343b44;--card:#1d2229;
 --good:86,180,233;--bad:255,120,50;--note:#2e2814}}
 *{box-sizing:border-box}
-body{margin:0;background:var(--page);color:var(--ink);font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
+body{margin:0;background:var(--page);color:var(--ink);
+font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
 main{max-width:72rem;margin:0 auto;padding:1.5rem 1rem 3rem}
 h1{font-size:1.7rem;margin:.2rem 0;letter-spacing:-.01em}h2{font-size:1.2rem;margin:2.2rem 0 .7rem}
 h3{font-size:1rem;margin:1.4rem 0 .5rem}
@@ -320,13 +334,16 @@ flex-direction:column}
 table{border-collapse:collapse;width:100%;font-size:.9rem;font-variant-numeric:tabular-nums}
 th,td{padding:.4rem .7rem;text-align:right;white-space:nowrap;border-top:1px solid var(--line)}
 thead th{border-top:0;color:var(--soft);font-weight:500;background:var(--card)}
-th:first-child{text-align:left}tbody th{font-weight:500}tfoot th,tfoot td{font-weight:700;border-top:2px solid var(--line)}
+.narrow{width:fit-content;max-width:100%}
+th:first-child{text-align:left;position:sticky;left:0;background:var(--page)}
+thead th:first-child{background:var(--card)}
+tbody th{font-weight:500}tfoot th,tfoot td{font-weight:700;border-top:2px solid var(--line)}
 .confusion{width:auto}.confusion td{min-width:5rem}
 .confusion .good{background:rgba(var(--good),calc(var(--share)*.55))}
 .confusion .bad{background:rgba(var(--bad),calc(var(--share)*.55))}
-figure{margin:0}.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(21rem,100%),1fr));gap:1.4rem}
+figure{margin:0}.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(26rem,100%),1fr));gap:1.6rem 2rem}
 .chart svg{width:100%;height:auto;display:block}.chart svg text{font-family:inherit!important}
-.slices{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(22rem,100%),1fr));gap:.8rem}
+.slices{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(26rem,100%),1fr));gap:.9rem}
 .slices img{width:100%;height:auto;display:block;border-radius:6px}
 .legend{display:flex;flex-wrap:wrap;gap:.4rem 1.2rem;margin:.3rem 0}
 .mark{display:inline-flex;align-items:center;gap:.4rem}

@@ -19,8 +19,8 @@ log = logging.getLogger(__name__)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``evaluate`` to parser."""
     parser.add_argument("--truth", default="", metavar="DIR",
-                        help="folder with the true particles, NAME.csv, and where known NAME.mrc, NAME_instances.mrc and "
-                        "classes.json")
+                        help="folder with the true particles, NAME.csv, and where known NAME.mrc, NAME_instances.mrc "
+                        "and classes.json")
     parser.add_argument("--picks", default="", metavar="DIR", help="folder with the picks, NAME.csv")
     parser.add_argument("--out", default=None, metavar="DIR",
                         help="folder for report.html, evaluation.json, curve.csv and manifest.json")
@@ -61,13 +61,13 @@ def report_text(report: EvaluationReport) -> str:
     for metric, name in (("F1", "F1"), ("Fbeta", beta)):
         best = report.best_threshold[metric]
         if len(report.curve):
-            parts.append(f"best threshold for {name}: {best['threshold']:.4g} ({name} {_number(best['value'])}, precision "
-                         f"{_number(best['precision'])}, recall {_number(best['recall'])})")
+            parts.append(f"best threshold for {name}: {best['threshold']:.4g} ({name} {_number(best['value'])}, "
+                         f"precision {_number(best['precision'])}, recall {_number(best['recall'])})")
     parts += [f"failed: {name}: {reason}" for name, reason in report.failed.items()]
     return "\n".join(parts).rstrip("\n") + "\n"
 
 
-def aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def aligned(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """Return a table as text: the first column left, the others right, two blanks between."""
     widths = [max(len(str(row[i])) for row in [head, *rows]) for i in range(len(head))]
     lines = []

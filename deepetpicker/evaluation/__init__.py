@@ -1,10 +1,18 @@
-"""Picks against truth: hit rules, metrics, curves over the score threshold, set operations, the command ``evaluate``."""
+"""Picks against truth: hit rules, metrics, curves over the score threshold, set operations, ``evaluate``."""
 
 from __future__ import annotations
 
 from deepetpicker.evaluation.curves import ScoreCurve, curves
-from deepetpicker.evaluation.matching import (Candidates, Comparison, Match, compare, distance_candidates,
-                                              mask_candidates, match_by_distance, match_by_mask)
+from deepetpicker.evaluation.matching import (
+                                              Candidates,
+                                              Comparison,
+                                              Match,
+                                              compare,
+                                              distance_candidates,
+                                              mask_candidates,
+                                              match_by_distance,
+                                              match_by_mask,
+)
 from deepetpicker.evaluation.measures import bootstrap_intervals, confusion_matrix, localisation_metrics
 from deepetpicker.evaluation.pairing import EvaluationItem
 from deepetpicker.evaluation.results import EvaluationReport, TomogramResult

@@ -87,11 +87,10 @@ def confusion_matrix(truth_class_ids: np.ndarray, pick_class_ids: np.ndarray, ma
     size = len(class_ids) + 1
     true_row = np.array([number[int(c)] for c in truth_class_ids], dtype=np.int64)
     picked_column = np.array([number[int(c)] for c in pick_class_ids], dtype=np.int64)
-    counts = np.zeros((size, size), dtype=np.int64)
-    np.add.at(counts, (true_row[match.truth_index], picked_column[match.pick_index]), 1)
-    np.add.at(counts, (true_row[~match.is_found], size - 1), 1)
-    np.add.at(counts, (size - 1, picked_column[~match.is_hit]), 1)
-    return counts
+    cells = np.concatenate([true_row[match.truth_index] * size + picked_column[match.pick_index],
+                            true_row[~match.is_found] * size + size - 1,
+                            (size - 1) * size + picked_column[~match.is_hit]])
+    return np.bincount(cells, minlength=size * size).reshape(size, size)
 
 
 def class_metrics(confusion: np.ndarray, beta: float = 4.0) -> List[Dict[str, float]]:

@@ -88,8 +88,10 @@ def items_from_folders(truth: PathLike, picks: PathLike) -> Tuple[List[Evaluatio
 
 
 def items_from_params(params: Mapping[str, Any]) -> List[EvaluationItem]:
-    """Return the items of a params.json: objects with ``truth`` and optionally ``name``, ``picks``, ``candidates``,
-    ``tomogram``, ``instances`` and ``voxel_size`` (angstrom).
+    """Return the items of a params.json.
+
+    Each is an object with ``truth`` and optionally ``name``, ``picks``, ``candidates``, ``tomogram``, ``instances`` and
+    ``voxel_size`` (angstrom).
 
     Raises
     ------

@@ -44,6 +44,8 @@ class TomogramResult:
         Voxel size in angstrom; 0 when unknown.
     shape_zyx : (3,) tuple of int, optional
         Shape of the tomogram in voxels.
+    n_hollow : int
+        Mask rule: true particles whose centre lies outside their own mask.
     """
 
     name: str
@@ -57,6 +59,7 @@ class TomogramResult:
     tomogram: str = ""
     voxel_size_ang: float = 0.0
     shape_zyx: Optional[Tuple[int, int, int]] = None
+    n_hollow: int = 0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -94,7 +97,7 @@ class EvaluationReport:
     """
 
     overall: Dict[str, Any]
-    per_tomogram: Dict[str, Dict[str, float]]
+    per_tomogram: Dict[str, Dict[str, Any]]
     per_class: Tuple[Dict[str, Any], ...]
     confusion: np.ndarray
     class_ids: Tuple[int, ...]

@@ -23,6 +23,8 @@ from deepetpicker.io.manifest import Manifest
 
 log = logging.getLogger(__name__)
 
+HOLLOW_SHARE = 0.05
+
 Params = Union[PathLike, Mapping[str, Any], None]
 
 
@@ -140,16 +142,21 @@ def _summarise(tomograms: Sequence[TomogramResult], setting: Setting, manifest: 
     """Return the report over the tomograms that could be evaluated."""
     beta = setting.options.beta
     names = _class_names(tomograms, setting)
-    confusion = sum(measures.confusion_matrix(t.truth.class_ids, t.picks.class_ids, t.match, list(names))
-                    for t in tomograms)
+    confusion = np.sum([measures.confusion_matrix(t.truth.class_ids, t.picks.class_ids, t.match, list(names))
+                        for t in tomograms], axis=0)
     curve = curve_from_hits(np.concatenate([t.scored.scores for t in tomograms]),
                             np.concatenate([t.adds_hit for t in tomograms]),
                             sum(len(t.truth) for t in tomograms), beta)
     if any(len(t.scored) for t in tomograms) and not len(curve):
         warn(manifest, "the picks have no scores, so there are no curves and no best threshold")
+    hollow, masked = sum(t.n_hollow for t in tomograms), sum(len(t.truth) for t in tomograms if t.rule == "mask")
+    if hollow > HOLLOW_SHARE * masked:
+        warn(manifest, f"the centres of {hollow} of {masked} particles lie outside their own instance mask (hollow "
+             "particles?): by the mask rule even a perfect pick of them is no hit; consider the distance rule")
     per_class = tuple(_class_row(number, name, row, tomograms, beta) for (number, name), row in
                       zip(names.items(), measures.class_metrics(confusion, beta)))
-    overall = {**_localisation(tomograms, beta), "macro_F1": measures.macro_f1([row for row in per_class if row["id"] > 0]),
+    overall = {**_localisation(tomograms, beta),
+               "macro_F1": measures.macro_f1([row for row in per_class if row["id"] > 0]),
                "average_precision": curve.average_precision, "beta": beta, "n_tomograms": len(tomograms),
                "n_truth": curve.n_truth, "n_picks": sum(len(t.picks) for t in tomograms),
                "confidence_over": "tomograms" if len(tomograms) > 1 else "particles",
@@ -158,7 +165,7 @@ def _summarise(tomograms: Sequence[TomogramResult], setting: Setting, manifest: 
     return EvaluationReport(
         overall, {t.name: {"rule": t.rule, **measures.localisation_metrics(t.match, beta, t.voxel_size_ang)}
                   for t in tomograms},
-        per_class, np.asarray(confusion), tuple(names), names,
+        per_class, confusion, tuple(names), names,
         {c.id: c.diameter_ang for c in setting.classes.values() if c.diameter_ang > 0}, curve,
         {metric: curve.best(metric) for metric in ("F1", "Fbeta")}, tuple(tomograms), setting.options.to_dict(),
         tuple(manifest.warnings), {i["name"]: i["reason"] for i in manifest.items if i["status"] == "failed"})

@@ -11,8 +11,14 @@ import numpy as np
 from deepetpicker.config import EvaluateOptions
 from deepetpicker.errors import DeepETPickerError, InputError
 from deepetpicker.evaluation import sanity
-from deepetpicker.evaluation.matching import (Candidates, distance_candidates, hits_by_score, mask_candidates,
-                                              take_best_scores, take_most_pairs)
+from deepetpicker.evaluation.matching import (
+    Candidates,
+    distance_candidates,
+    hits_by_score,
+    mask_candidates,
+    take_best_scores,
+    take_most_pairs,
+)
 from deepetpicker.evaluation.pairing import EvaluationItem
 from deepetpicker.evaluation.results import TomogramResult
 from deepetpicker.io.coordinates import CoordinateTable, Frame, read_coordinates
@@ -23,7 +29,6 @@ from deepetpicker.io.volumes import open_volume
 log = logging.getLogger(__name__)
 
 POOR_RECALL = 0.2
-HOLLOW_SHARE = 0.05
 FALLBACK_RADIUS_VOX = 5.0
 
 
@@ -114,9 +119,10 @@ def evaluate_tomogram(item: EvaluationItem, setting: Setting, manifest: Manifest
     by_mask = scene.instances_zyx is not None
     match = take_best_scores(pairs, kept.scores) if by_mask else take_most_pairs(pairs)
     _, scored, all_pairs = scene.allowed(scored)
+    hollow = sanity.centres_outside_mask(scene.truth, scene.instances_zyx) if scene.instances_zyx is not None else 0
     result = TomogramResult(item.name, "mask" if by_mask else "distance", truth, kept, match, scored, all_pairs,
                             hits_by_score(all_pairs, scored.scores), item.tomogram, scene.voxel_size_ang,
-                            scene.shape_zyx)
+                            scene.shape_zyx, hollow)
     _check_geometry(result, scene, setting, manifest)
     return result
 
@@ -179,14 +185,8 @@ def _check_geometry(result: TomogramResult, scene: _Scene, setting: Setting, man
     if scene.shape_zyx:
         outside = sanity.outside_volume(result.picks, scene.shape_zyx)
         if outside:
-            warn(manifest, f"{scene.name}: {outside} of {len(result.picks)} picks lie outside the volume; expected x, y, "
-                 "z in voxels of this tomogram")
-    if scene.instances_zyx is not None:
-        hollow = sanity.centres_outside_mask(scene.truth, scene.instances_zyx)
-        if hollow > HOLLOW_SHARE * len(scene.truth):
-            warn(manifest, f"{scene.name}: the centres of {hollow} of {len(scene.truth)} particles lie outside their own "
-                 "mask (hollow particles?), so that even a perfect pick misses under the mask rule; consider --rule "
-                 "distance")
+            warn(manifest, f"{scene.name}: {outside} of {len(result.picks)} picks lie outside the volume; expected x, "
+                 "y, z in voxels of this tomogram")
     if result.match.tp >= POOR_RECALL * len(result.truth):
         return
     radius_vox = FALLBACK_RADIUS_VOX

@@ -5,8 +5,13 @@
 
 from __future__ import annotations
 
-from deepetpicker.figures.charts import (curve_figure, distance_figure, score_histogram, training_figure,
-                                         z_profile_figure)
+from deepetpicker.figures.charts import (
+                                         curve_figure,
+                                         distance_figure,
+                                         score_histogram,
+                                         training_figure,
+                                         z_profile_figure,
+)
 from deepetpicker.figures.slices import PictureStyle, choose_planes, orthogonal_views, slices_with_picks
 
 __all__ = ["PictureStyle", "choose_planes", "curve_figure", "distance_figure", "orthogonal_views", "score_histogram",

@@ -91,7 +91,8 @@ def distance_figure(histogram: Mapping[str, np.ndarray], voxel_size_ang: float =
     _finish(axes, "distance to the true centre [voxels]", "hits")
     axes.set_xlim(0, edges[-1])
     if voxel_size_ang:
-        second = axes.secondary_xaxis("top", functions=(lambda v: v * voxel_size_ang, lambda a: a / voxel_size_ang))
+        second = axes.secondary_xaxis("top", functions=(lambda v: np.multiply(v, voxel_size_ang),
+                                                        lambda a: np.divide(a, voxel_size_ang)))
         second.set_xlabel("[Å]", color=INK, fontsize=9)
         second.tick_params(colors=INK, labelsize=8)
         second.spines["top"].set_color(INK)
@@ -129,6 +130,8 @@ def training_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
         "f_alpha", "precision" or "recall". Empty and unreadable cells are skipped.
     """
     figure, (left, right) = _chart(2)
+    from matplotlib.ticker import MaxNLocator
+
     series = _series(rows)
     chosen = next((n for n in ("pick_f_alpha", "f_alpha", "val_f_alpha") if n in series), "")
     groups: Tuple[Tuple[Axes, List[str], str], ...] = (
@@ -143,7 +146,7 @@ def training_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
             _say_nothing(axes, "no epoch is finished yet")
             continue
         _finish(axes, "epoch", label, legend=True)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if chosen:
         epochs, values = series[chosen]
         best = int(np.argmax(values))
@@ -198,17 +201,20 @@ def _chart(panels: int) -> Tuple[Figure, List[Axes]]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(CHART_INCHES[0] * panels, CHART_INCHES[1]), layout="constrained", facecolor="white")
-    return figure, list(np.atleast_1d(figure.subplots(1, panels)))
+    cells: Any = figure.subplots(1, panels, squeeze=False)
+    return figure, list(cells[0])
 
 
 def _finish(axes: Axes, x_label: str, y_label: str, legend: bool = False) -> None:
     """Give the axes labels, a light grid and the ink of the page."""
+    from matplotlib.ticker import MaxNLocator
+
     axes.set_facecolor("none")
     axes.set_xlabel(x_label, color=INK, fontsize=9)
     axes.set_ylabel(y_label, color=INK, fontsize=9)
     axes.tick_params(colors=INK, labelsize=8)
     if y_label in COUNTED:
-        axes.yaxis.get_major_locator().set_params(integer=True)
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(color=GREY, alpha=0.25, linewidth=0.6)
     axes.set_axisbelow(True)
     for side, spine in axes.spines.items():
@@ -226,10 +232,13 @@ def _say_nothing(axes: Axes, text: str) -> None:
 
 
 def _bars(axes: Axes, edges: np.ndarray, counts: np.ndarray, look: Tuple[str, str], label: str) -> None:
-    """Draw a histogram as filled steps in a colour with a hatch."""
+    """Draw a histogram as filled steps in a colour, with a hatch over it where one is given."""
     colour, hatch = look
-    axes.stairs(counts, edges, fill=True, facecolor=colour, alpha=0.35, hatch=hatch or None, edgecolor=colour,
-                linewidth=0.0, label=label or None)
+    axes.stairs(counts, edges, fill=True, facecolor=colour, alpha=0.35, linewidth=0.0,
+                label=label if label and not hatch else None)
+    if hatch:
+        axes.stairs(counts, edges, fill=True, facecolor="none", edgecolor=colour, hatch=hatch, linewidth=0.0,
+                    label=label or None)
     axes.stairs(counts, edges, color=colour, linewidth=1.4)
 
 

@@ -116,7 +116,7 @@ def slices_with_picks(volume_zyx: np.ndarray, picks: CoordinateTable, truth: Opt
     planes = style.planes or choose_planes(volume_zyx.shape[0], tables, style.n_planes)
     columns = style.columns or (len(planes) if len(planes) < 4 else 2)
     rows = -(-len(planes) // columns)
-    width = 10.0 if columns > 1 else 6.0
+    width = 10.0 if columns > 1 else 4.6 if style.bare else 6.0
     height = width / columns * volume_zyx.shape[1] / volume_zyx.shape[2] * rows
     extra = 0.0 if style.bare else 0.75 if style.title else 0.4
     figure = Figure(figsize=(width, float(np.clip(height + extra, 1.5, 30))), facecolor="white")
@@ -167,7 +167,8 @@ def orthogonal_views(volume_zyx: np.ndarray, position_zyx_vox: Sequence[float], 
     views = (("x", "y", block[half - middle:half + middle + 1].mean(axis=0), (2, 1)),
              ("x", "z", block[:, half - middle:half + middle + 1].mean(axis=1), (2, 0)),
              ("z", "y", block[:, :, half - middle:half + middle + 1].mean(axis=2).T, (0, 1)))
-    for axes, (across, up, image, (i, j)) in zip(figure.subplots(1, 3), views):
+    panels: Any = figure.subplots(1, 3)
+    for axes, (across, up, image, (i, j)) in zip(panels, views):
         extent = (-half - 0.5, half + 0.5, -half - 0.5, half + 0.5)
         axes.imshow(image, cmap="gray", vmin=low, vmax=high, origin="lower", extent=extent, interpolation="bilinear")
         axes.set_facecolor("0.5")
@@ -218,12 +219,12 @@ def _layers(picks: CoordinateTable, truth: Optional[CoordinateTable], match: Opt
                              f"{len(truth)} and {len(picks)}: give the tables that were matched")
         same = truth.class_ids[match.truth_index] == picks.class_ids[match.pick_index]
         good, other = picks.select(match.pick_index[same]), picks.select(match.pick_index[~same])
-        layers = [_Layer(good, HIT, "-", False, f"hits ({len(good)})"),
-                  _Layer(other, OTHER_CLASS, "-.", False, f"hits, other class ({len(other)})"),
-                  _Layer(picks.select(~match.is_hit), FALSE_POSITIVE, "-", True, f"false positives ({match.fp})"),
-                  _Layer(truth.select(~match.is_found), MISS, "--", False, f"misses ({match.fn})")]
-        return [layer for layer in layers if len(layer.table) or layer.colour != OTHER_CLASS]
-    layers: List[_Layer] = [] if truth is None else [_Layer(truth, MISS, "--", False, f"true particles ({len(truth)})")]
+        shown = [_Layer(good, HIT, "-", False, f"hits ({len(good)})"),
+                 _Layer(other, OTHER_CLASS, "-.", False, f"hits, other class ({len(other)})"),
+                 _Layer(picks.select(~match.is_hit), FALSE_POSITIVE, "-", True, f"false positives ({match.fp})"),
+                 _Layer(truth.select(~match.is_found), MISS, "--", False, f"misses ({match.fn})")]
+        return [layer for layer in shown if len(layer.table) or layer.colour != OTHER_CLASS]
+    layers = [] if truth is None else [_Layer(truth, MISS, "--", False, f"true particles ({len(truth)})")]
     for index, class_id in enumerate(np.unique(picks.class_ids).tolist()):
         one = picks.select(picks.class_ids == class_id)
         name = picks.class_names.get(class_id) or f"class {class_id}"
@@ -315,7 +316,7 @@ def _scale_bar(axes: Axes, extent: Tuple[float, float, float, float], voxel_size
     length = max(f * power for f in (1, 2, 5) if f * power <= wanted * 1.0001)
     right, bottom = extent[1] - 0.03 * width, extent[2] + 0.03 * height
     axes.plot([right - length / per_voxel, right], [bottom, bottom], color="white", linewidth=3,
-              solid_capstyle="butt", path_effects=_halo(1.2))
+              solid_capstyle="butt", path_effects=_halo(1.0))
     axes.text(right - length / per_voxel / 2, bottom + 0.012 * height, f"{length:g} {unit}", color="white", ha="center",
               va="bottom", fontsize=9, path_effects=_halo(0.4))
 
@@ -327,8 +328,8 @@ def _legend(figure: Figure, layers: Sequence[_Layer], title: str) -> None:
     handles: List[Any] = []
     for layer in layers:
         look: Dict[str, Any] = {"marker": "x", "markersize": 6} if layer.cross else {}
-        handles.append(Line2D([], [], color=layer.colour, linestyle=layer.dashes, linewidth=2, label=_plain(layer.label),
-                              path_effects=_halo(0.6), **look))
+        handles.append(Line2D([], [], color=layer.colour, linestyle=layer.dashes, linewidth=2,
+                              label=_plain(layer.label), path_effects=_halo(0.6), **look))
     if handles:
         figure.legend(handles=handles, loc="lower center", ncols=min(len(handles), 5), frameon=False, fontsize=9,
                       handlelength=2.6)
