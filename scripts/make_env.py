@@ -33,6 +33,7 @@ OLDEST, NEWEST = (3, 9), (3, 12)  # Scipion's packages do not resolve on 3.13, t
 OTHER_PYTHONS = ("python3.11", "python3.12", "python3.10", "python3.9")
 HASHED = ("setup.py", "pyproject.toml", "scripts/make_env.py")
 STAMP = "deepetpicker-stamp.json"
+SHOWN = ("Collecting", "Downloading", "Building", "Installing")  # the lines of pip that say what it does
 ADVICE = (
     ("no space left", "The disk is full: free about 3 GB (10 GB for a GPU build) and run the same command again."),
     ("no matching distribution", "The package index has no build for this Python and machine: check that pip reaches "
@@ -144,7 +145,8 @@ class Steps:
             if now - shown < (0.2 if self.live else 10.0):
                 continue
             shown, packages = now, sum(line.startswith("Collecting ") for line in lines)
-            text = f"{head} {now - start:4.0f} s  {packages} packages  {lines[-1].strip() if lines else ''}"
+            doing = next((line.strip() for line in reversed(lines) if line.strip().startswith(SHOWN)), "")
+            text = f"{head} {now - start:4.0f} s  {packages} packages  {doing}"
             width = shutil.get_terminal_size((100, 24)).columns - 1
             print(self.erase() + text[:width], end="" if self.live else "\n", file=sys.stderr, flush=True)
 
