@@ -19,6 +19,7 @@ import os
 import pathlib
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -303,6 +304,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     parser.add_argument("--extras", default="scipion,test", help="extras of setup.py (default: scipion,test)")
     parser.add_argument("--install", default="", metavar="WHEEL", help="install this wheel instead of the checkout")
     args = parser.parse_args(argv)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # pip must not outlive this process
     try:
         make(args.path.resolve(), [name for name in args.extras.split(",") if name], args.install)
     except EnvError as error:
@@ -311,6 +313,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     except KeyboardInterrupt:
         print("\nInterrupted: the environment is not finished; the next run makes it anew.", file=sys.stderr)
         return 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
     return 0
 
 

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import threading
@@ -230,6 +231,21 @@ def test_a_step_shows_its_time_and_keeps_the_output(maker: Any, tmp_path: pathli
     shown = capsys.readouterr().err
     assert "[1/2] say a word ..." in shown
     assert "[1/2] say a word: failed, " in shown
+
+
+def test_an_interrupted_step_ends_its_command(maker: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path,
+                                              capsys: pytest.CaptureFixture[str]):
+    code = f"import os, time; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+
+    def build(*args: Any) -> None:
+        threading.Timer(0.7, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        maker.Steps(1, tmp_path / "log").run("wait", [sys.executable, "-c", code])
+
+    monkeypatch.setattr(maker, "build_environment", build)
+    assert maker.main(["--path", str(tmp_path / "env")]) == 130
+    assert "the next run makes it anew" in capsys.readouterr().err
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
 def test_pip_does_not_see_variables_that_lead_it_astray(maker: Any, monkeypatch: pytest.MonkeyPatch):
