@@ -371,3 +371,13 @@ class EvaluateOptions(Options):
                             unit="angstrom", check=at_least(0))
     margin: float = opt(0.0, "true and picked particles closer than this to the border are left out",
                         unit="voxels", check=at_least(0), expert=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class CompareOptions(Options):
+    """Options of ``deepetpicker compare``."""
+
+    radius_angstrom: float = opt(0.0, "picks at most this far apart are the same particle; about half its diameter",
+                                 unit="angstrom", check=at_least(0))
+    voxel_size: float = opt(0.0, "voxel size of the tomograms", unit="angstrom", check=at_least(0))
+    same_class: bool = opt(False, "only picks of the same class can be the same particle")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
@@ -144,7 +145,8 @@ def stopLeftover(folder: str, grace_s: float = GRACE_S) -> bool:
             time.sleep(0.1)
     if isEngine(pid):
         raise EngineError(f"process {pid} on {host} still writes into {folder} and cannot be ended: end it, then continue")
-    path.unlink(missing_ok=True) if hasattr(path, "unlink") and path.exists() else None
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()
     return found
 
 
@@ -205,7 +207,8 @@ class EngineMixin:
         if stopLeftover(folder):
             self.info(f"{folder}: ended the engine that an earlier run had left running")
         for name in (ENGINE_EXIT, ENGINE_ERRORS):
-            pathlib.Path(folder, name).unlink() if os.path.exists(os.path.join(folder, name)) else None
+            with contextlib.suppress(FileNotFoundError):
+                pathlib.Path(folder, name).unlink()
         script = writeScript(folder, words, self.getClassPackage().Plugin, self._engineThreads(), bool(self.useQueue()))
         devices = ' "%(GPU)s"' if gpu and self.usesGpu() and self._stepsExecutor.getGpuList() else ""
         try:

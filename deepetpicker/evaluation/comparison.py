@@ -1,0 +1,136 @@
+"""The command ``compare``: which picks of two tables are the same particle."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import pathlib
+import time
+from typing import Any, Dict, List, Mapping, Optional, Union
+
+import numpy as np
+
+from deepetpicker.config import CompareOptions, suggestion
+from deepetpicker.errors import DeepETPickerError, InputError
+from deepetpicker.evaluation.matching import Comparison, compare
+from deepetpicker.io.atomic import write_text
+from deepetpicker.io.coordinates import CoordinateTable, Frame, read_coordinates, write_coordinates
+from deepetpicker.io.manifest import Manifest
+
+PathLike = Union[str, "os.PathLike[str]"]
+
+_MEMBERS = ("name", "a", "b", "voxel_size")
+_DEFAULTS = CompareOptions()
+
+
+def compare_tables(a: CoordinateTable, b: CoordinateTable, radius_vox: float, same_class: bool) -> Comparison:
+    """Compare two pick sets of one tomogram one-to-one.
+
+    Parameters
+    ----------
+    a, b : CoordinateTable
+        Pick sets, (N,) and (M,) rows; either may be empty.
+    radius_vox : float
+        Picks at most this far apart may be the same particle, in voxels.
+    same_class : bool
+        Whether they must also be of the same class.
+    """
+    if not same_class:
+        return compare(a, b, radius_vox)
+    pairs, distances = [np.zeros((0, 2), np.int64)], [np.zeros(0)]
+    for class_id in np.intersect1d(a.class_ids, b.class_ids):
+        rows_a, rows_b = np.flatnonzero(a.class_ids == class_id), np.flatnonzero(b.class_ids == class_id)
+        found = compare(a.select(rows_a), b.select(rows_b), radius_vox)
+        pairs.append(np.stack([rows_a[found.pairs[:, 0]], rows_b[found.pairs[:, 1]]], axis=1))
+        distances.append(found.distances_vox)
+    both = np.concatenate(pairs)
+    order = np.argsort(both[:, 0], kind="stable")
+    return Comparison(both[order], np.setdiff1d(np.arange(len(a)), both[:, 0]),
+                      np.setdiff1d(np.arange(len(b)), both[:, 1]), np.concatenate(distances)[order])
+
+
+def compare_files(a: PathLike = "", b: PathLike = "", out: PathLike = "comparison",
+                  options: CompareOptions = _DEFAULTS, params: Optional[Mapping[str, Any]] = None) -> Dict[str, Any]:
+    """Compare the coordinate files of one or more tomograms and write the parts.
+
+    Parameters
+    ----------
+    a, b : path
+        Coordinate files of one tomogram. Left out when params has ``items``.
+    out : path
+        Folder for NAME_both.csv (rows of A that have a partner), NAME_only_a.csv, NAME_only_b.csv, NAME_pairs.csv (rows of
+        A and B counted from 0, and their distance in voxels) and manifest.json.
+    options : CompareOptions
+        Radius in angstrom, voxel size, whether classes must agree.
+    params : mapping, optional
+        Content of a params.json; its ``items`` have ``name``, ``a``, ``b`` and ``voxel_size`` (angstrom); an empty ``a``
+        or ``b`` is an empty set.
+
+    Returns
+    -------
+    dict
+        The manifest; its items carry the paths ``both``, ``only_a``, ``only_b``, ``pairs``, counts and ``jaccard``.
+
+    Raises
+    ------
+    InputError
+        For bad items or options, or when nothing could be compared.
+    """
+    items = _items(a, b, params)
+    if options.radius_angstrom <= 0:
+        raise InputError(f"radius_angstrom must be > 0, got {options.radius_angstrom:g}: give --radius-angstrom, about half "
+                         "the particle's diameter")
+    folder, manifest = pathlib.Path(out), Manifest("compare", options.to_dict())
+    for item in items:
+        start = time.monotonic()
+        try:
+            facts = _compare_item(item, folder, options)
+            manifest.add_item(item["name"], "done", seconds=round(time.monotonic() - start, 3), **facts)
+        except DeepETPickerError as error:
+            manifest.add_item(item["name"], "failed", str(error))
+    manifest.write(folder / "manifest.json")
+    if manifest.n_failed == len(items):
+        raise InputError(f"no tomogram could be compared; {items[0]['name']}: {manifest.items[0]['reason']}")
+    return manifest.to_dict()
+
+
+def _items(a: PathLike, b: PathLike, params: Optional[Mapping[str, Any]]) -> List[Dict[str, Any]]:
+    """Return the items of params, or the one of the two files."""
+    entries = (params or {}).get("items") or []
+    if not entries:
+        if not a or not b:
+            raise InputError("expected two coordinate files A and B, or a parameter file with items: give both, or --params "
+                             "FILE")
+        return [{"name": pathlib.Path(a).stem, "a": str(a), "b": str(b)}]
+    items: List[Dict[str, Any]] = []
+    for number, entry in enumerate(entries, start=1):
+        unknown = [key for key in entry if key not in _MEMBERS]
+        if unknown:
+            raise InputError(f"item {number}: unknown member {unknown[0]!r}{suggestion(unknown[0], _MEMBERS)}")
+        name = str(entry.get("name") or pathlib.Path(str(entry.get("a") or entry.get("b") or number)).stem)
+        if name in {item["name"] for item in items}:
+            raise InputError(f"two items are named {name!r}: give every item its own name")
+        items.append({**entry, "name": name})
+    return items
+
+
+def _compare_item(item: Mapping[str, Any], folder: pathlib.Path, options: CompareOptions) -> Dict[str, Any]:
+    """Compare the tables of one tomogram, write the parts and return the facts for the manifest."""
+    voxel_ang = float(item.get("voxel_size") or options.voxel_size)
+    if voxel_ang <= 0:
+        raise InputError("the voxel size in angstrom is needed to compare positions in voxels: give --voxel-size")
+    name, frame = str(item["name"]), Frame(voxel_size_ang=voxel_ang)
+    a, b = (read_coordinates(item[k], frame) if item.get(k) else CoordinateTable.empty() for k in ("a", "b"))
+    found = compare_tables(a, b, options.radius_angstrom / voxel_ang, options.same_class)
+    paths = {key: folder / f"{name}_{key}.csv" for key in ("both", "only_a", "only_b", "pairs")}
+    for key, table in (("both", a.select(found.pairs[:, 0])), ("only_a", a.select(found.only_a)),
+                       ("only_b", b.select(found.only_b))):
+        write_coordinates(paths[key], table)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["row_a", "row_b", "distance_voxels"])
+    writer.writerows([i, j, f"{d:.4f}"] for (i, j), d in zip(found.pairs.tolist(), found.distances_vox.tolist()))
+    write_text(paths["pairs"], text.getvalue())
+    return {**{k: str(p) for k, p in paths.items()}, "n_a": len(a), "n_b": len(b), "n_both": len(found.pairs),
+            "n_only_a": len(found.only_a), "n_only_b": len(found.only_b), "jaccard": found.jaccard}
