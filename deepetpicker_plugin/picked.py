@@ -1,0 +1,99 @@
+"""What the engine's starts of one picking protocol have left on disk, and the names of its outputs."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from typing import Any, Dict, List, Sequence
+
+from pwem.objects import Transform
+from tomo.objects import Tomogram, TomoMask
+
+from deepetpicker.io.manifest import Manifest
+from deepetpicker.io.volumes import open_volume
+from deepetpicker_plugin import convert
+from deepetpicker_plugin.constants import MANIFEST_FILE
+from deepetpicker_plugin.engine import readManifest
+
+CRASH_FILE = "crash.json"
+COORDINATES, MAPS, FAILED = "coordinates", "probabilityMaps", "failedTomograms"
+
+
+def batches(folder: str) -> List[str]:
+    """Return the folders of the engine's starts below a folder, sorted."""
+    return sorted(path for path in glob.glob(os.path.join(glob.escape(folder), "batch_*")) if os.path.isdir(path))
+
+
+def newBatch(folder: str) -> str:
+    """Make a folder for one more start of the engine and return its path."""
+    number = 1
+    while os.path.exists(path := os.path.join(folder, f"batch_{number:03d}")):
+        number += 1
+    os.makedirs(path)
+    return path
+
+
+def itemsOf(folder: str) -> Dict[str, Dict[str, Any]]:
+    """Return what one start of the engine did with each tomogram, by name: the entries of its manifest.
+
+    Entries whose tables are gone do not count.
+    """
+    found = {}
+    for name in (MANIFEST_FILE, CRASH_FILE):
+        for item in (readManifest(os.path.join(folder, name)) or {}).get("items", []):
+            if item["status"] == "failed" or os.path.exists(item["picks"]):
+                found[item["name"]] = item
+    return found
+
+
+def items(folder: str) -> Dict[str, Dict[str, Any]]:
+    """Return what became of each tomogram, by name, over all starts below a folder.
+
+    A tomogram that one start could not pick and another could is done.
+    """
+    found: Dict[str, Dict[str, Any]] = {}
+    for path in batches(folder):
+        for name, item in itemsOf(path).items():
+            if name not in found or found[name]["status"] == "failed":
+                found[name] = item
+    return found
+
+
+def recordFailure(folder: str, tsId: str, reason: str) -> None:
+    """Write down in a start's folder that a tomogram ended the engine."""
+    manifest = Manifest("pick", {})
+    manifest.add_item(tsId, "failed", reason)
+    manifest.write(os.path.join(folder, CRASH_FILE))
+
+
+def outputNames(start: str, ids: Sequence[int], names: Sequence[str]) -> Dict[int, str]:
+    """Return an attribute name per class: ``coordinates_ring``; by id where names would collide."""
+    words = [re.sub(r"\W+", "_", name) for name in names]
+    unique = len(set(words)) == len(words) and all(words)
+    return {i: f"{start}_{word if unique else i}" for i, word in zip(ids, words)}
+
+
+def suffix(output: str) -> str:
+    """Return the end of the file name of an output: two sets of one protocol must not share a file."""
+    return "" if output == COORDINATES else "_" + output.lower()
+
+
+def maskOf(tomogram: Tomogram, fileName: str) -> TomoMask:
+    """Return the probability map of a tomogram as a mask.
+
+    The map may be coarser than the tomogram. Both start at the same outer edge, so that its first voxel lies half the
+    difference of the voxel sizes further in; the origin says so.
+    """
+    volume = open_volume(fileName)
+    place = convert.Place.of(tomogram)
+    mask = TomoMask()
+    mask.copyInfo(tomogram)
+    mask.setLocation(fileName)
+    mask.setVolName(place.fileName)
+    mask.setSamplingRate(volume.voxel_size_ang)
+    inset = (volume.voxel_size_ang - place.samplingRate) / 2
+    origin = Transform()
+    origin.setShifts(*(shift + inset for shift in place.shifts))
+    mask.setOrigin(origin)
+    return mask

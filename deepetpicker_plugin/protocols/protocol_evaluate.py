@@ -1,0 +1,171 @@
+"""Score picks against a reference."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any, Dict, List
+
+from pyworkflow.protocol import params
+from pyworkflow.utils import Message
+
+from deepetpicker.config import EvaluateOptions
+from deepetpicker.errors import InputError
+from deepetpicker_plugin import convert
+from deepetpicker_plugin.constants import (COORDINATES_DIR, CURVE_FILE, EVALUATION_DIR, EVALUATION_FILE, REPORT_FILE)
+from deepetpicker_plugin.engine import readManifest, writeParams
+from deepetpicker_plugin.forms import addOption, addOptions, readOptions
+from deepetpicker_plugin.objects import DeepETPickerEvaluation
+from deepetpicker_plugin.protocols.protocol_base import ProtDeepETPickerBase
+
+
+class ProtDeepETPickerEvaluate(ProtDeepETPickerBase):
+    """Score picks against a reference set of coordinates.
+
+    Gives precision, recall, F1, distances, confusion of classes, curves over the score threshold and a report that opens in
+    a browser. A pick hits when it lies within a radius of a reference particle that no other pick has taken. The two sets
+    may belong to tomograms of different binnings, as long as the tsIds agree.
+    """
+
+    _label = "evaluate picks"
+    _possibleOutputs = {"evaluation": DeepETPickerEvaluation}
+
+    def _defineParams(self, form: Any) -> None:
+        """Define the form."""
+        form.addSection(label=Message.LABEL_INPUT)
+        form.addParam("inputCoordinates", params.PointerParam, pointerClass="SetOfCoordinates3D", important=True,
+                      label="Picks", help="Picks to be scored; class = group id.")
+        form.addParam("inputReference", params.PointerParam, pointerClass="SetOfCoordinates3D", important=True,
+                      label="Reference", help="The true particles, for instance hand-picked or simulated ones. Tomograms "
+                      "without a single reference particle are not evaluated.")
+        form.addParam("diameters", params.StringParam, default="", label="Particle diameter (Å)",
+                      help="One for all classes or one per class in the order of the group ids, separated by commas. Empty: "
+                      "the box size of the picks, which is the diameter for picks of DeepETPicker.")
+        addOption(form, EvaluateOptions, "radius_angstrom", "Hit radius",
+                  help="A pick at most this far from a reference particle hits it. 0: half the diameter of the class.")
+        form.addParam("useGroups", params.BooleanParam, default=True, label="Classes from the group ids?",
+                      help="Yes: group ids of both sets are classes, and the report shows which are confused. No: all "
+                      "particles are of one class.")
+        addOptions(form, EvaluateOptions, ["threshold", "beta", "margin"])
+
+    def _insertAllSteps(self) -> None:
+        """Insert the steps; the digest makes them run again when anything in the form changes."""
+        digest = self._digestOf([self._options(), self.diameters.get(), self.useGroups.get()])
+        self._insertFunctionStep(self.evaluateStep, digest, needsGPU=False)
+        self._insertFunctionStep(self.createOutputStep, digest, needsGPU=False)
+
+    def evaluateStep(self, digest: str) -> List[str]:
+        """Write the tables, run the engine; returns the files it must have made."""
+        folder = self._ensureExtra(EVALUATION_DIR)
+        words = ["evaluate", "--params", writeParams(folder, self._options(), self._items(),
+                                                     convert.classesJson(self._classes())), "--out", folder]
+        self.runEngine(folder, words)
+        self._doneManifest(folder)
+        return [self._getExtraPath(name) for name in (REPORT_FILE, EVALUATION_FILE, CURVE_FILE)]
+
+    def createOutputStep(self, digest: str) -> None:
+        """Make the evaluation an output."""
+        with open(self._getExtraPath(EVALUATION_FILE), encoding="utf-8") as stream:
+            found = json.load(stream)
+        overall = found["overall"]
+        output = DeepETPickerEvaluation()
+        output._report.set(self._getExtraPath(REPORT_FILE))
+        output._evaluation.set(self._getExtraPath(EVALUATION_FILE))
+        output._curve.set(self._getExtraPath(CURVE_FILE))
+        for attribute, value in ((output._nTruth, overall["TP"] + overall["FN"]), (output._nPicks, overall["n_picks"]),
+                                 (output._nHits, overall["TP"]), (output._precision, overall["precision"]),
+                                 (output._recall, overall["recall"]), (output._f1, overall["F1"]),
+                                 (output._meanDistance, overall["AD_ang"]),
+                                 (output._bestThreshold, found["best_threshold"]["F1"]["threshold"])):
+            if value is not None:
+                attribute.set(value)
+        self._defineOutputs(evaluation=output)
+        self._defineSourceRelation(self.inputCoordinates, output)
+        self._defineSourceRelation(self.inputReference, output)
+
+    def _items(self) -> List[Dict[str, Any]]:
+        """Write the tables of both sets, in the voxels of the picks' tomograms, and return the engine's items.
+
+        Raises
+        ------
+        InputError
+            If no tomogram of the picks has reference particles.
+        """
+        picks, places = convert.readCoordinates(self.inputCoordinates.get())
+        truth, truthPlaces = convert.readCoordinates(self.inputReference.get())
+        folders = {key: self._ensureExtra(EVALUATION_DIR, f"{COORDINATES_DIR}_{key}") for key in ("picks", "truth")}
+        classes, items = self._classOfGroup(), []
+        for tsId, place in places.items():
+            if tsId not in truth:
+                continue
+            xyz = convert.transfer(truth[tsId].positions_xyz_vox, truthPlaces[tsId], place)
+            paths = {"truth": convert.writeTable(folders["truth"], tsId, truth[tsId].table(classes, xyz))}
+            if tsId in picks:
+                paths["picks"] = convert.writeTable(folders["picks"], tsId, picks[tsId].table(classes))
+            items.append(convert.itemOf(place, **paths))
+        if not items:
+            raise InputError("no tomogram of the picks has reference particles: the tsIds of the two sets must agree")
+        return items
+
+    # ---- what the form says
+    def getReport(self) -> str:
+        """Return the path of the HTML report."""
+        return self._getExtraPath(REPORT_FILE)
+
+    def _classOfGroup(self) -> Dict[int, int]:
+        """Return the class of each group id of both sets."""
+        groups = {g for s in (self.inputCoordinates.get(), self.inputReference.get()) for g in convert.groupIds(s)}
+        if groups <= {0, 1}:  # one kind of particle, which one of the sets does not number
+            return {0: 1, 1: 1}
+        return convert.classIds(groups, self.useGroups.get())
+
+    def _classes(self) -> convert.Classes:
+        """Return name and diameter of the classes."""
+        picks = self.inputCoordinates.get()
+        given = convert.parseNumbers(self.diameters.get(), "Particle diameter")
+        return convert.makeClasses(sorted(set(self._classOfGroup().values())),
+                                   given or [picks.getBoxSize() * picks.getSamplingRate()])
+
+    def _options(self) -> Dict[str, Any]:
+        """Return the engine's options that the form gives."""
+        return readOptions(self, EvaluateOptions, rule="distance", voxel_size=0.0)
+
+    # ---- information
+    def _validate(self) -> List[str]:
+        """Return everything that is wrong with the form."""
+        errors: List[str] = []
+        self._collect(errors, self._options)
+        picks, reference = self.inputCoordinates.get(), self.inputReference.get()
+        if picks is None or reference is None:
+            return errors
+        known = convert.tomogramsOf(picks.getPrecedents())
+        if not set(known) & set(reference.getTSIds()):
+            errors.append(f"*Reference* no tomogram of the picks has reference particles: expected some of "
+                          f"{', '.join(sorted(known)[:4])}, found {', '.join(sorted(reference.getTSIds())[:4])}")
+        if not picks.getBoxSize() and not (self.diameters.get() or "").strip():
+            errors.append("*Particle diameter* the picks have no box size: give the diameter in Å")
+        else:
+            self._collect(errors, self._classes, "Particle diameter")
+        return errors
+
+    def _summary(self) -> List[str]:
+        """Return the main figures."""
+        if not hasattr(self, "evaluation"):
+            return ["Nothing was evaluated yet."]
+        e = self.evaluation
+        lines = [f"*F1 {e._f1.get(0.0):.3f}*, precision {e._precision.get(0.0):.3f}, recall {e._recall.get(0.0):.3f}",
+                 f"{e._nHits.get()} of {e._nTruth.get()} particles found by {e._nPicks.get()} picks"]
+        if e._meanDistance.get() is not None:
+            rate = self.inputCoordinates.get().getSamplingRate()
+            lines.append(f"Mean distance of the hits: {convert.inBoth(round(e._meanDistance.get(), 1), rate)}")
+        if e._bestThreshold.get() is not None:
+            lines.append(f"Best F1 at the score threshold {e._bestThreshold.get():.3f}")
+        manifest = readManifest(os.path.join(self._getExtraPath(EVALUATION_DIR), "manifest.json"))
+        return [*lines, f"Report: {self.getReport()}", *self._warnings_of(manifest)]
+
+    def _methods(self) -> List[str]:
+        """Return a sentence for a methods section."""
+        if not hasattr(self, "evaluation"):
+            return ["Nothing was evaluated yet."]
+        return [f"Against {self.evaluation._nTruth.get()} reference particles the picks have an F1 of "
+                f"{self.evaluation.getF1():.2f} (one-to-one matching within a radius)."]

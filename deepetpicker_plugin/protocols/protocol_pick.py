@@ -1,0 +1,366 @@
+"""Pick particles in tomograms as they come."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+from typing import Any, Dict, List, Sequence, Tuple
+
+from pyworkflow.object import Set, String
+from pyworkflow.protocol import STATUS_NEW, ProtStreamingBase, params
+from pyworkflow.utils import Message
+from pyworkflow.utils.retry_streaming import refreshStreamState, retry_on_sqlite_lock
+from tomo.objects import SetOfCoordinates3D, SetOfTomograms, SetOfTomoMasks, Tomogram
+
+from deepetpicker.config import PickOptions
+from deepetpicker.io.atomic import write_text
+from deepetpicker.io.coordinates import CoordinateTable, read_coordinates
+from deepetpicker_plugin import convert, picked
+from deepetpicker_plugin.constants import MASKS_DIR, PICKS_DIR, SIGNATURE_FILE
+from deepetpicker_plugin.engine import EngineError, stopLeftover, writeParams
+from deepetpicker_plugin.forms import addOption, addOptions, expertNames, readOptions
+from deepetpicker_plugin.picked import COORDINATES, FAILED, MAPS
+from deepetpicker_plugin.protocols.protocol_base import ProtDeepETPickerBase
+
+logger = logging.getLogger(__name__)
+
+
+class ProtDeepETPickerPick(ProtDeepETPickerBase, ProtStreamingBase):
+    """Pick particles in tomograms with a trained DeepETPicker model.
+
+    Takes tomograms while they are being reconstructed, uses all GPUs given, starts the engine once for many tomograms,
+    and sets tomograms that fail apart. All candidates are kept with their scores: *threshold picks* chooses among them
+    without a new run.
+    """
+
+    _label = "pick"
+    _possibleOutputs = {COORDINATES: SetOfCoordinates3D, MAPS: SetOfTomoMasks, FAILED: SetOfTomograms}
+
+    # ---- form
+    def _defineParams(self, form: Any) -> None:
+        """Define the form."""
+        form.addSection(label=Message.LABEL_INPUT)
+        form.addParam("inputTomograms", params.PointerParam, pointerClass="SetOfTomograms", important=True,
+                      label="Tomograms",
+                      help="Tomograms to pick in, of the model's voxel size or finer; finer ones are resampled. The set may "
+                      "still be growing.")
+        form.addParam("inputModel", params.PointerParam, pointerClass="DeepETPickerModel", important=True, label="Model",
+                      help="A model from *train* or *import model*. It says classes, diameters and voxel size.")
+        form.addParam("inputMasks", params.PointerParam, pointerClass="SetOfTomoMasks", allowsNull=True,
+                      label="Region of interest (optional)",
+                      help="Masks with the tsIds of the tomograms, of the same or another binning: picks outside voxels > 0 "
+                      "are dropped. A tomogram without a mask goes to the failed ones.")
+        addOption(form, PickOptions, "threshold", "Score threshold",
+                  help="Lowest score of a pick, 0 to 1; negative takes the model's own, which was best in its validation. "
+                  "The wizard shows the scores of an earlier run.")
+        addOption(form, PickOptions, "max_picks", "Most picks per class and tomogram")
+        addOption(form, PickOptions, "min_distance_angstrom", "Least distance between picks")
+        form.addSection(label="Output")
+        form.addParam("splitClasses", params.BooleanParam, default=False, label="One set per class?",
+                      help="Yes: each class becomes its own set of coordinates. No: one set, where the group id is the class.")
+        addOption(form, PickOptions, "save_map", "Keep the probability maps?",
+                  help="Yes: the probability of each class also becomes a set of tomogram masks, at the voxel size the "
+                  "network works at.")
+        form.addSection(label="Expert")
+        addOptions(form, PickOptions, expertNames(PickOptions))
+        form.addParam("tomogramsPerStart", params.IntParam, default=20, expertLevel=params.LEVEL_ADVANCED,
+                      label="Tomograms per start of the engine", validators=[params.GE(1, error="must be 1 or more")],
+                      help="Starting the engine takes some seconds, so that one start picks several tomograms. Results "
+                      "appear when a start has ended.")
+        self._defineStreamingParams(form)
+        self._defineGpuParams(form)
+        form.addParallelSection(threads=3, mpi=0, binThreads=4)
+
+    # ---- steps: this one occupies a thread as long as tomograms may come
+    def stepsGeneratorStep(self) -> None:
+        """Insert picking steps for tomograms as they come."""
+        self._sign()
+        for folder in picked.batches(self._getExtraPath(PICKS_DIR)):
+            if stopLeftover(folder):
+                self.info(f"{folder}: ended the engine that an earlier run had left running")
+        seen: List[str] = []
+        outputs: List[int] = []
+        while True:
+            tomograms = self.inputTomograms.get()
+            with self._lock:
+                refreshStreamState(tomograms)
+                isOpen = tomograms.isStreamOpen()  # before the items are listed, else the last ones could be missed
+                new = [t.getTsId() for t in tomograms.iterItems() if t.getTsId() not in seen]
+                tomograms.close()
+            outputs += self._insertPicking(new)
+            seen += new
+            if not isOpen:
+                self._insertFunctionStep(self.closeStep, prerequisites=outputs, needsGPU=False)
+                return
+            self._streamingSleepOnWait()
+
+    def _insertPicking(self, tsIds: Sequence[str]) -> List[int]:
+        """Insert the steps for some tomograms; return those that make output.
+
+        What an earlier, killed run has finished is taken as it is.
+        """
+        before = picked.items(self._getExtraPath(PICKS_DIR))
+        ready = [ts for ts in tsIds if ts in before]
+        wanted = [ts for ts in tsIds if ts not in before]
+        steps = []
+        if ready:
+            steps.append(self._insertFunctionStep(self.outputStep, ready, prerequisites=[], needsGPU=False))
+        size = max(1, min(self.tomogramsPerStart.get(), math.ceil(len(wanted) / self._slots())))
+        for start in range(0, len(wanted), size):
+            chunk = wanted[start:start + size]
+            batch = os.path.basename(picked.newBatch(self._ensureExtra(PICKS_DIR)))
+            step = self._insertGpuStep(self.pickStep, batch, chunk)
+            steps.append(self._insertFunctionStep(self.outputStep, chunk, prerequisites=[step], needsGPU=False))
+        return steps
+
+    def _insertGpuStep(self, function: Any, *args: Any) -> int:
+        """Insert a step that books a GPU.
+
+        The executor books by the step's id, which steps of a generator get only when they are stored: without one they
+        would share a GPU. So the step waits until it has the id it will be stored with.
+        """
+        number = self._insertFunctionStep(function, *args, prerequisites=[], wait=True, needsGPU=self.usesGpu())
+        step = self._steps[number - 1]
+        step.setObjId(number)
+        step.setStatus(STATUS_NEW)
+        return number
+
+    def _slots(self) -> int:
+        """Return how many engines may run at once."""
+        workers = max(1, self.numberOfThreads.get() - 1)
+        return min(len(self.getGpuList()), workers) if self.usesGpu() and self.getGpuList() else max(1, workers - 1)
+
+    def pickStep(self, batch: str, tsIds: List[str]) -> None:
+        """Pick some tomograms with one start of the engine; if one of them ends it, start again for the others."""
+        options = self._options()
+        if self.inputMasks.get() is not None:
+            options["mask"] = self._linkMasks(tsIds)
+        places = {ts: convert.Place.of(t) for ts, t in self._tomograms(tsIds).items()}
+        folder, remaining = self._getExtraPath(PICKS_DIR, batch), list(tsIds)
+        while remaining:
+            message = self._pickBatch(folder, options, [convert.itemOf(places[ts]) for ts in remaining])
+            done = picked.itemsOf(folder)
+            missing = [ts for ts in remaining if ts not in done]
+            if missing and len(missing) == len(remaining):
+                raise EngineError(message or f"the engine left no result in {folder}: see the output log")
+            if missing:
+                self.warning(f"{missing[0]}: ended the engine ({message}); the others go on")
+                picked.recordFailure(folder, missing[0], f"ended the engine: {message}")
+            remaining, folder = missing[1:], f"{folder}_next"
+
+    def _pickBatch(self, folder: str, options: Dict[str, Any], items: List[Dict[str, Any]]) -> str:
+        """Start the engine once; return its last error, empty when it ended well."""
+        os.makedirs(folder, exist_ok=True)
+        words = ["pick", self.inputModel.get().getFileName(), "--params", writeParams(folder, options, items), "--out", folder]
+        try:
+            self.runEngine(folder, words, gpu=True)
+        except EngineError as error:
+            return str(error)
+        return ""
+
+    def _linkMasks(self, tsIds: Sequence[str]) -> str:
+        """Link the masks of some tomograms under the names the engine expects; return the folder."""
+        folder = self._ensureExtra(MASKS_DIR)
+        with self._lock:
+            files = {m.getTsId(): convert.localFile(m.getFileName()) for m in self.inputMasks.get().iterItems()}
+        for tsId in tsIds:
+            link = os.path.join(folder, f"{tsId}.mrc")
+            if tsId in files and not os.path.lexists(link):
+                os.symlink(os.path.relpath(files[tsId], folder), link)  # relative: a project may be moved
+        return folder
+
+    def _tomograms(self, tsIds: Sequence[str]) -> Dict[str, Tomogram]:
+        """Return clones of some tomograms by tsId."""
+        with self._lock:
+            tomograms = self.inputTomograms.get()
+            found = {t.getTsId(): t.clone() for t in tomograms.iterItems() if t.getTsId() in tsIds}
+            tomograms.close()
+        return found
+
+    # ---- output
+    @retry_on_sqlite_lock(log=logger)
+    def outputStep(self, tsIds: List[str]) -> None:
+        """Append what was found in some tomograms to the outputs; what is there already stays as it is."""
+        tomograms, results = self._tomograms(tsIds), picked.items(self._getExtraPath(PICKS_DIR))
+        with self._lock:
+            for tsId in tsIds:
+                if results[tsId]["status"] == "done":
+                    self._appendPicks(tomograms[tsId], read_coordinates(results[tsId]["picks"]))
+                    self._appendMaps(tomograms[tsId], results[tsId]["maps"])
+                else:
+                    self._appendFailed(tomograms[tsId], results[tsId]["reason"])
+
+    def _appendPicks(self, tomogram: Tomogram, table: CoordinateTable) -> None:
+        """Append the picks of one tomogram to the set, or to the sets of their classes."""
+        place = convert.Place.of(tomogram)
+        for name, ids, diameter in self._coordinateOutputs():
+            mine = table.select([c in ids for c in table.class_ids.tolist()])
+            if not len(mine):
+                continue
+            output, isNew = getattr(self, name, None), getattr(self, name, None) is None
+            if isNew:
+                rate = self.inputTomograms.get().getSamplingRate()
+                output = self._newCoordinates(self.inputTomograms, picked.suffix(name), rate, convert.boxSize(diameter, rate))
+            elif place.tsId in output.getTSIds():
+                continue
+            else:
+                output.enableAppend()
+            convert.appendTable(output, tomogram, place, mine)
+            self._publish(name, output, isNew)
+
+    def _appendMaps(self, tomogram: Tomogram, files: Dict[str, str]) -> None:
+        """Append the probability maps of one tomogram, a set per class."""
+        names = self.getMapOutputs()
+        for classId, fileName in files.items():
+            mask = picked.maskOf(tomogram, fileName)
+            self._appendTomogram(names[int(classId)], SetOfTomoMasks, mask)
+
+    def _appendFailed(self, tomogram: Tomogram, reason: str) -> None:
+        """Append a tomogram that could not be picked, with the reason."""
+        self.warning(f"{tomogram.getTsId()}: failed: {reason}")
+        failed = Tomogram()
+        failed.copyInfo(tomogram)
+        failed.setLocation(tomogram.getLocation())
+        failed.setSamplingRate(tomogram.getSamplingRate())
+        failed._failure = String(reason)
+        self._appendTomogram(FAILED, SetOfTomograms, failed)
+
+    def _appendTomogram(self, name: str, kind: Any, item: Tomogram) -> None:
+        """Append a tomogram or mask to an output of tomograms, unless it is there."""
+        output, isNew = getattr(self, name, None), getattr(self, name, None) is None
+        if isNew:
+            output = kind.create(self._getPath(), suffix=picked.suffix(name) or "_" + name.lower())
+            output.setSamplingRate(item.getSamplingRate())
+        elif item.getTsId() in output.getTSIds():
+            return
+        else:
+            output.enableAppend()
+        output.append(item)
+        self._publish(name, output, isNew)
+
+    def _publish(self, name: str, output: Any, isNew: bool) -> None:
+        """Write a growing output and make it known to the project."""
+        self._updateOutputSet(name, output, Set.STREAM_OPEN)
+        if isNew:
+            self._defineSourceRelation(self.inputTomograms, output)
+            self._defineSourceRelation(self.inputModel, output)
+
+    def closeStep(self) -> None:
+        """Close the outputs: nothing more will come."""
+        self._closeOutputSet()
+        if not any(hasattr(self, name) for name, _, _ in self._coordinateOutputs()):
+            self.warning("No particle has a score at or above the threshold: lower it with *threshold picks*, which needs "
+                         "no new run.")
+
+    def _coordinateOutputs(self) -> List[Tuple[str, List[int], float]]:
+        """Return name, class ids and diameter (angstrom) of each set of coordinates the form asks for."""
+        model = self.inputModel.get()
+        ids, diameters = model.getClassIds(), model.getDiameters()
+        if not self.splitClasses.get():
+            return [(COORDINATES, ids, max(diameters))]
+        names = picked.outputNames(COORDINATES, ids, model.getClassNames())
+        return [(names[i], [i], d) for i, d in zip(ids, diameters)]
+
+    def getMapOutputs(self) -> Dict[int, str]:
+        """Return the name of the output with the probability maps of each class."""
+        model = self.inputModel.get()
+        ids = model.getClassIds()
+        return {ids[0]: MAPS} if len(ids) == 1 else picked.outputNames(MAPS, ids, model.getClassNames())
+
+    # ---- what the form says
+    def getCandidates(self) -> Dict[str, CoordinateTable]:
+        """Return all candidates above the floor by tsId, best first, in the tomograms' own voxels."""
+        return {ts: read_coordinates(item["candidates"])
+                for ts, item in picked.items(self._getExtraPath(PICKS_DIR)).items() if item["status"] == "done"}
+
+    def _options(self) -> Dict[str, Any]:
+        """Return the engine's options that the form gives."""
+        return readOptions(self, PickOptions, device=self._device(), voxel_size=0.0, mask="", resume=False)
+
+    def _signature(self) -> Dict[str, Any]:
+        """Return what must not change while picks of earlier starts are kept."""
+        masks = self.inputMasks.get()
+        changing = ("device", "batch", "slab", "precision")
+        return {"options": {k: v for k, v in self._options().items() if k not in changing},
+                "model": self.inputModel.get().getObjId(), "split": self.splitClasses.get(),
+                "masks": masks.getObjId() if masks is not None else None, "tomograms": self.inputTomograms.get().getObjId()}
+
+    def _sign(self) -> None:
+        """Write down with what settings the picks of this run are made."""
+        self._ensureExtra(PICKS_DIR)
+        write_text(self._getExtraPath(SIGNATURE_FILE), json.dumps(self._signature(), indent=1) + "\n")
+
+    def _changed(self) -> List[str]:
+        """Return what was changed since earlier picks of this protocol, which Continue would keep, were made."""
+        path = self._getExtraPath(SIGNATURE_FILE)
+        if not self.isContinued() or not os.path.exists(path) or not picked.items(self._getExtraPath(PICKS_DIR)):
+            return []
+        with open(path, encoding="utf-8") as stream:
+            before = json.load(stream)
+        now = json.loads(json.dumps(self._signature()))
+        return [key for key in {**before["options"], **now["options"]}
+                if before["options"].get(key) != now["options"].get(key)] + [
+                    key for key in now if key != "options" and before.get(key) != now[key]]
+
+    # ---- information
+    def _validate(self) -> List[str]:
+        """Return everything that is wrong with the form."""
+        errors: List[str] = []
+        if self.numberOfThreads.get() < 3:
+            errors.append("*Scipion threads* expected 3 or more: the main one, one that waits for tomograms, and one or more "
+                          f"that pick; found {self.numberOfThreads.get()}")
+        options = self._collect(errors, self._options)
+        model, tomograms = self.inputModel.get(), self.inputTomograms.get()
+        card = self._collect(errors, model.getCard, "Model") if model is not None else None
+        if card is not None and options is not None and len(options["min_distance_angstrom"]) not in (0, 1, len(card.classes)):
+            errors.append(f"*Least distance between picks* expected one distance or {len(card.classes)} (one per class of "
+                          f"the model), got {len(options['min_distance_angstrom'])}")
+        if card is not None and tomograms is not None and options is not None:
+            changed = self._changed()
+            if changed:
+                errors.append(f"*{', '.join(changed)}* changed since a part of the tomograms was picked: choose *Restart* to "
+                              "pick all of them anew, or put the old values back to *Continue*")
+        return errors
+
+    def _warnings(self) -> List[str]:
+        """Return what the user should know before the run."""
+        lines = []
+        tomograms, masks, model = self.inputTomograms.get(), self.inputMasks.get(), self.inputModel.get()
+        if masks is not None and tomograms is not None:
+            bare = sorted(set(tomograms.getTSIds()) - set(masks.getTSIds()))
+            if bare:
+                lines.append(f"No mask for {', '.join(bare[:8])}: they will go to the failed tomograms.")
+        if model is not None and tomograms is not None and tomograms.getSamplingRate() > 1.02 * model.getSamplingRate():
+            lines.append(f"The tomograms have {tomograms.getSamplingRate():.4g} Å per voxel, the model works at "
+                         f"{model.getSamplingRate():.4g}: coarser tomograms give fewer particles, and much coarser ones none.")
+        return lines
+
+    def _summary(self) -> List[str]:
+        """Return what was found."""
+        lines = []
+        model, tomograms = self.inputModel.get(), self.inputTomograms.get()
+        if model is not None and tomograms is not None:
+            lines += [f"Class {i} ({n}): diameter {convert.inBoth(d, tomograms.getSamplingRate())}" for i, n, d in
+                      zip(model.getClassIds(), model.getClassNames(), model.getDiameters())]
+            lines.append(f"The network works at {model.getSamplingRate():.4g} Å per voxel (tomograms: "
+                         f"{tomograms.getSamplingRate():.4g} Å)")
+        results = picked.items(self._getExtraPath(PICKS_DIR))
+        done = [r for r in results.values() if r["status"] == "done"]
+        if done:
+            lines.append(f"*{sum(r['n_picks'] for r in done)} picks* of {sum(r['n_candidates'] for r in done)} candidates in "
+                         f"{len(done)} tomograms, score at or above {done[0]['threshold']:.2f}")
+        if done and not sum(r["n_picks"] for r in done):
+            best = max((r["best_score"] or 0.0 for r in done), default=0.0)
+            lines.append(f"The best score is {best:.2f}: lower the threshold with *threshold picks*, without a new run.")
+        lines += [f"{ts} failed: {r['reason']}" for ts, r in results.items() if r["status"] == "failed"]
+        return lines or ["Nothing was picked yet."]
+
+    def _methods(self) -> List[str]:
+        """Return a sentence for a methods section."""
+        done = [r for r in picked.items(self._getExtraPath(PICKS_DIR)).values() if r["status"] == "done"]
+        if not done:
+            return ["Nothing was picked yet."]
+        return [f"{sum(r['n_picks'] for r in done)} particles were picked in {len(done)} tomograms with DeepETPicker "
+                f"[Liu2024] at a score threshold of {done[0]['threshold']:.2f}."]

@@ -1,0 +1,155 @@
+"""Choose among picks by score and number."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, Optional
+
+import numpy as np
+from pyworkflow.protocol import params
+from pyworkflow.utils import Message
+from tomo.objects import SetOfCoordinates3D
+
+from deepetpicker.errors import InputError
+from deepetpicker.io.coordinates import CoordinateTable
+from deepetpicker_plugin import convert
+from deepetpicker_plugin.picked import COORDINATES
+from deepetpicker_plugin.protocols.protocol_base import ProtDeepETPickerBase
+from deepetpicker_plugin.protocols.protocol_pick import ProtDeepETPickerPick
+
+
+class ProtDeepETPickerThreshold(ProtDeepETPickerBase):
+    """Choose among picks by their score and number, per class, without a new run.
+
+    For picks of *pick* all candidates above its floor are available, so that the threshold can also be lowered. Picks of
+    other programs are filtered by the scores in the set.
+    """
+
+    _label = "threshold picks"
+    _possibleOutputs = {COORDINATES: SetOfCoordinates3D}
+
+    def _defineParams(self, form: Any) -> None:
+        """Define the form."""
+        form.addSection(label=Message.LABEL_INPUT)
+        form.addParam("inputCoordinates", params.PointerParam, pointerClass="SetOfCoordinates3D", important=True,
+                      label="Picks", help="Coordinates with scores.")
+        form.addParam("threshold", params.StringParam, default="0.5", label="Score threshold",
+                      help="Lowest score that is kept: one for all classes, or one per class in the order of the group ids, "
+                      "separated by commas. The wizard shows the histogram of the scores and the picks.")
+        form.addParam("maxPicks", params.StringParam, default="0", label="Most picks per tomogram",
+                      help="Keep at most so many per class and tomogram, best first; one number or one per class, separated "
+                      "by commas. 0 keeps all.")
+        form.addParam("useCandidates", params.BooleanParam, default=True, label="Take all candidates where there are?",
+                      help="Yes: for picks of *pick*, choose among all its candidates, so that a lower threshold brings more. "
+                      "No: choose among the picks in the set.")
+
+    def _insertAllSteps(self) -> None:
+        """Insert the one step."""
+        self._insertFunctionStep(self.filterStep, self.threshold.get(), self.maxPicks.get(), self.useCandidates.get(),
+                                 needsGPU=False)
+
+    def filterStep(self, *settings: Any) -> None:
+        """Write the chosen picks as a new set."""
+        coordinates = self.inputCoordinates.get()
+        tables = self._tables()
+        tomograms = convert.tomogramsOf(coordinates.getPrecedents())
+        limits = self._limits(self._groups(tables))
+        output = self._newCoordinates(coordinates.getPrecedents(), "", coordinates.getSamplingRate(),
+                                      coordinates.getBoxSize())
+        for tsId, tomogram in tomograms.items():
+            if tsId in tables:
+                chosen = choose(tables[tsId], limits)
+                convert.appendTable(output, tomogram, convert.Place.of(tomogram), chosen)
+        self._defineOutputs(**{COORDINATES: output})
+        self._defineSourceRelation(self.inputCoordinates, output)
+
+    # ---- what the form says
+    def getPickProtocol(self) -> Optional[ProtDeepETPickerPick]:
+        """Return the picking protocol that made the input, None when it was made otherwise."""
+        coordinates = self.inputCoordinates.get()
+        project = self.getProject()
+        if coordinates is None or project is None or coordinates.getObjParentId() is None:
+            return None
+        maker = project.getProtocol(int(coordinates.getObjParentId()))
+        return maker if isinstance(maker, ProtDeepETPickerPick) else None
+
+    def _tables(self) -> Dict[str, CoordinateTable]:
+        """Return what there is to choose from, by tsId; class ids are the group ids."""
+        maker = self.getPickProtocol() if self.useCandidates.get() else None
+        groups = convert.groupIds(self.inputCoordinates.get())
+        if maker is not None and not maker.splitClasses.get():
+            return maker.getCandidates()
+        if maker is not None:
+            return {ts: t.select(np.isin(t.class_ids, groups)) for ts, t in maker.getCandidates().items()}
+        rows, _ = convert.readCoordinates(self.inputCoordinates.get())
+        return {ts: found.table({g: g for g in groups}) for ts, found in rows.items()}
+
+    @staticmethod
+    def _groups(tables: Dict[str, CoordinateTable]) -> List[int]:
+        """Return the classes that occur, ascending."""
+        return sorted({int(c) for t in tables.values() for c in t.class_ids})
+
+    def _limits(self, groups: List[int]) -> Dict[int, Any]:
+        """Return lowest score and largest number per class.
+
+        Raises
+        ------
+        InputError
+            If there is anything but numbers, or not one or as many as there are classes.
+        """
+        columns = []
+        for text, what in ((self.threshold.get(), "score threshold"), (self.maxPicks.get(), "most picks per tomogram")):
+            values = convert.parseNumbers(text, what)
+            if len(values) not in (1, len(groups)):
+                raise InputError(f"{what}: expected one number or {len(groups)} (one per class, in the order of the group ids "
+                                 f"{', '.join(map(str, groups))}), got {text!r}")
+            columns.append(values if len(values) == len(groups) else values * len(groups))
+        if any(n < 0 or n != int(n) for n in columns[1]):
+            raise InputError(f"most picks per tomogram: expected whole numbers, 0 or more, got {self.maxPicks.get()!r}")
+        return {g: (low, int(most)) for g, low, most in zip(groups, *columns)}
+
+    # ---- information
+    def _validate(self) -> List[str]:
+        """Return everything that is wrong with the form."""
+        errors: List[str] = []
+        coordinates = self.inputCoordinates.get()
+        if coordinates is None:
+            return errors
+        for text, what in ((self.threshold.get(), "Score threshold"), (self.maxPicks.get(), "Most picks per tomogram")):
+            self._collect(errors, lambda text=text, what=what: convert.parseNumbers(text, what))
+        if not errors:
+            self._collect(errors, lambda: self._limits(self._groups(self._tables())))
+        if not errors and not any(len(choose(t, self._limits(self._groups(self._tables())))) for t in self._tables().values()):
+            errors.append("*Score threshold* nothing reaches it: choose a lower one (the wizard shows the scores)")
+        return errors
+
+    def _summary(self) -> List[str]:
+        """Return what was kept."""
+        if not hasattr(self, COORDINATES):
+            return ["Nothing was chosen yet."]
+        kept = getattr(self, COORDINATES)
+        source = "all candidates of the picking run" if self.useCandidates.get() and self.getPickProtocol() else "the set"
+        return [f"*{kept.getSize()} picks* kept from {source} (the input has {self.inputCoordinates.get().getSize()}), score "
+                f"at or above {self.threshold.get()}",
+                f"Box size {convert.inBoth(kept.getBoxSize() * kept.getSamplingRate(), kept.getSamplingRate())}"]
+
+    def _methods(self) -> List[str]:
+        """Return a sentence for a methods section."""
+        return [f"Picks with a score of at least {self.threshold.get()} were kept."]
+
+
+def choose(table: CoordinateTable, limits: Dict[int, Any]) -> CoordinateTable:
+    """Return the rows of a table that reach their class's score, at most its number, best first.
+
+    Parameters
+    ----------
+    table : CoordinateTable
+        Picks of one tomogram.
+    limits : dict
+        Lowest score and largest number (0: no limit) by class id.
+    """
+    table = table.sorted_by_score()
+    kept: List[int] = []
+    for classId, (low, most) in limits.items():
+        rows = np.flatnonzero((table.class_ids == classId) & (table.scores >= low))
+        kept += rows[:most or None].tolist()
+    return table.select(np.array(sorted(kept), int))
