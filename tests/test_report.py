@@ -201,6 +201,13 @@ def test_training_figure_reads_text_rows_and_skips_gaps():
     assert right.get_title() == "best F\u03b1 0.600 in epoch 6"
 
 
+def test_training_figure_shows_the_picking_metrics_first():
+    names = ("voxel_precision", "voxel_recall", "voxel_f1", "f_alpha", "pick_precision", "pick_recall", "pick_f1")
+    right = training_figure([dict.fromkeys(("epoch", "train_loss", *names), "0.5")]).axes[1]
+    assert [line.get_label() for line in right.lines[:5]] == ["F\u03b1", "picking F1", "picking precision",
+                                                             "picking recall", "voxel F1"]
+
+
 class Reader(html.parser.HTMLParser):
     """Collects tags, their attributes and the visible text; complains of tags that do not close."""
 

@@ -250,9 +250,9 @@ def _mark_threshold(axes: Axes, threshold: float) -> None:
 
 def _ratio_names(series: Mapping[str, Any]) -> List[str]:
     """Return the columns for the right panel, the most important first, as many as there are line styles."""
-    order = ("f_alpha", "f1", "precision", "recall")
-    ranked = [(rank, name) for name in series for rank, word in enumerate(order) if word in name.lower()]
-    return [name for _, name in sorted(ranked, key=lambda pair: pair[0])][:len(CYCLE)]
+    order = ("f_alpha", "pick_f1", "pick_precision", "pick_recall", "f1", "precision", "recall")
+    ranked = [(next((i for i, word in enumerate(order) if word in name.lower()), len(order)), name) for name in series]
+    return [name for rank, name in sorted(ranked, key=lambda pair: pair[0]) if rank < len(order)][:len(CYCLE)]
 
 
 def _words(column: str) -> str:
