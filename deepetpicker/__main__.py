@@ -172,12 +172,12 @@ def console(debug: bool, quiet: bool) -> Iterator[Interrupts]:
     logger.setLevel(logging.DEBUG if debug else logging.WARNING if quiet else logging.INFO)
     if not debug:
         warnings.showwarning = show_warning  # type: ignore[assignment]
-    handler, before = Interrupts(), {}
+    handler = Interrupts()
+    before: Dict[signal.Signals, Any] = {}
     try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            with contextlib.suppress(ValueError):  # only the main thread may; elsewhere the caller handles signals
-                if signal.getsignal(number) is not signal.SIG_IGN:
-                    before[number] = signal.signal(number, handler)
+        with contextlib.suppress(ValueError):  # only the main thread may; elsewhere the caller handles signals
+            before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)
+                      if signal.getsignal(number) is not signal.SIG_IGN}
         yield handler
     finally:
         for number, old in before.items():
@@ -209,21 +209,32 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     try:
         args = parse(words)
         debug, verb = args.debug, args.verb
-        with console(args.debug, args.quiet) as interrupts:
-            try:
-                status = int(load(verb).main(args) or DONE)
-                sys.stdout.flush()
-                return status
-            except SystemExit:  # the training library leaves this way after Ctrl-C
-                if interrupts.first is None:
-                    raise
-                raise KeyboardInterrupt from None
+        return run(args)
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else DONE if leaving.code is None else INTERNAL
     except BaseException as error:  # whatever happens, the user gets one line and a status
         if debug:
             traceback.print_exc()
         return report(verb, error)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the verb of a parsed command line and return the exit status.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        After a signal, also where a library turned it into SystemExit.
+    """
+    with console(args.debug, args.quiet) as interrupts:
+        try:
+            status = int(load(args.verb).main(args) or DONE)
+            sys.stdout.flush()
+        except SystemExit:
+            if interrupts.first is None:
+                raise
+            raise KeyboardInterrupt from None
+    return status
 
 
 def report(verb: str, error: BaseException) -> int:

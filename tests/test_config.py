@@ -12,6 +12,7 @@ import pytest
 
 from deepetpicker import config
 from deepetpicker.config import (
+    CompareOptions,
     EvaluateOptions,
     NetworkOptions,
     Options,
@@ -27,7 +28,8 @@ from deepetpicker.config import (
 )
 from deepetpicker.errors import InputError
 
-CLASSES: List[Type[Options]] = [NetworkOptions, TrainOptions, PickOptions, SimulateOptions, EvaluateOptions]
+CLASSES: List[Type[Options]] = [NetworkOptions, TrainOptions, PickOptions, SimulateOptions, EvaluateOptions,
+                                CompareOptions]
 
 
 def parse(cls: Type[Options], words: List[str], **extra: Any) -> Options:
