@@ -167,3 +167,12 @@ def read_checkpoint(path: pathlib.Path) -> Checkpointed:
     state = torch.load(path, map_location="cpu", weights_only=True)
     end = state["callbacks"]["EpochEnd"]
     return Checkpointed(int(state["epoch"]) + 1, end["has_stopped"], end["best"], end["curve"])
+
+
+def is_readable(path: pathlib.Path) -> bool:
+    """Return True if a checkpoint can be gone on from; a damaged one cannot."""
+    try:
+        read_checkpoint(path)
+    except Exception:  # whatever a damaged file makes the reader say, it cannot be used
+        return False
+    return True

@@ -121,7 +121,7 @@ class PickerModule(pl.LightningModule):
         self._last_loss = float("nan")
         self._good: Dict[str, Tensor] = {}
 
-    def configure_optimizers(self) -> Dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         """Return AdamW with the one-cycle schedule: 10 % warm-up, cosine, from 1/30 of the peak to 1/100 of that."""
         optimiser = torch.optim.AdamW(self.network.parameters(), lr=self.options.learning_rate, betas=BETAS,
                                       weight_decay=self.options.weight_decay)

@@ -10,7 +10,7 @@ import numpy as np
 THRESHOLD = 0.5
 
 
-def precision_recall(hits: float, predicted: float, wanted: float) -> "tuple[float, float]":
+def precision_recall(hits: float, predicted: float, wanted: float) -> tuple[float, float]:
     """Return precision and recall in [0, 1] from counts; 0 where nothing was predicted or wanted.
 
     With nothing predicted and nothing wanted both are 1: an empty answer to an empty question is right.

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Processes:
-    """This process among those of a run.
+    """One process among those of a run.
 
     Attributes
     ----------
@@ -41,7 +41,7 @@ class Processes:
         return self.rank == 0
 
     @classmethod
-    def join(cls, options: TrainOptions, device: torch.device) -> "Processes":
+    def join(cls, options: TrainOptions, device: torch.device) -> Processes:
         """Return this process's place; connect to the others where a launcher (torchrun, SLURM) started them.
 
         Parameters
@@ -66,8 +66,8 @@ class Processes:
             environment = SLURMEnvironment()
         world = devices * nodes
         if options.batch % world:
-            raise InputError(f"batch must be a multiple of the number of processes ({world}), got {options.batch}: every "
-                             "process takes the same share of a batch")
+            raise InputError(f"batch must be a multiple of the number of processes ({world}), got {options.batch}: "
+                             "every process takes the same share of a batch")
         if world == 1:
             return cls(0, 1, 1, 1)
         if environment is None:

@@ -22,14 +22,14 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader
 
 from deepetpicker import __version__
-from deepetpicker.callbacks import EpochEnd, LastCheckpoint, read_checkpoint
+from deepetpicker.callbacks import EpochEnd, LastCheckpoint, is_readable, read_checkpoint
 from deepetpicker.config import NetworkOptions, TrainOptions
 from deepetpicker.data.augment import Augmentation
 from deepetpicker.data.gather import Gathered, annotate, gather, split
 from deepetpicker.data.normalise import QUANTILES
 from deepetpicker.data.patches import Annotated, EpochSampler, ParticlePatches, PatchRule
 from deepetpicker.errors import InputError
-from deepetpicker.io.manifest import Manifest
+from deepetpicker.io.manifest import Manifest, read_manifest
 from deepetpicker.io.modelcard import ModelCard
 from deepetpicker.lightning_module import PickerModule, use_global_statistics
 from deepetpicker.models.modelfile import load_model, save_model
@@ -132,10 +132,12 @@ def train(data: PathLike = "", out: PathLike = "model.safetensors", options: Tra
     device = choose_device(options.device)
     dtype = choose_dtype(options.precision, device)
     if dtype == torch.float16 and device.type == "cpu":
-        raise InputError("precision float16 was asked for, but training in float16 needs a GPU: use bfloat16 or float32")
+        raise InputError("precision float16 was asked for, but training in float16 needs a GPU: use bfloat16 or "
+                         "float32")
     run = RunFolder(_model_path(out))
     started = load_model(options.init) if options.init else None
     gathered = gather(data, options, params, started[1] if started else None)
+    network = build_network(options, gathered, started)
     recipe = {**recipe_of(options, gathered), "init_sha256": _digest(options.init)}
     processes = Processes.join(options, device)
     manifest = Manifest("train", options.to_dict(), seed=options.seed)
@@ -145,7 +147,7 @@ def train(data: PathLike = "", out: PathLike = "model.safetensors", options: Tra
         return dict(before)
     for volume in gathered.volumes:
         manifest.add_input(volume)
-    job = _prepare(options, gathered, started, run, processes, Arithmetic.choose(options.device, options.precision))
+    job = _prepare(options, gathered, network, run, processes, Arithmetic.choose(options.device, options.precision))
     for text in gathered.warnings:
         manifest.warn(text)
         if processes.is_first:
@@ -175,11 +177,16 @@ def _decide(run: RunFolder, recipe: Mapping[str, Any], options: TrainOptions,
     if not processes.is_first:
         return None, run.checkpoint.is_file()
     before = run.finished(recipe) if options.resume else None
-    return before, before is None and run.prepare(recipe, options.resume)
+    if before is not None:
+        return before, False
+    fresh = "" if options.resume else "a fresh start was asked for (resume is off)"
+    if not fresh and run.checkpoint.is_file() and not is_readable(run.checkpoint):
+        fresh = f"{run.checkpoint.name} is damaged"
+    return None, run.prepare(recipe, fresh)
 
 
-def _prepare(options: TrainOptions, gathered: Gathered, started: Optional[Tuple[ResUNet3D, ModelCard]], run: RunFolder,
-             processes: Processes, arithmetic: Arithmetic) -> Job:
+def _prepare(options: TrainOptions, gathered: Gathered, network: ResUNet3D, run: RunFolder, processes: Processes,
+             arithmetic: Arithmetic) -> Job:
     """Return all parts of the run."""
     voxel = gathered.voxel_size_ang
     rule = PatchRule(
@@ -189,10 +196,6 @@ def _prepare(options: TrainOptions, gathered: Gathered, started: Optional[Tuple[
         Augmentation(options.mirror, options.rotation, options.elastic, options.scaling))
     tomograms = annotate(gathered, run.path / "cache")
     kept, held = split(tomograms, options.validation, gathered.warnings)
-    network = build_network(options, gathered, started)
-    if options.patch % network.stride:
-        raise InputError(f"patch must be a multiple of {network.stride} for a network of {len(network.options.widths)} "
-                         f"levels, got {options.patch}")
     return Job(options, gathered, kept, held, rule, network, arithmetic, run, processes)
 
 
@@ -208,6 +211,11 @@ def build_network(options: TrainOptions, gathered: Gathered,
         Classes; its warnings get what does not fit.
     started : tuple of ResUNet3D and ModelCard, optional
         The model to start from. Its architecture wins; its output layer is kept if it knows the same classes.
+
+    Raises
+    ------
+    InputError
+        If the patch does not fit the number of levels.
     """
     names = ("widths", "residual", "coordinates", "pyramid", "activation")
     wanted = {n: getattr(options, n) for n in names}
@@ -227,6 +235,9 @@ def build_network(options: TrainOptions, gathered: Gathered,
             gathered.warnings.append(f"{options.init} knows other classes ({shown}): its output layer starts anew")
             old = {**old, **{k: v for k, v in network.state_dict().items() if k.startswith("head.")}}
         network.load_state_dict(old)
+    if options.patch % network.stride:
+        raise InputError(f"patch must be a multiple of {network.stride} for a network of {len(network.options.widths)} "
+                         f"levels, got {options.patch}")
     return network
 
 
@@ -245,11 +256,12 @@ def _fit(job: Job, goes_on: bool, quiet: bool) -> Tuple[Dict[str, Any], List[Dic
                                     pin_memory=job.arithmetic.device.type == "cuda")
     if processes.world > 1:
         use_global_statistics(job.network)
-    module = PickerModule(job.network.to(memory_format=torch.channels_last_3d), options, len(sampler) * options.epochs)
+    network = job.network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    module = PickerModule(network, options, len(sampler) * options.epochs)
     validator = Validator(job.validation, job.rule, job.peak_rules, options.validation_tiles, options.alpha)
     if processes.is_first:
-        log.info("%s: %d particles to train on, %d held out, %d class(es), %.4g angstrom/voxel; %d epochs of %d patches; "
-                 "%s", job.run.model.stem, sum(len(t.inside) for t in job.train),
+        log.info("%s: %d particles to train on, %d held out, %d class(es), %.4g angstrom/voxel; %d epochs of %d "
+                 "patches; %s", job.run.model.stem, sum(len(t.inside) for t in job.train),
                  sum(len(t.inside) for t in validator.regions), len(job.gathered.classes), job.gathered.voxel_size_ang,
                  options.epochs, job.length, job.arithmetic)
         if first:
@@ -342,7 +354,7 @@ def _finish(job: Job, best: Mapping[str, Any], curve: List[Dict[str, float]], ma
     job.run.clean()
     log.info("%s: kept epoch %d (voxel F1 %.3f, pick F1 %.3f on the held-out part)", job.run.model,
              int(best["epoch"]), row.get("voxel_f1", math.nan), row["pick_f1"])
-    return manifest.to_dict()
+    return read_manifest(job.run.manifest)
 
 
 def make_card(job: Job, best: Mapping[str, Any], curve: List[Dict[str, float]]) -> ModelCard:

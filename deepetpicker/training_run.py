@@ -66,18 +66,18 @@ class RunFolder:
         except DeepETPickerError:
             return None
 
-    def prepare(self, recipe: Mapping[str, Any], resume: bool) -> bool:
+    def prepare(self, recipe: Mapping[str, Any], fresh: str = "") -> bool:
         """Make the folder ready; return True when an interrupted run of the same recipe can go on.
 
-        A run of another recipe, or any when resume is False, is moved aside to ``MODEL_run_1`` and so on, together
-        with a copy of its model.
+        A run of another recipe, or any when there is a reason to start afresh, is moved aside to ``MODEL_run_1`` and so
+        on, together with a copy of its model.
 
         Parameters
         ----------
         recipe : dict
             What makes two runs the same, from :func:`recipe_of`.
-        resume : bool
-            Whether to go on with an interrupted run.
+        fresh : str
+            Why not to go on with an interrupted run; empty when there is no reason.
 
         Raises
         ------
@@ -86,12 +86,11 @@ class RunFolder:
         """
         try:
             before = self._recipe()
-            goes_on = resume and before == recipe and self.checkpoint.is_file()
+            goes_on = not fresh and before == recipe and self.checkpoint.is_file()
             if self.path.exists() and not goes_on and (self.checkpoint.exists() or self.manifest.exists()):
                 aside = self._move_aside()
-                why = _difference(before, recipe) if resume else "a fresh start was asked for (resume is off)"
-                log.warning("%s: starting afresh, because %s; the earlier run is kept in %s", self.model.name, why,
-                            aside.name)
+                log.warning("%s: starting afresh, because %s; the earlier run is kept in %s", self.model.name,
+                            fresh or _difference(before, recipe), aside.name)
             self.path.mkdir(parents=True, exist_ok=True)
             write_text(self.path / "params.json", json.dumps(recipe, indent=1) + "\n")
         except OSError as error:

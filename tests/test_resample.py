@@ -82,20 +82,20 @@ def test_one_resampler_on_two_volumes_does_not_mix_them():
 
 
 def test_only_the_planes_needed_are_read():
+    seen = []
+
     class Watched(np.ndarray):
         """An array that remembers the planes it was asked for."""
 
-        seen: list = []
-
         def __getitem__(self, key):
             if isinstance(key, slice):
-                Watched.seen.append((key.start, key.stop))
+                seen.append((key.start, key.stop))
             return super().__getitem__(key)
 
     volume = np.zeros((200, 8, 8), np.float32).view(Watched)
     Resampler(grid(2.0, volume.shape)).slab(volume, 50, 54)
-    assert min(a for a, _ in Watched.seen) >= 100 - 6
-    assert max(b for _, b in Watched.seen) <= 108 + 6
+    assert min(a for a, _ in seen) >= 100 - 6
+    assert max(b for _, b in seen) <= 108 + 6
 
 
 def test_detail_finer_than_the_working_grid_is_filtered_away():

@@ -10,13 +10,20 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 import numpy as np
 
 from deepetpicker.config import TrainOptions, suggestion
+from deepetpicker.data.normalise import Intensity, robust_intensity
 from deepetpicker.data.patches import Annotated
 from deepetpicker.data.resample import Slices, open_working_volume, whole
 from deepetpicker.errors import InputError
 from deepetpicker.geometry import ADVISED_VOX, WorkingGrid, check_working_diameter, working_voxel_size
 from deepetpicker.io.coordinates import CoordinateTable, Frame, check_against_volume, read_coordinates
-from deepetpicker.io.items import (DataItem, ParticleClass, classes_from_params, items_from_folder, items_from_params,
-                                   read_classes)
+from deepetpicker.io.items import (
+    DataItem,
+    ParticleClass,
+    classes_from_params,
+    items_from_folder,
+    items_from_params,
+    read_classes,
+)
 from deepetpicker.io.modelcard import ClassCard, ModelCard
 from deepetpicker.io.volumes import Volume, open_volume
 from deepetpicker.labels import default_label_diameter
@@ -41,6 +48,8 @@ class Gathered:
         The tomograms, memory-mapped.
     tables : list of CoordinateTable
         Their particles, in input voxels, inside the volumes.
+    intensities : list of Intensity
+        Statistics of the tomograms on their input grids.
     classes : tuple of ClassCard
         In the order of the network's channels.
     voxel_size_ang : float
@@ -52,6 +61,7 @@ class Gathered:
     items: List[DataItem]
     volumes: List[Volume]
     tables: List[CoordinateTable]
+    intensities: List[Intensity]
     classes: Tuple[ClassCard, ...]
     voxel_size_ang: float
     warnings: List[str]
@@ -88,25 +98,26 @@ def gather(data: PathLike, options: TrainOptions, params: Optional[Mapping[str, 
         raise InputError("expected a data folder (--data DIR) or a --params file with items, got neither")
     problems: List[str] = []
     warnings: List[str] = []
-    kept, volumes, tables = [], [], []
+    volumes, tables, intensities = [], [], []
     for item in items:
         try:
             volume = _open(item, options.voxel_size, folder_voxel)
             table, more = _table(item, volume)
+            intensities.append(robust_intensity(volume.data_zyx, str(volume.path)))
         except InputError as error:
             problems.append(str(error))
             continue
         warnings += [*(f"{volume.name}: {w}" for w in volume.warnings), *more]
-        kept, volumes, tables = [*kept, item], [*volumes, volume], [*tables, table]
-    if not problems and not sum(map(len, tables)):
-        problems.append(f"expected at least one particle, got none in {len(items)} tomogram(s): check the coordinate "
-                        "files")
+        volumes.append(volume)
+        tables.append(table)
+    if not problems:
+        problems += _lacking(items, tables, options.validation)
     classes = _classes(tables, listed, options, problems)
     if problems:
         raise InputError(problems[0] if len(problems) == 1 else f"{len(problems)} problems: " + "; ".join(
             f"({k}) {p}" for k, p in enumerate(problems, 1)))
     voxel, cards = _working(classes, volumes, options, card, warnings)
-    return Gathered(kept, volumes, tables, cards, voxel, warnings)
+    return Gathered(items, volumes, tables, intensities, cards, voxel, warnings)
 
 
 def _open(item: DataItem, given_ang: float, folder_ang: float) -> Volume:
@@ -130,6 +141,21 @@ def _table(item: DataItem, volume: Volume) -> Tuple[CoordinateTable, List[str]]:
     if not len(table):
         warnings.append(f"{item.name}: no particles, used as background only")
     return table, warnings
+
+
+def _lacking(items: Sequence[DataItem], tables: Sequence[CoordinateTable], validation: Sequence[str]) -> List[str]:
+    """Return what is wrong with the choice of tomograms: no particles, or none left to train on."""
+    known = [item.name for item in items]
+    if not sum(map(len, tables)):
+        return [f"expected at least one particle, got none in {len(items)} tomogram(s): check the coordinate files"]
+    unknown = [name for name in validation if name not in known]
+    if unknown:
+        return [f"validation must name tomograms of the data ({', '.join(known[:10])}), got {unknown[0]!r}"
+                + suggestion(unknown[0], known)]
+    if not any(len(t) for item, t in zip(items, tables) if item.name not in validation):
+        return ["expected particles in the tomograms to train on, got none: every tomogram with particles is kept for "
+                "validation; name fewer in --validation"]
+    return []
 
 
 def _classes(tables: Sequence[CoordinateTable], listed: Sequence[ParticleClass], options: TrainOptions,
@@ -156,8 +182,8 @@ def _classes(tables: Sequence[CoordinateTable], listed: Sequence[ParticleClass],
         classes = [dataclasses.replace(c, diameter_ang=float(d)) for c, d in zip(classes, diameters)]
     missing = [c for c in classes if not c.diameter_ang > 0]
     if missing and len(given) in (0, 1):
-        problems.append(f"expected a particle diameter for class {', '.join(str(c.id) for c in missing)}, got none: give "
-                        "--diameter-angstrom or diameter_angstrom in classes.json")
+        problems.append(f"expected a particle diameter for class {', '.join(str(c.id) for c in missing)}, got none: "
+                        "give --diameter-angstrom or diameter_angstrom in classes.json")
     if len(classes) > 255:
         problems.append(f"expected at most 255 classes, got {len(classes)}")
     return classes
@@ -170,14 +196,15 @@ def _working(classes: Sequence[ParticleClass], volumes: Sequence[Volume], option
     diameters = [c.diameter_ang for c in classes]
     voxel = card.voxel_size_ang if card else working_voxel_size(diameters, coarsest, options.working_diameter)
     if coarsest > voxel * COARSER_BY:
-        raise InputError(f"expected tomograms of at most {voxel * COARSER_BY:.4g} angstrom/voxel (the model to start from "
-                         f"works at {voxel:.4g}), found {coarsest:.4g}: use less binned tomograms or train without --init")
+        raise InputError(f"expected tomograms of at most {voxel * COARSER_BY:.4g} angstrom/voxel (the model to start "
+                         f"from works at {voxel:.4g}), found {coarsest:.4g}: use less binned tomograms or train "
+                         "without --init")
     cards = []
     for c in classes:
         size = check_working_diameter(c.diameter_ang, voxel)
         if not ADVISED_VOX[0] <= size <= ADVISED_VOX[1]:
-            warnings.append(f"class {c.id} ({c.name}) has {size:.1f} voxels across at the working voxel size of {voxel:.4g} "
-                            f"angstrom; {ADVISED_VOX[0]:g} to {ADVISED_VOX[1]:g} work best: check the diameter, use "
+            warnings.append(f"class {c.id} ({c.name}) has {size:.1f} voxels across at the working voxel size of "
+                            f"{voxel:.4g} angstrom; {ADVISED_VOX[0]:g} to {ADVISED_VOX[1]:g} work best: check the diameter, use "
                             "another binning, or change --working-diameter")
         label = options.label_diameter or default_label_diameter(size)
         if label > size:
@@ -196,18 +223,13 @@ def annotate(gathered: Gathered, cache_dir: pathlib.Path) -> List[Annotated]:
         Checked input.
     cache_dir : path
         Folder for resampled volumes.
-
-    Raises
-    ------
-    InputError
-        For a tomogram without contrast.
     """
     channel = {c.id: k for k, c in enumerate(gathered.classes, 1)}
     out = []
-    for volume, table in zip(gathered.volumes, gathered.tables):
+    for volume, table, intensity in zip(gathered.volumes, gathered.tables, gathered.intensities):
         working = max(gathered.voxel_size_ang, volume.voxel_size_ang)
         grid = WorkingGrid(volume.shape_zyx, volume.voxel_size_ang, working)
-        source = open_working_volume(volume, grid, cache_dir=cache_dir)
+        source = open_working_volume(volume, grid, intensity if grid.factor == 1 else None, cache_dir)
         channels = np.array([channel[int(c)] for c in table.class_ids], np.int64)
         out.append(Annotated(volume.name, source, grid.to_working(table.positions_zyx_vox), channels,
                              whole(grid.shape_zyx)))
@@ -227,18 +249,8 @@ def split(tomograms: Sequence[Annotated], names: Sequence[str], warnings: List[s
         or a slab when only one has particles.
     warnings : list of str
         Gets what the user should know.
-
-    Raises
-    ------
-    InputError
-        If a name is unknown or no particle is left to train on.
     """
     if names:
-        known = [t.name for t in tomograms]
-        unknown = [n for n in names if n not in known]
-        if unknown:
-            raise InputError(f"validation must name tomograms of the data ({', '.join(known[:10])}), got {unknown[0]!r}"
-                             + suggestion(unknown[0], known))
         held = [t for t in tomograms if t.name in names]
     else:
         full = [t for t in tomograms if len(t.inside)]
@@ -247,9 +259,6 @@ def split(tomograms: Sequence[Annotated], names: Sequence[str], warnings: List[s
             return [kept if t is full[0] else t for t in tomograms], [slab]
         held = full[-max(1, round(HELD_OUT_SHARE * len(full))):]
     train = [t for t in tomograms if not any(t is h for h in held)]
-    if not any(len(t.inside) for t in train):
-        raise InputError(f"expected particles in the tomograms to train on, got none: all {len(tomograms)} tomogram(s) "
-                         "with particles are kept for validation; name fewer in --validation")
     if not any(len(t.inside) for t in held):
         warnings.append("the tomograms kept for validation have no particles: the epoch to keep is chosen by the loss")
     return train, held

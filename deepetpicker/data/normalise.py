@@ -47,7 +47,7 @@ def strided_sample(volume_zyx: np.ndarray, limit: int = SAMPLE_VOXELS) -> np.nda
     limit : int
         Number of voxels.
     """
-    z, y, x = volume_zyx.shape
+    z = volume_zyx.shape[0]
     step_z = max(1, min(z // 16, int(np.ceil(volume_zyx.size / limit))))
     step_y = max(1, int(np.ceil(volume_zyx.size / step_z / limit)))
     picked = [np.asarray(volume_zyx[k, (k // step_z) % step_y::step_y], np.float32) for k in range(0, z, step_z)]

@@ -237,7 +237,7 @@ class EpochSampler(Sampler):
         self.epoch = 0
 
     @property
-    def sampler(self) -> "EpochSampler":
+    def sampler(self) -> EpochSampler:
         """Itself: where Lightning looks for ``set_epoch`` in a sampler of batches."""
         return self
 

@@ -16,8 +16,7 @@ import numpy as np
 
 from deepetpicker.data.normalise import Intensity, intensity_of_sample, normalise, robust_intensity
 from deepetpicker.geometry import Shape, WorkingGrid
-from deepetpicker.io.volumes import release_pages
-from deepetpicker.io.volumes import Volume
+from deepetpicker.io.volumes import Volume, release_pages
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +39,7 @@ class Voxels(Protocol):
     def planes(self, z0: int, z1: int) -> np.ndarray:
         """Return planes z0 up to z1, (z1-z0, Y, X) float32."""
 
-    def read(self, slices_zyx: "Slices") -> np.ndarray:
+    def read(self, slices_zyx: Slices) -> np.ndarray:
         """Return a box, float32."""
 
 
