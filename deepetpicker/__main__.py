@@ -254,7 +254,7 @@ def describe(verb: str, error: BaseException) -> Tuple[int, str]:
     """Return the exit status of an error and the text behind ``deepetpicker VERB:``."""
     text = one_line(error)
     if isinstance(error, KeyboardInterrupt):
-        return INTERRUPTED, f"interrupted: {text or KEPT.get(verb, 'nothing was written')}"
+        return INTERRUPTED, f"interrupted: {text or KEPT.get(verb, 'files that were finished are kept')}"
     if isinstance(error, DeepETPickerError):
         return BAD_INPUT, f"error: {text}"
     if isinstance(error, BrokenPipeError):

@@ -173,7 +173,7 @@ def test_common_options_are_off_by_default(verb: Any):
     (MemoryError(), 2, "error: not enough memory: close other programs"),
     (ModuleNotFoundError("No module named 'torch'", name="torch"), 2, "info needs the Python package 'torch'"),
     (ModuleNotFoundError("No module named 'deepetpicker.x'", name="deepetpicker.x"), 3, "internal error: Module"),
-    (KeyboardInterrupt(), 130, "deepetpicker info: interrupted: nothing was written\n"),
+    (KeyboardInterrupt(), 130, "deepetpicker info: interrupted: files that were finished are kept\n"),
     (KeyboardInterrupt("epoch 3 is kept"), 130, "interrupted: epoch 3 is kept\n"),
     (OSError("strange"), 3, "internal error: OSError: strange (run again with --debug"),
     (ZeroDivisionError("division by zero"), 3, "internal error: ZeroDivisionError: division by zero (run again"),
