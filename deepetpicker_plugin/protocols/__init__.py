@@ -1,6 +1,5 @@
 """The protocols of the plugin."""
 
-from deepetpicker_plugin.protocols.protocol_base import ProtDeepETPickerBase
 from deepetpicker_plugin.protocols.protocol_compare import ProtDeepETPickerCompare
 from deepetpicker_plugin.protocols.protocol_evaluate import ProtDeepETPickerEvaluate
 from deepetpicker_plugin.protocols.protocol_import_model import ProtDeepETPickerImportModel
@@ -9,6 +8,6 @@ from deepetpicker_plugin.protocols.protocol_simulate import ProtDeepETPickerSimu
 from deepetpicker_plugin.protocols.protocol_threshold import ProtDeepETPickerThreshold
 from deepetpicker_plugin.protocols.protocol_train import ProtDeepETPickerTrain
 
-__all__ = ["ProtDeepETPickerBase", "ProtDeepETPickerCompare", "ProtDeepETPickerEvaluate",
+__all__ = ["ProtDeepETPickerCompare", "ProtDeepETPickerEvaluate",
            "ProtDeepETPickerImportModel", "ProtDeepETPickerPick", "ProtDeepETPickerSimulate",
            "ProtDeepETPickerThreshold", "ProtDeepETPickerTrain"]

@@ -1,0 +1,36 @@
+"""A Scipion of their own for the plugin's tests: nothing of the user's is touched, and nothing leaves the machine.
+
+It stands here and not beside those tests because importing their package already imports pyworkflow, which reads its
+settings once.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import pathlib
+import shutil
+import sys
+import tempfile
+
+HOME = tempfile.mkdtemp(prefix="scipion_test_")
+atexit.register(shutil.rmtree, HOME, ignore_errors=True)
+
+
+def set_up_scipion(home: str) -> None:
+    """Point this process and its children to an empty Scipion home; must run before pyworkflow is imported."""
+    config = pathlib.Path(home, "config")
+    config.mkdir(parents=True)
+    pathlib.Path(home, "user").mkdir()
+    (config / "scipion.conf").write_text("[PYWORKFLOW]\nSCIPION_NOTIFY = False\n", encoding="utf-8")
+    (config / "hosts.conf").write_text("[localhost]\nPARALLEL_COMMAND = mpirun -np %_(JOB_NODES)d %_(COMMAND)s\n",
+                                       encoding="utf-8")
+    os.environ.update(
+        SCIPION_DOMAIN="pwem", SCIPION_PRIORITY_PACKAGE_LIST="pwem tomo", SCIPION_HOME=home,
+        SCIPION_USER_DATA=os.path.join(home, "user"), SCIPION_CONFIG=str(config / "scipion.conf"),
+        SCIPION_HOSTS=str(config / "hosts.conf"), SCIPION_NOTIFY="False", SCIPION_TEST_NOSYNC="True",
+        OMP_NUM_THREADS="1",
+        PATH=os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"])  # protocols start "python3" from PATH
+
+
+set_up_scipion(HOME)
