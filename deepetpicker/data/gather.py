@@ -204,8 +204,8 @@ def _working(classes: Sequence[ParticleClass], volumes: Sequence[Volume], option
         size = check_working_diameter(c.diameter_ang, voxel)
         if not ADVISED_VOX[0] <= size <= ADVISED_VOX[1]:
             warnings.append(f"class {c.id} ({c.name}) has {size:.1f} voxels across at the working voxel size of "
-                            f"{voxel:.4g} angstrom; {ADVISED_VOX[0]:g} to {ADVISED_VOX[1]:g} work best: check the diameter, use "
-                            "another binning, or change --working-diameter")
+                            f"{voxel:.4g} angstrom; {ADVISED_VOX[0]:g} to {ADVISED_VOX[1]:g} work best: "
+                            "check the diameter, use another binning, or change --working-diameter")
         label = options.label_diameter or default_label_diameter(size)
         if label > size:
             raise InputError(f"label_diameter must be at most the particle's diameter, got {label:g} voxels for class "
