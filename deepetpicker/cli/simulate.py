@@ -8,8 +8,7 @@ import os
 import sys
 from typing import List, Sequence
 
-from deepetpicker.config import SimulateOptions, from_arguments
-from deepetpicker.config import add_arguments as add_options
+from deepetpicker.config import SimulateOptions, add_arguments as add_options, from_arguments
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", metavar="OUT", help="data folder to write")
     field = SimulateOptions.__dataclass_fields__["maps"]
     parser.add_argument("--maps", nargs="+", action="extend", default=argparse.SUPPRESS, metavar="A.mrc",
-                        help=f"{field.metadata['help']}; several after one flag, comma-separated or with several flags")
+                        help=f"{field.metadata['help']}; several after one flag (OUT then comes before it), "
+                        "comma-separated or with several flags")
     add_options(parser, SimulateOptions, skip=("maps",))
 
 

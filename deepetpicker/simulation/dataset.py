@@ -61,12 +61,12 @@ def simulate(out: PathLike, options: SimulateOptions = _DEFAULTS, quiet: bool = 
     _check(options)
     folder = pathlib.Path(out)
     manifest = Manifest("simulate", options.to_dict(), seed=options.seed)
+    particles = load_particles(options)
+    if options.particles:
+        check_fit(particles, options.shape, options.voxel_size, packing.GAP_VOX)
+    classes = [ParticleClass(i + 1, p.name, p.diameter_ang) for i, p in enumerate(particles)]
+    write_classes(folder, classes, options.voxel_size)
     with progress(options.n, "simulating", "tomogram", quiet) as bar:
-        particles = load_particles(options)
-        if options.particles:
-            check_fit(particles, options.shape, options.voxel_size, packing.GAP_VOX)
-        classes = [ParticleClass(i + 1, p.name, p.diameter_ang) for i, p in enumerate(particles)]
-        write_classes(folder, classes, options.voxel_size)
         for index in range(options.n):
             bar.set_postfix_str(_name(options, index))
             _simulate_one(folder, index, particles, options, manifest)
