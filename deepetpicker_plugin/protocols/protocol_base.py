@@ -22,6 +22,7 @@ class ProtDeepETPickerBase(EMProtocol, ProtTomoBase, EngineMixin):
     """Base of the plugin's protocols."""
 
     _devStatus = BETA
+    _references = ["Liu2024"]
 
     # ---- form
     @staticmethod

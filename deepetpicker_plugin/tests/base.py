@@ -38,8 +38,8 @@ from deepetpicker.models.resunet import ResUNet3D
 torch.manual_seed(3)
 names = sys.argv[2].split(",")
 options = NetworkOptions(n_classes=len(names), widths=(4, 6, 8, 10))
-classes = tuple(ClassCard(i + 1, n, 160.0, 5.0) for i, n in enumerate(names))
-card = ModelCard(options.to_dict(), classes, 20.0, 32, 8, "tball", "robust", float(sys.argv[3]), 0.1)
+classes = tuple(ClassCard(i + 1, n, 60.0, 5.0) for i, n in enumerate(names))
+card = ModelCard(options.to_dict(), classes, 10.0, 32, 8, "tball", "robust", float(sys.argv[3]), 0.1)
 save_model(sys.argv[1], ResUNet3D(options), card)
 """
 

@@ -12,6 +12,9 @@ from deepetpicker_plugin.protocols import (ProtDeepETPickerCompare, ProtDeepETPi
 from deepetpicker_plugin.tests.base import DIAMETERS, RATE, SHAPE, TINY, PluginTest, positions
 
 
+THRESHOLD = 0.845
+
+
 class TestWorkflow(PluginTest):
     @classmethod
     def setUpClass(cls):
@@ -21,7 +24,7 @@ class TestWorkflow(PluginTest):
         cls.train = cls.run_(ProtDeepETPickerTrain, inputCoordinates=cls.truth, diameterAngstrom="168, 253",
                              classNames="ring, rod", **TINY)
         cls.pick = cls.run_(ProtDeepETPickerPick, inputTomograms=cls.tomograms, inputModel=cls.train.model,
-                            threshold=0.3, saveMap=True, binThreads=1)
+                            threshold=THRESHOLD, saveMap=True, binThreads=1)
 
     def test_simulated_sets(self):
         self.checkTomograms(self.tomograms, expectedSetSize=3, expectedSRate=RATE, expectedDimensions=list(SHAPE[::-1]))
@@ -55,7 +58,7 @@ class TestWorkflow(PluginTest):
         self.assertEqual(picks.getPrecedents().getTSIds(), self.tomograms.getTSIds())
         for item in picks.iterCoordinates():
             self.assertIn(item.getGroupId(), (1, 2))
-            self.assertTrue(0.3 <= item.getScore() <= 1)
+            self.assertTrue(THRESHOLD <= item.getScore() <= 1)
             self.assertTrue(self.areInTomogram(item, item.getVolume()))
 
     def areInTomogram(self, item, volume):
@@ -87,7 +90,7 @@ class TestWorkflow(PluginTest):
         candidates = self.pick.getCandidates()
         self.assertEqual(every.coordinates.getSize(), sum(map(len, candidates.values())))
         self.assertGreater(every.coordinates.getSize(), self.pick.coordinates.getSize())
-        few = self.run_(ProtDeepETPickerThreshold, inputCoordinates=self.pick.coordinates, threshold="0.3",
+        few = self.run_(ProtDeepETPickerThreshold, inputCoordinates=self.pick.coordinates, threshold=str(THRESHOLD),
                         maxPicks="1", useCandidates=False)
         self.assertLessEqual(few.coordinates.getSize(), 2 * 3)
         best = {ts: max(rows[rows[:, 3] == 1][:, 4]) for ts, rows in positions(self.pick.coordinates).items()
@@ -114,6 +117,7 @@ class TestWorkflow(PluginTest):
 
     def test_workflow_as_json_and_copy(self):
         path = self.proj.getTmpPath("workflow.json")
+        self.proj.getRunsGraph(refresh=True)
         self.proj.exportProtocols([self.train, self.pick], path)
         with open(path, encoding="utf-8") as stream:
             self.assertNotIn(self.proj.getPath(), json.dumps(json.load(stream)))
@@ -121,7 +125,7 @@ class TestWorkflow(PluginTest):
         fresh = {p.getClassName(): p for p in copies.values()}
         self.assertEqual(fresh["ProtDeepETPickerTrain"].widths.get(), "4,6,8,10")
         again = fresh["ProtDeepETPickerPick"]
-        self.assertEqual(again.threshold.get(), 0.3)
+        self.assertEqual(again.threshold.get(), THRESHOLD)
         copy = self.proj.copyProtocol(self.pick)
         self.assertEqual(copy.inputModel.get().getFileName(), self.train.model.getFileName())
         self.launchProtocol(copy)
