@@ -6,8 +6,9 @@ import base64
 import dataclasses
 import html
 import io
+import pathlib
 import re
-from typing import TYPE_CHECKING, Any, List, Mapping, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence
 
 import numpy as np
 
@@ -27,7 +28,7 @@ from deepetpicker.figures import (
     slices_with_picks,
     z_profile_figure,
 )
-from deepetpicker.io.atomic import write_text
+from deepetpicker.io.atomic import atomic_output, write_text
 from deepetpicker.io.volumes import open_volume
 
 if TYPE_CHECKING:
@@ -89,11 +90,49 @@ def report_pictures(report: EvaluationReport, limit: int = SHOWN_TOMOGRAMS) -> L
     limit : int
         At most so many tomograms: evenly chosen from the poorest to the best F1, both included.
     """
+    return [picture for one in _shown(report, limit) for picture in _slices(one, report)]
+
+
+def write_slices(report: EvaluationReport, folder: PathLike, limit: int = SHOWN_TOMOGRAMS) -> Dict[str, str]:
+    """Write one PNG picture per tomogram with its picks, hits and misses on a few slices.
+
+    Parameters
+    ----------
+    report : EvaluationReport
+        What ``evaluate`` returned.
+    folder : path
+        Where ``slices_1.png`` and so on are written.
+    limit : int
+        At most so many tomograms, chosen as for :func:`report_pictures`.
+
+    Returns
+    -------
+    dict
+        Tomogram name to the picture's path.
+    """
+    paths = {}
+    for number, one in enumerate(_shown(report, limit), 1):
+        try:
+            volume = open_volume(one.tomogram, one.voxel_size_ang, one.name)
+        except DeepETPickerError:
+            continue
+        style = PictureStyle(voxel_size_ang=one.voxel_size_ang, diameters_ang=report.diameters_ang,
+                             planes=tuple(choose_planes(volume.shape_zyx[0], [one.truth, one.picks], PLANES)))
+        figure = slices_with_picks(volume.data_zyx, one.picks, one.truth, one.match, style)
+        target = pathlib.Path(folder) / f"slices_{number}.png"
+        with atomic_output(target) as temporary:
+            figure.savefig(temporary, dpi=SLICE_DPI, format="png")
+        paths[one.name] = str(target)
+    return paths
+
+
+def _shown(report: EvaluationReport, limit: int) -> List[TomogramResult]:
+    """Return at most limit tomograms that can be read, from the poorest to the best F1."""
     usable = [t for t in report.tomograms if t.tomogram]
     usable.sort(key=lambda t: (np.nan_to_num(report.per_tomogram[t.name]["F1"]), t.name))
     if len(usable) > limit:
         usable = [usable[i] for i in np.linspace(0, len(usable) - 1, limit).round().astype(int)]
-    return [picture for one in usable for picture in _slices(one, report)]
+    return usable
 
 
 def page(report: EvaluationReport, pictures: Sequence[Picture] = ()) -> str:

@@ -26,7 +26,7 @@ from deepetpicker.figures import (
 )
 from deepetpicker.io.coordinates import CoordinateTable, write_coordinates
 from deepetpicker.io.volumes import write_volume
-from deepetpicker.report import Picture, page, report_pictures, write_report
+from deepetpicker.report import Picture, page, report_pictures, write_report, write_slices
 
 SHAPE = (24, 32, 40)
 EMPTY = CoordinateTable.empty()
@@ -311,3 +311,10 @@ def test_figures_leave_matplotlib_and_torch_alone_at_import():
             "print([m for m in ('matplotlib', 'matplotlib.pyplot', 'torch') if m in sys.modules])")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_each_shown_tomogram_gets_a_picture_file(report, tmp_path):
+    paths = write_slices(report, tmp_path / "pictures", limit=2)
+    assert len(paths) == 2
+    for path in paths.values():
+        assert open(path, "rb").read(8) == b"\x89PNG\r\n\x1a\n"

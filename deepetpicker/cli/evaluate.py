@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         "and classes.json")
     parser.add_argument("--picks", default="", metavar="DIR", help="folder with the picks, NAME.csv")
     parser.add_argument("--out", default=None, metavar="DIR",
-                        help="folder for report.html, evaluation.json, curve.csv and manifest.json")
+                        help="folder for report.html, slices_N.png, evaluation.json, curve.csv and manifest.json")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the tables")
     add_options(parser, EvaluateOptions)
 
@@ -39,7 +39,7 @@ def main(args: argparse.Namespace) -> int:
     else:
         sys.stdout.write(report_text(report))
     if args.out:
-        log.info("%s: report.html, evaluation.json, curve.csv, manifest.json", args.out)
+        log.info("%s: report.html, slices_N.png, evaluation.json, curve.csv, manifest.json", args.out)
     return 1 if report.failed else 0
 
 

@@ -73,7 +73,7 @@ def evaluate(truth: PathLike = "", picks: PathLike = "", options: Optional[Evalu
 
 
 def write_results(report: EvaluationReport, out: PathLike, manifest: Manifest) -> None:
-    """Write report.html, evaluation.json, curve.csv and manifest.json into a folder.
+    """Write report.html, slices_N.png, evaluation.json, curve.csv and manifest.json into a folder.
 
     Parameters
     ----------
@@ -89,14 +89,14 @@ def write_results(report: EvaluationReport, out: PathLike, manifest: Manifest) -
     OutputError
         If a file cannot be written.
     """
-    from deepetpicker.report import write_report
+    from deepetpicker.report import write_report, write_slices
 
     folder = pathlib.Path(out)
     write_text(folder / "evaluation.json", json.dumps(report.to_dict(), indent=1, allow_nan=False) + "\n")
     write_text(folder / "curve.csv", report.curve_csv())
     write_report(report, folder / "report.html")
     manifest.outputs.update({"report": str(folder / "report.html"), "evaluation": str(folder / "evaluation.json"),
-                             "curve": str(folder / "curve.csv")})
+                             "curve": str(folder / "curve.csv"), "slices": write_slices(report, folder)})
     manifest.write(folder / "manifest.json")
 
 
