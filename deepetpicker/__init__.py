@@ -19,6 +19,7 @@ _VERBS = {
     "info": "deepetpicker.io.modelcard",
     "import_reference": "deepetpicker.models.reference",
     "convert": "deepetpicker.io.coordinates",
+    "benchmark": "deepetpicker.benchmarking",
 }
 
 __all__ = [*_VERBS]

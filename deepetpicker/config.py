@@ -381,3 +381,14 @@ class CompareOptions(Options):
                                  unit="angstrom", check=at_least(0))
     voxel_size: float = opt(0.0, "voxel size of the tomograms", unit="angstrom", check=at_least(0))
     same_class: bool = opt(False, "only picks of the same class can be the same particle")
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchmarkOptions(Options):
+    """Options of ``deepetpicker benchmark``."""
+
+    shape: Tuple[int, ...] = opt((128, 256, 256), "shape z,y,x of the simulated tomogram", unit="voxels",
+                                 check=lambda v: None if len(v) == 3 and min(v) >= 16 else "three numbers >= 16")
+    repeats: int = opt(5, "times each algorithm runs, in turn", check=at_least(1))
+    device: str = opt("auto", "where to compute", choices=DEVICES)
+    precision: str = opt("auto", "our arithmetic; the published algorithm is timed in float32", choices=PRECISIONS)

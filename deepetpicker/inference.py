@@ -75,12 +75,20 @@ class Picker:
         How to pick.
     quiet : bool
         True shows no progress.
+
+    Attributes
+    ----------
+    tiles : int
+        Tiles of the tomogram picked last.
+    seconds : dict
+        Where its time went: ``scan`` (of which ``network``) and ``post_processing``.
     """
 
     def __init__(self, model: PathLike, options: PickOptions, quiet: bool = False) -> None:
         network, self.card = load_model(model)
         self.options, self.quiet = options, quiet
         self.rules = peak_rules(self.card)
+        self.tiles, self.seconds = 0, {"scan": 0.0, "network": 0.0, "post_processing": 0.0}
         self.tile = options.tile or self.card.patch_vox
         self.predictor = Predictor(network, Arithmetic.choose(options.device, options.precision, options.batch))
         if len(options.min_distance_angstrom) not in (0, 1, len(self.rules)):
@@ -113,10 +121,15 @@ class Picker:
             work = stack.enter_context(tempfile.TemporaryDirectory(prefix=".working_", dir=scratch))
             source = open_working_volume(volume, grid, cache_dir=work, name=volume.name)
             store = stack.enter_context(ProbabilityStore((len(self.rules), *grid.shape_zyx), work))
+            begin = time.perf_counter()
             with progress(len(plan), f"{volume.name}: scanning", "tile", self.quiet) as bar:
                 probability_map(source, self.predictor, plan, store, self.predictor.batch, bar)
+            scanned = time.perf_counter()
             found = find_peaks(store, self.rules, self.options.floor, self._distances(grid),
                                (self.options.slab or 48, 192))
+            self.tiles = len(plan)
+            self.seconds = {"scan": scanned - begin, "network": self.predictor.take_seconds(),
+                            "post_processing": time.perf_counter() - scanned}
             if maps is not None:
                 maps.write(store)
         positions = np.clip(grid.to_input(found.positions_zyx_vox), 0, np.array(volume.shape_zyx) - 1.0)

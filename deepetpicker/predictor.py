@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import time
 from typing import Optional
 
 import numpy as np
@@ -93,6 +94,7 @@ class Predictor:
         self.network = folded.eval().to(self.arithmetic.device, self.arithmetic.dtype).to(
             memory_format=torch.channels_last_3d)
         self._batch = self.arithmetic.batch
+        self._seconds = 0.0
 
     def __call__(self, tiles_bzyx: np.ndarray) -> np.ndarray:
         """Return the probability of each class (B, n_classes, Z, Y, X) float32 of tiles (B, Z, Y, X) float32.
@@ -102,14 +104,20 @@ class Predictor:
         DeviceMemoryError
             If a single tile does not fit into the device's memory.
         """
-        out, at = [], 0
+        begin, out, at = time.perf_counter(), [], 0
         while at < len(tiles_bzyx):
             try:
                 out.append(self._forward(tiles_bzyx[at:at + self._batch]))
                 at += self._batch
             except torch.cuda.OutOfMemoryError as error:
                 self._shrink(tiles_bzyx.shape, error)
-        return np.concatenate(out)
+        self._seconds += time.perf_counter() - begin
+        return np.concatenate(out) if len(out) > 1 else out[0]
+
+    def take_seconds(self) -> float:
+        """Return the seconds spent in the network since this was last asked."""
+        seconds, self._seconds = self._seconds, 0.0
+        return seconds
 
     @property
     def batch(self) -> int:

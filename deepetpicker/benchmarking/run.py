@@ -1,0 +1,180 @@
+"""Alternate the published algorithm and ours on the same model, volume and machine."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import pathlib
+import statistics
+import tempfile
+import time
+from typing import Any, Dict, List, Sequence, Tuple, Union
+
+import numpy as np
+import torch
+
+from deepetpicker import __version__
+from deepetpicker.benchmarking.baseline import pick_as_published
+from deepetpicker.benchmarking.detector import blob_detector
+from deepetpicker.config import BenchmarkOptions, PickOptions, SimulateOptions
+from deepetpicker.data.normalise import normalise, robust_intensity
+from deepetpicker.evaluation import compare
+from deepetpicker.inference import Picker, working_grid
+from deepetpicker.io.coordinates import CoordinateTable
+from deepetpicker.io.manifest import machine
+from deepetpicker.io.modelcard import ClassCard, ModelCard
+from deepetpicker.io.volumes import Volume, open_volume
+from deepetpicker.models.modelfile import load_model, save_model
+from deepetpicker.models.resunet import ResUNet3D
+from deepetpicker.predictor import Arithmetic
+from deepetpicker.progress import progress
+from deepetpicker.simulation import simulate
+
+PathLike = Union[str, pathlib.Path]
+log = logging.getLogger(__name__)
+
+SAME_WITHIN_VOX = 3.0
+ENOUGH_SHARED = 0.9
+
+
+def benchmark(model: PathLike = "", tomogram: PathLike = "", options: BenchmarkOptions = BenchmarkOptions(),
+              quiet: bool = False) -> Dict[str, Any]:
+    """Time the published algorithm and ours in turn, and compare their picks.
+
+    Parameters
+    ----------
+    model : path
+        Model file whose working voxel size is the tomogram's; empty takes a detector with set weights.
+    tomogram : path
+        Tomogram; empty simulates one of ``options.shape``.
+    options : BenchmarkOptions
+        Repeats, device, shape.
+    quiet : bool
+        True shows no progress.
+
+    Returns
+    -------
+    dict
+        ``ratio`` (median of the pairwise ratios), ``ours_s`` and ``reference_s`` (medians, seconds), ``agree`` (bool),
+        ``shared`` (share of picks in common), ``machine``, ``where`` (seconds of ours per part), ``ceiling`` (share of
+        the measured convolution rate that the network reaches), and the single times.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        work = pathlib.Path(folder)
+        volume = open_volume(tomogram or _simulated(work, options))
+        path = pathlib.Path(model) if model else _detector_model(work, volume.voxel_size_ang)
+        network, card = load_model(path)
+        picker = Picker(path, PickOptions(device=options.device, precision=options.precision, threshold=0.0), True)
+        if working_grid(volume, card).factor != 1:
+            log.warning("%s is resampled for this model; the published algorithm is timed on the resampled volume "
+                        "without the resampling", volume.name)
+        ours, reference, tables = _alternate(picker, network, card, volume, work, options, quiet)
+        return _summary(ours, reference, tables, picker, volume, options)
+
+
+def _simulated(work: pathlib.Path, options: BenchmarkOptions) -> pathlib.Path:
+    """Simulate the tomogram to pick and return its path."""
+    particles = max(8, int(np.prod(options.shape) / 60_000))
+    simulate(work, SimulateOptions(n=1, shape=options.shape, particles=particles, phantoms=("ribosome",),
+                                   voxel_size=13.3, snr=1.0, gold=0, membranes=0), quiet=True)
+    return work / "tomo_00.mrc"
+
+
+def _detector_model(work: pathlib.Path, voxel_size_ang: float) -> pathlib.Path:
+    """Write the detector as a model file and return its path."""
+    network = blob_detector()
+    card = ModelCard(network=network.options.to_dict(), classes=(ClassCard(1, "blob", 20 * voxel_size_ang, 9.0),),
+                     voxel_size_ang=voxel_size_ang, patch_vox=72, border_vox=12, label="tball", normalisation="robust",
+                     threshold=0.3, score_floor=0.1, version=__version__,
+                     created=datetime.datetime.now().isoformat(timespec="seconds"))
+    save_model(work / "detector.safetensors", network, card)
+    return work / "detector.safetensors"
+
+
+def _alternate(picker: Picker, network: ResUNet3D, card: ModelCard, volume: Volume, work: pathlib.Path,
+               options: BenchmarkOptions, quiet: bool) -> Tuple[List[float], List[float], Tuple[Any, Any]]:
+    """Return the times of ours and of the reference, in turn, and the picks of both."""
+    grid = working_grid(volume, card)
+    diameters = [c.diameter_ang / grid.working_voxel_ang for c in card.classes]
+    device = picker.predictor.arithmetic.device
+    ours: List[float] = []
+    reference: List[float] = []
+    with progress(options.repeats, "alternating", "pair", quiet) as bar:
+        for _ in range(options.repeats):
+            begin = time.perf_counter()
+            found = picker.candidates(volume, work)
+            ours.append(time.perf_counter() - begin)
+            begin = time.perf_counter()
+            intensity = robust_intensity(volume.data_zyx, volume.name)
+            picks = pick_as_published(network, normalise(volume.data_zyx, intensity), diameters, device)
+            reference.append(time.perf_counter() - begin)
+            bar.update()
+    table = CoordinateTable(picks[:, 1:4], picks[:, 0].astype(int), picks[:, 4], {})
+    return ours, reference, (found, table)
+
+
+def _summary(ours: Sequence[float], reference: Sequence[float], tables: Tuple[CoordinateTable, CoordinateTable],
+             picker: Picker, volume: Volume, options: BenchmarkOptions) -> Dict[str, Any]:
+    """Return the result of a benchmark."""
+    mine = tables[0].select(tables[0].scores >= 0.5)
+    both = compare(mine, tables[1], SAME_WITHIN_VOX)
+    larger = max(len(mine), len(tables[1]))
+    shared = len(both.pairs) / larger if larger else 1.0
+    where = dict(picker.seconds)
+    flop = picker.tiles * forward_flop(picker.tile)
+    rate = flop / where["network"] / 1e9 if where.get("network") else 0.0
+    ceiling = convolution_rate(picker.predictor.arithmetic, picker.tile)
+    return {
+        "ratio": statistics.median(r / o for r, o in zip(reference, ours)),
+        "ours_s": statistics.median(ours), "reference_s": statistics.median(reference),
+        "agree": bool(shared >= ENOUGH_SHARED), "shared": shared, "picks": [len(mine), len(tables[1])],
+        "mean_shift_vox": float(np.mean(both.distances_vox)) if len(both.pairs) else None,
+        "ours_all_s": list(ours), "reference_all_s": list(reference), "repeats": options.repeats,
+        "shape_zyx": list(volume.shape_zyx), "tile": picker.tile, "tiles": picker.tiles,
+        "arithmetic": str(picker.predictor.arithmetic), "where_s": where, "gflop_per_s": rate,
+        "ceiling_gflop_per_s": ceiling, "ceiling_share": rate / ceiling if ceiling else None,
+        "threads": torch.get_num_threads(), "machine": {**machine(), "processor": processor()}}
+
+
+def forward_flop(tile: int) -> float:
+    """Return the floating-point operations of one forward pass of the default network on a cubic tile."""
+    return 109.2e9 * (tile / 72) ** 3
+
+
+def convolution_rate(arithmetic: Arithmetic, side: int, channels: int = 24, repeats: int = 5) -> float:
+    """Return the GFLOP/s of the network's commonest convolution by itself: what the hardware could reach at best.
+
+    Parameters
+    ----------
+    arithmetic : Arithmetic
+        Device and number type.
+    side : int
+        Edge of the cubic input in voxels.
+    channels, repeats : int
+        Of the convolution; runs, of which the fastest counts.
+    """
+    layout = {"dtype": arithmetic.dtype, "device": arithmetic.device}
+    x = torch.randn(arithmetic.batch, channels, side, side, side, **layout).contiguous(  # type: ignore[call-overload]
+        memory_format=torch.channels_last_3d)
+    conv = torch.nn.Conv3d(channels, channels, 3, padding=1).to(**layout).to(  # type: ignore[call-overload]
+        memory_format=torch.channels_last_3d)
+    best = float("inf")
+    with torch.inference_mode():
+        for _ in range(repeats + 1):
+            begin = time.perf_counter()
+            conv(x)
+            if arithmetic.device.type == "cuda":
+                torch.cuda.synchronize()
+            best = min(best, time.perf_counter() - begin)
+    return 2 * 27 * channels**2 * x[:, 0].numel() / best / 1e9
+
+
+def processor() -> str:
+    """Return the processor's name and which bfloat16 units it has, or an empty string."""
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text(encoding="ascii", errors="ignore").splitlines()
+    except OSError:
+        return ""
+    facts = {k.strip(): v.strip() for k, _, v in (line.partition(":") for line in lines) if v}
+    units = [u for u in ("amx_bf16", "avx512_bf16", "avx512f", "avx2") if u in facts.get("flags", "").split()]
+    return f"{facts.get('model name', '')} ({', '.join(units)})"
