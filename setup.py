@@ -27,9 +27,12 @@ ENGINE = [
 # What makes it a plugin. Scipion's packages do not resolve on Python 3.13, where the engine alone is installed.
 PLUGIN = ["scipion-em-tomo>=3.12"]
 
+# What follows picking: the tests and the demonstration hand picks over to it.
+DOWNSTREAM = [f'scipion-em-{name}; python_version < "3.13"' for name in ("reliontomo", "emantomo", "dynamo")]
+
 EXTRAS = {
     "scipion": ["scipion-app>=3.8"],
-    "test": ["pytest>=8.0", "pytest-cov>=5.0", "hypothesis>=6.100"],
+    "test": ["pytest>=8.0", "pytest-cov>=5.0", "hypothesis>=6.100", *DOWNSTREAM],
     "dev": ["ruff>=0.9", "mypy>=1.14", "build>=1.0", "docutils>=0.20", "wheel"],
 }
 

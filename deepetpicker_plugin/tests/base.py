@@ -107,7 +107,10 @@ class PluginTest(TestBaseCentralizedLayer):
         protocol = cls.newProtocol(kind, **settings)
         if label:
             protocol.setObjLabel(label)
-        cls.launchProtocol(protocol, wait=wait)
+        if wait:
+            cls.launchProtocol(protocol)
+        else:
+            cls.proj.launchProtocol(protocol, wait=False)
         return protocol
 
     @classmethod
