@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import logging
 import pathlib
@@ -93,7 +94,10 @@ def _detector_model(work: pathlib.Path, voxel_size_ang: float) -> pathlib.Path:
 
 def _alternate(picker: Picker, network: ResUNet3D, card: ModelCard, volume: Volume, work: pathlib.Path,
                options: BenchmarkOptions, quiet: bool) -> Tuple[List[float], List[float], Tuple[Any, Any]]:
-    """Return the times of ours and of the reference, in turn, and the picks of both."""
+    """Return the times of ours and of the reference, in turn, and the picks of both.
+
+    Compared are picks that reach half of what an ideal label would; below that the two scores mean different things.
+    """
     grid = working_grid(volume, card)
     diameters = [c.diameter_ang / grid.working_voxel_ang for c in card.classes]
     device = picker.predictor.arithmetic.device
@@ -109,14 +113,18 @@ def _alternate(picker: Picker, network: ResUNet3D, card: ModelCard, volume: Volu
             picks = pick_as_published(network, normalise(volume.data_zyx, intensity), diameters, device)
             reference.append(time.perf_counter() - begin)
             bar.update()
-    table = CoordinateTable(picks[:, 1:4], picks[:, 0].astype(int), picks[:, 4], {})
-    return ours, reference, (found, table)
+    passes = max(rule.passes for rule in picker.rules)
+    ideal = {i: dataclasses.replace(rule, diameter_vox=4.0 * passes - 1).ideal()[0]
+             for i, rule in enumerate(picker.rules, 1)}
+    sure = picks[[row[4] >= ideal[int(row[0])] / 2 for row in picks]] if len(picks) else picks
+    ids = np.array([picker.rules[int(c) - 1].class_id for c in sure[:, 0]], int)
+    return ours, reference, (found.select(found.scores >= 0.5), CoordinateTable(sure[:, 1:4], ids, sure[:, 4], {}))
 
 
 def _summary(ours: Sequence[float], reference: Sequence[float], tables: Tuple[CoordinateTable, CoordinateTable],
              picker: Picker, volume: Volume, options: BenchmarkOptions) -> Dict[str, Any]:
     """Return the result of a benchmark."""
-    mine = tables[0].select(tables[0].scores >= 0.5)
+    mine = tables[0]
     both = compare(mine, tables[1], SAME_WITHIN_VOX)
     larger = max(len(mine), len(tables[1]))
     shared = len(both.pairs) / larger if larger else 1.0

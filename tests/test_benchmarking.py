@@ -1,0 +1,60 @@
+"""The benchmark compares like with like: same model, same volume, picks that agree."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from deepetpicker.__main__ import main
+from deepetpicker.benchmarking.baseline import BORDER, TILE, pick_as_published, tile_peaks, tile_starts
+from deepetpicker.benchmarking.detector import blob_detector
+from deepetpicker.benchmarking.run import forward_flop
+from deepetpicker.models.resunet import parameter_count
+
+
+@pytest.mark.parametrize(("length", "count"), [(200, 5), (512, 11), (48, 1), (49, 2), (20, 1)])
+def test_published_tiles_step_by_48(length, count):
+    starts = tile_starts(length)
+    assert len(starts) == count
+    assert starts[0] == -BORDER
+    assert starts[-1] + TILE - BORDER >= length
+
+
+def test_a_peak_on_the_tile_border_is_claimed_by_two_tiles():
+    """The published border test keeps one plane too many; ours tiles exactly once (see test_tiling)."""
+    probability = torch.zeros(1, TILE, TILE, TILE)
+    probability[0, BORDER - 3:BORDER + 4, 33:40, 33:40] = 1
+    shifted = torch.roll(probability, TILE - 2 * BORDER, 1)
+    for tile in (probability, shifted):
+        ((_, voxels, _),) = tile_peaks(tile, 3)
+        assert len(voxels) == 1
+
+
+def test_the_detector_is_the_full_network_and_finds_dark_blobs():
+    network = blob_detector()
+    assert parameter_count(network) == 2_429_845
+    grid = np.indices((30, 40, 50)).astype(np.float32)
+    volume = -4 * np.exp(-sum((g - c) ** 2 for g, c in zip(grid, (15, 20, 30))) / 30)
+    picks = pick_as_published(network, volume.astype(np.float32), [12.0], torch.device("cpu"))
+    assert len(picks) == 1
+    np.testing.assert_allclose(picks[0, 1:4], [15, 20, 30], atol=1)
+
+
+def test_flop_of_the_default_patch():
+    assert forward_flop(72) == pytest.approx(109.2e9)
+    assert forward_flop(36) == pytest.approx(109.2e9 / 8)
+
+
+def test_one_json_object_with_agreeing_picks(capsys):
+    status = main(["benchmark", "--shape", "48,64,72", "--repeats", "1", "--json", "--device", "cpu"])
+    result = json.loads(capsys.readouterr().out)
+    assert status == 0
+    assert result["agree"] is True
+    assert result["ratio"] > 0
+    assert result["ours_s"] > 0
+    assert result["reference_s"] > 0
+    assert set(result["where_s"]) == {"scan", "network", "post_processing"}
+    assert min(result["picks"]) >= 3
