@@ -13,6 +13,22 @@ import shutil
 import sys
 import tempfile
 
+# The queue exists only where a test puts its commands on PATH; without a queue in a form it is never asked.
+HOSTS = """[localhost]
+PARALLEL_COMMAND = mpirun -np %_(JOB_NODES)d %_(COMMAND)s
+NAME = SLURM
+MANDATORY = 0
+SUBMIT_COMMAND = sbatch %_(JOB_SCRIPT)s
+CANCEL_COMMAND = scancel %_(JOB_ID)s
+CHECK_COMMAND = squeue -h -j %_(JOB_ID)s -o %%T
+SUBMIT_TEMPLATE = #!/bin/bash
+    ##SBATCH --gres=gpu:%_(GPU_COUNT)s
+    ##SBATCH --output=%_(JOB_LOGS)s.out
+    ##SBATCH --error=%_(JOB_LOGS)s.err
+    %_(JOB_COMMAND)s
+QUEUES = {"gpu": [["QUEUE_FOR_JOBS", "N", "Use queue for jobs", "Send each job to the queue?"]]}
+QUEUES_DEFAULT = {}
+"""
 HOME = tempfile.mkdtemp(prefix="scipion_test_")
 atexit.register(shutil.rmtree, HOME, ignore_errors=True)
 
@@ -23,8 +39,7 @@ def set_up_scipion(home: str) -> None:
     config.mkdir(parents=True)
     pathlib.Path(home, "user").mkdir()
     (config / "scipion.conf").write_text("[PYWORKFLOW]\nSCIPION_NOTIFY = False\n", encoding="utf-8")
-    (config / "hosts.conf").write_text("[localhost]\nPARALLEL_COMMAND = mpirun -np %_(JOB_NODES)d %_(COMMAND)s\n",
-                                       encoding="utf-8")
+    (config / "hosts.conf").write_text(HOSTS, encoding="utf-8")
     os.environ.update(
         SCIPION_DOMAIN="pwem", SCIPION_PRIORITY_PACKAGE_LIST="pwem tomo", SCIPION_HOME=home,
         SCIPION_USER_DATA=os.path.join(home, "user"), SCIPION_CONFIG=str(config / "scipion.conf"),

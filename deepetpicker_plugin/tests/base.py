@@ -23,6 +23,15 @@ from tomo.tests.test_base_centralized_layer import TestBaseCentralizedLayer
 
 from deepetpicker_plugin.protocols import ProtDeepETPickerImportModel, ProtDeepETPickerSimulate
 
+try:
+    import pytest
+    slow = pytest.mark.slow
+except ImportError:  # under Scipion's own test runner there may be no pytest
+
+    def slow(test: Any) -> Any:
+        """Return the test as it is."""
+        return test
+
 RATE = 10.0
 SHAPE = (32, 64, 64)
 DIAMETERS = (168.0, 253.0)

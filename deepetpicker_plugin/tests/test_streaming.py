@@ -11,7 +11,7 @@ from pyworkflow.object import Set
 from deepetpicker_plugin import picked
 from deepetpicker_plugin.engine import isEngine
 from deepetpicker_plugin.protocols import ProtDeepETPickerPick, ProtDeepETPickerSimulate
-from deepetpicker_plugin.tests.base import PluginTest, dataFolder, noiseTomograms, positions, tinyModel
+from deepetpicker_plugin.tests.base import PluginTest, dataFolder, noiseTomograms, positions, slow, tinyModel
 
 SHAPES = {f"TS_0{i}": (24 + 4 * (i % 2), 48, 40) for i in range(6)}
 
@@ -58,6 +58,7 @@ class TestGrowingSet(PluginTest):
         source._store(source.tomograms)
         return source, items
 
+    @slow
     def test_one_to_six_gives_what_a_closed_set_gives(self):
         source, items = self.growing()
         protocol = self.pickAll(source.tomograms, wait=False)
@@ -86,6 +87,7 @@ class TestGrowingSet(PluginTest):
         self.assertTrue(protocol.isActive(), protocol.getErrorMessage())
         return len(protocol.coordinates.getTSIds()) if hasattr(protocol, "coordinates") else 0
 
+    @slow
     def test_kill_9_and_continue(self):
         protocol = self.pickAll(self.closed, wait=False, tomogramsPerStart=2)
         folder = protocol._getExtraPath("picks")
