@@ -1,0 +1,113 @@
+"""Forms, checks and registration: nothing is run, no data is needed."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+
+from pwem import Domain
+from pyworkflow.protocol import params
+
+import deepetpicker_plugin
+from deepetpicker.config import EvaluateOptions, PickOptions, SimulateOptions, TrainOptions
+from deepetpicker_plugin import Plugin, forms, picked, protocols
+from deepetpicker_plugin.protocols import (ProtDeepETPickerEvaluate, ProtDeepETPickerImportModel, ProtDeepETPickerPick,
+                                           ProtDeepETPickerSimulate, ProtDeepETPickerThreshold, ProtDeepETPickerTrain)
+from deepetpicker_plugin.tests.base import PluginTest
+
+SCIPIONS = ("runName", "runMode", "hostName", "streamingSleepOnWait", "streamingWarning", "numberOfThreads", "binThreads")
+NAMES = ("Train", "Pick", "ImportModel", "Threshold", "Evaluate", "Compare", "Simulate")
+
+
+class TestForms(PluginTest):
+    def parameters(self, kind):
+        return {name: p for name, p in self.newProtocol(kind).getDefinition().iterParams()}
+
+    def test_every_protocol_is_registered_and_in_the_tree(self):
+        from pyworkflow.gui.project.viewprotocols_extra import ProtocolTreeConfig
+
+        known = Domain.getProtocols()
+        wanted = {f"ProtDeepETPicker{name}" for name in NAMES}
+        self.assertLessEqual(wanted, set(known))
+        self.assertEqual({n for n in protocols.__all__}, wanted)
+        tree = ProtocolTreeConfig.load(Domain, "none.conf")["Tomography"]
+        self.assertEqual(self.below(tree, ["Particles", "Picking", "DeepETPicker"]), wanted)
+
+    def below(self, node, path):
+        for text in path:
+            node = next(child for child in node if child.text == text)
+        return {child.value for child in node}
+
+    def test_plugin(self):
+        self.assertEqual(Plugin.validateInstallation(), [])
+        self.assertEqual(Plugin.getActivation(), "")
+        self.assertTrue(os.path.isabs(Plugin.getPython()))
+        self.assertIn("Liu2024", deepetpicker_plugin._references)
+        needed = deepetpicker_plugin.engineRequirements()
+        self.assertTrue({"torch>=2.2", "lightning>=2.2"} <= set(needed), needed)
+        self.assertFalse([r for r in needed if "scipion" in r or "pytest" in r])
+
+    def test_activation_of_another_environment(self):
+        Plugin._vars["DEEPETPICKER_ENV_ACTIVATION"] = ". /opt/env/bin/activate && "
+        try:
+            self.assertEqual(Plugin.getActivation(), ". /opt/env/bin/activate")
+            self.assertEqual(Plugin.getPython(), "python")
+        finally:
+            Plugin._vars["DEEPETPICKER_ENV_ACTIVATION"] = ""
+
+    def test_every_parameter_has_label_and_help(self):
+        for name in protocols.__all__:
+            for parameter, definition in self.parameters(getattr(protocols, name)).items():
+                if parameter in SCIPIONS:
+                    continue  # Scipion's own
+                self.assertTrue(definition.label.get(), f"{name}.{parameter}")
+                self.assertTrue(definition.help.get(), f"{name}.{parameter}")
+
+    def test_defaults_are_the_engine_s(self):
+        for kind, cls, fixed in (
+                (ProtDeepETPickerTrain, TrainOptions, {"device": "auto"}), (ProtDeepETPickerPick, PickOptions, {}),
+                (ProtDeepETPickerEvaluate, EvaluateOptions, {}), (ProtDeepETPickerSimulate, SimulateOptions,
+                                                                  {"prefix": "TS"})):
+            found = forms.readOptions(self.newProtocol(kind), cls)
+            self.assertEqual(found, {**cls().to_dict(), **{k: v for k, v in fixed.items() if k in found}})
+
+    def test_units_are_in_the_labels(self):
+        shown = self.parameters(ProtDeepETPickerTrain)
+        self.assertEqual(shown["diameterAngstrom"].label.get(), "Particle diameter (Å)")
+        self.assertEqual(shown["patch"].label.get(), "Patch (voxels)")
+        self.assertEqual(shown["learningRate"].expertLevel.get(), params.LEVEL_ADVANCED)
+        self.assertEqual(shown["epochs"].expertLevel.get(), params.LEVEL_NORMAL)
+
+    def test_all_problems_at_once_in_the_engine_s_words(self):
+        protocol = self.newProtocol(ProtDeepETPickerTrain, patch=30, epochs=0, seed=-1, rotation=500.0)
+        text = "\n".join(protocol.validate())
+        for part in ("*Particle coordinates* cannot be EMPTY", "*Patch (voxels)* must be a multiple of 8, at least 32, got 30",
+                     "*Epochs* must be a number >= 1, got 0", "*Seed*", "between 0 and 180"):
+            self.assertIn(part, text)
+        self.assertNotIn("Traceback", text)
+
+    def test_picking_needs_threads(self):
+        text = "\n".join(self.newProtocol(ProtDeepETPickerPick, numberOfThreads=2, threshold=3.0).validate())
+        self.assertIn("expected 3 or more", text)
+        self.assertIn("must be a number between -1 and 1", text)
+
+    def test_import_says_all_that_a_checkpoint_lacks(self):
+        protocol = self.newProtocol(ProtDeepETPickerImportModel, modelFile="/nowhere/a.ckpt", importFrom=1)
+        errors = protocol.validate()
+        self.assertEqual(len(errors), 3, errors)
+        ours = self.newProtocol(ProtDeepETPickerImportModel, modelFile=__file__)
+        self.assertIn("not a safetensors file", "\n".join(ours.validate()))
+
+    def test_threshold_needs_numbers(self):
+        text = "\n".join(self.newProtocol(ProtDeepETPickerThreshold, threshold="high").validate())
+        self.assertIn("cannot be EMPTY", text)
+
+    def test_option_names_round_trip(self):
+        for cls in (TrainOptions, PickOptions, SimulateOptions, EvaluateOptions):
+            names = [forms.paramName(f.name) for f in dataclasses.fields(cls)]
+            self.assertEqual(len(set(names)), len(names))
+        self.assertEqual(forms.paramName("learning_rate"), "learningRate")
+
+    def test_output_names(self):
+        self.assertEqual(picked.outputNames("coordinates", [1, 2], ["a b", "c"]), {1: "coordinates_a_b", 2: "coordinates_c"})
+        self.assertEqual(picked.outputNames("coordinates", [1, 2], ["a b", "a-b"]), {1: "coordinates_1", 2: "coordinates_2"})

@@ -1,0 +1,226 @@
+"""The main job inside a real Scipion project, from imported tomograms to what subtomogram averaging reads.
+
+Simulates tomograms, imports them and the known centres with Scipion's own protocols, trains, picks tomograms the network
+never saw, scores the picks, moves them to tomograms of another binning with tomo's *extract 3D coordinates*, and writes
+RELION's star file with the plugin reliontomo. Every protocol is a process of its own, as in Scipion's window. The project
+stays in the folder ``demo``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import time
+from typing import Any, Dict, List, Sequence, Tuple
+
+import mrcfile
+import numpy as np
+
+PROJECT = "DeepETPickerDemo"
+VOXEL_ANG = 13.3
+SIMULATION = "--phantoms ribosome --voxel-size 13.3 --shape 64,160,160 --particles 36 --snr 0.3 --gold 3"
+TRAINING = {"epochs": 12, "patch": 40, "batch": 4, "patchesPerEpoch": 64, "validateEvery": 3}
+NEAR_VOX = 0.01
+
+
+def main(argv: Sequence[str] = ()) -> int:
+    """Run every step; return 0 if all went well and all positions agree."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("demo"), help="folder for the results")
+    folder = parser.parse_args(list(argv) or None).out.resolve() / "scipion"
+    begin = time.monotonic()
+    diameter = simulate(folder)
+    prepare_scipion(folder)
+    problems = run_project(folder, diameter)
+    say(f"\n{time.monotonic() - begin:.0f} s in all")
+    for text in problems:
+        say(f"PROBLEM: {text}")
+    say("\nOpen the project in Scipion's window with:\n  " + open_command(folder))
+    return 1 if problems else 0
+
+
+def say(text: str) -> None:
+    """Write a line to the terminal."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+# ---- data
+def simulate(folder: pathlib.Path) -> float:
+    """Simulate tomograms to train on and to pick, and what the imports read; return the particle's diameter in angstrom."""
+    import json
+
+    shutil.rmtree(folder, ignore_errors=True)
+    for name, number, seed in (("train", 3, 1), ("held_out", 2, 2)):
+        target = folder / "data" / name
+        say(f"simulate {number} tomograms into {target}")
+        engine("simulate", str(target), "--n", str(number), "--seed", str(seed), "--prefix", name.replace("_", ""),
+               *SIMULATION.split())
+        for table in target.glob("*.csv"):
+            write_text_table(table)
+    for path in sorted((folder / "data" / "held_out").glob("*_[0-9][0-9].mrc")):
+        write_binned(path, folder / "data" / "held_out_bin2" / path.name)
+    classes = json.loads((folder / "data" / "train" / "classes.json").read_text("utf-8"))["classes"]
+    return float(classes[0]["diameter_angstrom"])
+
+
+def engine(*words: str) -> None:
+    """Run the engine's command line."""
+    subprocess.run([sys.executable, "-m", "deepetpicker", *words, "--quiet"], check=True)
+
+
+def write_text_table(table: pathlib.Path) -> None:
+    """Write the centres of a truth table as text, x y z in voxels, which tomo's import reads."""
+    with open(table, newline="", encoding="utf-8") as stream:
+        rows = [f"{row['x']} {row['y']} {row['z']}" for row in csv.DictReader(stream)]
+    table.with_suffix(".txt").write_text("\n".join(rows) + "\n", encoding="utf-8")
+
+
+def write_binned(source: pathlib.Path, target: pathlib.Path) -> None:
+    """Write a tomogram of twice the voxel size by averaging."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    volume = mrcfile.read(source)
+    z, y, x = (n // 2 for n in volume.shape)
+    with mrcfile.new(target, overwrite=True) as mrc:
+        mrc.set_data(volume.reshape(z, 2, y, 2, x, 2).mean((1, 3, 5)).astype(np.float32))
+        mrc.voxel_size = 2 * VOXEL_ANG
+
+
+# ---- Scipion
+def variables(folder: pathlib.Path) -> Dict[str, str]:
+    """Return what must be set for Scipion to use the demonstration's own folders."""
+    return {"SCIPION_HOME": str(folder / "home"), "SCIPION_USER_DATA": str(folder / "user")}
+
+
+def open_command(folder: pathlib.Path) -> str:
+    """Return the shell command that opens the project."""
+    words = [f"{name}={value}" for name, value in variables(folder).items()]
+    return " ".join([*words, f"PATH={pathlib.Path(sys.executable).parent}:$PATH", f"{sys.executable} -m scipion project",
+                     PROJECT])
+
+
+def prepare_scipion(folder: pathlib.Path) -> None:
+    """Configure a Scipion in the demonstration's folder; must be done before pyworkflow is imported."""
+    for path in variables(folder).values():
+        os.makedirs(path, exist_ok=True)
+    os.environ.update(variables(folder), SCIPION_DOMAIN="pwem", SCIPION_PRIORITY_PACKAGE_LIST="pwem tomo",
+                      SCIPION_NOTIFY="False",
+                      PATH=f"{pathlib.Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    subprocess.run([sys.executable, "-m", "scipion", "config", "--unattended"], check=True, stdout=subprocess.DEVNULL)
+    config = folder / "home" / "config" / "scipion.conf"
+    config.write_text(re.sub(r"^SCIPION_NOTIFY = True", "SCIPION_NOTIFY = False", config.read_text("utf-8"), flags=re.M),
+                      encoding="utf-8")
+
+
+class Runner:
+    """Launches protocols of a project as real processes and says how long they took."""
+
+    def __init__(self) -> None:
+        import pyworkflow as pw
+
+        pw.Config.setDomain("pwem")
+        from pwem import Domain
+        from pyworkflow.project import Manager
+
+        self.protocols = Domain.getProtocols()
+        self.project = Manager().createProject(PROJECT)
+        os.chdir(self.project.path)  # paths in a project are relative to it
+
+    def __call__(self, name: str, label: str, **settings: Any) -> Any:
+        """Run a protocol and return it; stop with its message when it fails."""
+        protocol = self.project.newProtocol(self.protocols[name], **settings)
+        protocol.setObjLabel(label)
+        errors = protocol.validate()
+        if errors:
+            raise SystemExit(f"{label}: " + "; ".join(errors))
+        start = time.monotonic()
+        self.project.launchProtocol(protocol, wait=True)
+        if not protocol.isFinished():
+            raise SystemExit(f"{label} {protocol.getStatus()}: {protocol.getErrorMessage()}\n"
+                             + pathlib.Path(protocol.getStderrLog()).read_text("utf-8")[-2000:])
+        say(f"\n{label}: {time.monotonic() - start:.0f} s")
+        for line in protocol.summary():
+            say(f"  {line}")
+        return protocol
+
+
+def run_project(folder: pathlib.Path, diameter_ang: float) -> List[str]:
+    """Run the workflow; return what does not agree."""
+    run, data = Runner(), folder / "data"
+    box = round(diameter_ang / VOXEL_ANG)
+    sets = {}
+    for name, rate in (("train", VOXEL_ANG), ("held_out", VOXEL_ANG), ("held_out_bin2", 2 * VOXEL_ANG)):
+        sets[name] = run("ProtImportTomograms", f"import tomograms: {name}", filesPath=str(data / name),
+                         filesPattern="{TS}.mrc", samplingRate=rate, exclusionWords="instances").Tomograms
+    truth = {name: run("ProtImportCoordinates3D", f"import coordinates: {name}", filesPath=str(data / name),
+                       filesPattern="*.txt", importFrom=1, importTomograms=sets[name], boxSize=box,
+                       samplingRate=VOXEL_ANG).outputCoordinates for name in ("train", "held_out")}
+    train = run("ProtDeepETPickerTrain", "train", inputCoordinates=truth["train"], diameterAngstrom=f"{diameter_ang:g}",
+                classNames="ribosome", numberOfThreads=2, **TRAINING)
+    start = time.time()
+    pick = run("ProtDeepETPickerPick", "pick", inputTomograms=sets["held_out"], inputModel=train.model, binThreads=2)
+    say_costs(pick, start)
+    run("ProtDeepETPickerEvaluate", "evaluate picks", inputCoordinates=pick.coordinates, inputReference=truth["held_out"])
+    binned = run("ProtTomoExtractCoords", "extract 3D coordinates (other binning)", inputSubTomos=pick.coordinates,
+                 inputTomos=sets["held_out_bin2"])
+    picks = positions(pick.coordinates)
+    return [*compare("the coordinates on tomograms of twice the voxel size", positions(binned.coordinates3d), picks, 0.5),
+            *compare("RELION 5's star file", star_positions(pick.coordinates, folder / "relion5"), picks, 1.0)]
+
+
+def say_costs(pick: Any, launched: float) -> None:
+    """Say what Scipion's start, the engine's start and picking cost."""
+    from deepetpicker_plugin import picked
+
+    for batch in picked.batches(pick._getExtraPath("picks"))[:1]:
+        lines = pathlib.Path(batch, "engine.log").read_text("utf-8").splitlines()
+        begin, end = (float(next(w for w in lines if f" {what} " in w).split()[0]) for what in ("start", "end"))
+        scanning = sum(item["seconds"] for item in picked.itemsOf(batch).values())
+        say(f"  from Execute to the engine's start {begin - launched:.1f} s, its start-up until the first tile "
+            f"{end - begin - scanning:.1f} s, picking {len(picked.itemsOf(batch))} tomograms {scanning:.1f} s")
+
+
+# ---- positions
+def positions(coordinates: Any) -> Dict[str, np.ndarray]:
+    """Return the positions of a set by tomogram, (N, 3) x, y, z in voxels from the corner, sorted."""
+    from tomo.constants import BOTTOM_LEFT_CORNER
+
+    found: Dict[str, List[Tuple[float, float, float]]] = {}
+    for item in coordinates.iterCoordinates():
+        found.setdefault(item.getTomoId(), []).append(item.getPosition(BOTTOM_LEFT_CORNER))
+    return {name: np.array(sorted(rows)) for name, rows in found.items()}
+
+
+def star_positions(coordinates: Any, folder: pathlib.Path) -> Dict[str, np.ndarray]:
+    """Return the positions in the star file that reliontomo writes of a set, as :func:`positions`."""
+    import starfile
+    from reliontomo.convert.convert50_tomo import Writer
+
+    folder.mkdir(parents=True, exist_ok=True)
+    tomograms = {t.getTsId(): t.clone() for t in coordinates.getPrecedents()}
+    Writer().coords2Star(coordinates, tomograms, str(folder), coordsScale=1.0)
+    path = folder / "inParticles.star"
+    say(f"\nRELION 5 star file by reliontomo: {path}")
+    table = starfile.read(path)
+    columns = ["rlnCoordinateX", "rlnCoordinateY", "rlnCoordinateZ"]
+    return {str(name): np.array(sorted(map(tuple, rows[columns].to_numpy(float))))
+            for name, rows in table.groupby("rlnTomoName")}
+
+
+def compare(what: str, found: Dict[str, np.ndarray], picks: Dict[str, np.ndarray], scale: float) -> List[str]:
+    """Say how far positions are from the picks; return the problem, if there is one."""
+    if {n: len(r) for n, r in found.items()} != {n: len(r) for n, r in picks.items()}:
+        return [f"{what}: not the picks' tomograms or numbers"]
+    largest = max(float(np.abs(found[name] - rows * scale).max()) for name, rows in picks.items())
+    say(f"  {what}: {sum(map(len, picks.values()))} positions equal the picks (largest difference {largest:.1g} voxels)")
+    return [f"{what}: {largest:.3g} voxels away from the picks"] if largest > NEAR_VOX else []
+
+
+if __name__ == "__main__":
+    sys.exit(main())
