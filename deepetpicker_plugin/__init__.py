@@ -63,8 +63,8 @@ class Plugin(pwem.Plugin):
         """Return what is missing for the engine to run; empty when all is there."""
         if cls.getActivation() or importlib.util.find_spec("torch") is not None:
             return []
-        return [f"The engine needs PyTorch, which this Python ({sys.version.split()[0]}) has not. Either install it here, "
-                f"or make the engine's own environment with 'scipion3 installb deepetpicker' and set "
+        return [f"The engine needs PyTorch, which this Python ({sys.version.split()[0]}) has not. Either install it "
+                f"here, or make the engine's own environment with 'scipion3 installb deepetpicker' and set "
                 f"{DEEPETPICKER_ENV_ACTIVATION} = conda activate {cls.getEnvName()} in the Scipion configuration."]
 
     @classmethod

@@ -1,7 +1,9 @@
-"""
+"""What to cite; Scipion reads this docstring.
+
 @article{Liu2024,
   author = {Liu, Guole and Niu, Tongxin and Qiu, Mengxuan and Zhu, Yun and Sun, Fei and Yang, Ge},
-  title = {DeepETPicker: Fast and accurate 3D particle picking for cryo-electron tomography using weakly supervised deep learning},
+  title = {DeepETPicker: Fast and accurate 3D particle picking for cryo-electron tomography using weakly supervised
+           deep learning},
   journal = {Nature Communications},
   volume = {15},
   pages = {2090},

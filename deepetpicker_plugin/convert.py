@@ -87,7 +87,7 @@ def classIds(groups: Iterable[int], useGroups: bool = True) -> Dict[int, int]:
     """
     known = sorted(set(groups))
     if not useGroups:
-        return {g: 1 for g in known}
+        return dict.fromkeys(known, 1)
     return {g: g if g > 0 else max(known) + 1 for g in known}
 
 
@@ -124,8 +124,9 @@ def makeClasses(ids: Sequence[int], diameters_ang: Sequence[float], names: str =
     """
     ids = sorted(ids)
     if len(diameters_ang) not in (1, len(ids)) or min(diameters_ang) <= 0:
-        raise InputError(f"expected one diameter > 0 Å for all classes or {len(ids)} (one per class, in the order of the "
-                         f"group ids {', '.join(map(str, ids))}), got {', '.join(f'{d:g}' for d in diameters_ang) or 'none'}")
+        raise InputError(f"expected one diameter > 0 Å for all classes or {len(ids)} (one per class, in the order of "
+                         f"the group ids {', '.join(map(str, ids))}), got "
+                         f"{', '.join(f'{d:g}' for d in diameters_ang) or 'none'}")
     given = [n.strip() for n in (names or "").split(",") if n.strip()]
     if given and (len(given) != len(ids) or len(set(given)) < len(ids)):
         raise InputError(f"expected {len(ids)} different class names (in the order of the group ids "
@@ -183,7 +184,8 @@ def readCoordinates(coordinates: SetOfCoordinates3D) -> Tuple[Dict[str, Rows], D
     found: Dict[str, List[Tuple[int, float, float, float, int, float]]] = {}
     for item in coordinates.iterItems():
         found.setdefault(item.getTomoId(), []).append(
-            (item.getObjId(), item._x.get(), item._y.get(), item._z.get(), item.getGroupId() or 0, item.getScore() or 0.0))
+            (item.getObjId(), item._x.get(), item._y.get(), item._z.get(), item.getGroupId() or 0,
+             item.getScore() or 0.0))
     rows = {}
     for tsId, values in found.items():
         if tsId in places:
@@ -242,7 +244,7 @@ def appendTable(target: SetOfCoordinates3D, tomogram: Tomogram, place: Place, ta
 
 def boxSize(diameter_ang: float, samplingRate: float) -> int:
     """Return the box size of a set of picks, in voxels: the particle's diameter, at least one voxel."""
-    return max(1, int(round(diameter_ang / samplingRate)))
+    return max(1, round(diameter_ang / samplingRate))
 
 
 def inBoth(length_ang: float, samplingRate: float) -> str:

@@ -15,8 +15,15 @@ from typing import Any, Dict, Mapping, Optional, Sequence
 from deepetpicker.errors import DeepETPickerError
 from deepetpicker.io.atomic import write_text
 from deepetpicker.io.manifest import read_manifest
-from deepetpicker_plugin.constants import (ENGINE_ERRORS, ENGINE_EXIT, ENGINE_LOG, ENGINE_PID, ENGINE_SCRIPT,
-                                           MANIFEST_FILE, PARAMS_FILE)
+from deepetpicker_plugin.constants import (
+    ENGINE_ERRORS,
+    ENGINE_EXIT,
+    ENGINE_LOG,
+    ENGINE_PID,
+    ENGINE_SCRIPT,
+    MANIFEST_FILE,
+    PARAMS_FILE,
+)
 
 GRACE_S = 30.0
 
@@ -134,8 +141,8 @@ def stopLeftover(folder: str, grace_s: float = GRACE_S) -> bool:
         return False
     if host != socket.gethostname():
         raise EngineError(
-            f"an engine was started on {host} (process {pid}) and has not reported its end: it may still be writing into "
-            f"{folder}. Make sure that it has ended, remove {path}, then continue")
+            f"an engine was started on {host} (process {pid}) and has not reported its end: it may still be writing "
+            f"into {folder}. Make sure that it has ended, remove {path}, then continue")
     found = isEngine(pid)
     for number in (signal.SIGTERM, signal.SIGKILL):
         deadline = time.monotonic() + grace_s
@@ -144,7 +151,8 @@ def stopLeftover(folder: str, grace_s: float = GRACE_S) -> bool:
         while isEngine(pid) and time.monotonic() < deadline:
             time.sleep(0.1)
     if isEngine(pid):
-        raise EngineError(f"process {pid} on {host} still writes into {folder} and cannot be ended: end it, then continue")
+        raise EngineError(f"process {pid} on {host} still writes into {folder} and cannot be ended: end it, then "
+                          "continue")
     with contextlib.suppress(FileNotFoundError):
         path.unlink()
     return found

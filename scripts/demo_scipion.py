@@ -1,9 +1,9 @@
 """The main job inside a real Scipion project, from imported tomograms to what subtomogram averaging reads.
 
-Simulates tomograms, imports them and the known centres with Scipion's own protocols, trains, picks tomograms the network
-never saw, scores the picks, moves them to tomograms of another binning with tomo's *extract 3D coordinates*, and writes
-RELION's star file with the plugin reliontomo. Every protocol is a process of its own, as in Scipion's window. The project
-stays in the folder ``demo``.
+Simulates tomograms, imports them and the known centres with Scipion's own protocols, trains, picks tomograms the
+network never saw, scores the picks, moves them to tomograms of another binning with tomo's *extract 3D coordinates*,
+and writes RELION's star file with the plugin reliontomo. Every protocol is a process of its own, as in Scipion's
+window. The project stays in the folder ``demo``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import argparse
 import csv
 import os
 import pathlib
-import re
 import shutil
 import subprocess
 import sys
@@ -53,7 +52,7 @@ def say(text: str) -> None:
 
 # ---- data
 def simulate(folder: pathlib.Path) -> float:
-    """Simulate tomograms to train on and to pick, and what the imports read; return the particle's diameter in angstrom."""
+    """Simulate tomograms to train on and to pick, and what the imports read; return the particle's diameter."""
     import json
 
     shutil.rmtree(folder, ignore_errors=True)
@@ -101,7 +100,8 @@ def variables(folder: pathlib.Path) -> Dict[str, str]:
 def open_command(folder: pathlib.Path) -> str:
     """Return the shell command that opens the project."""
     words = [f"{name}={value}" for name, value in variables(folder).items()]
-    return " ".join([*words, f"PATH={pathlib.Path(sys.executable).parent}:$PATH", f"{sys.executable} -m scipion project",
+    return " ".join([*words, f"PATH={pathlib.Path(sys.executable).parent}:$PATH", f"{sys.executable} -m scipion "
+                                                                                  "project",
                      PROJECT])
 
 
@@ -114,8 +114,8 @@ def prepare_scipion(folder: pathlib.Path) -> None:
                       PATH=f"{pathlib.Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     subprocess.run([sys.executable, "-m", "scipion", "config", "--unattended"], check=True, stdout=subprocess.DEVNULL)
     config = folder / "home" / "config" / "scipion.conf"
-    config.write_text(re.sub(r"^SCIPION_NOTIFY = True", "SCIPION_NOTIFY = False", config.read_text("utf-8"), flags=re.M),
-                      encoding="utf-8")
+    text = config.read_text("utf-8")
+    config.write_text(text.replace("SCIPION_NOTIFY = True", "SCIPION_NOTIFY = False"), encoding="utf-8")
 
 
 class Runner:
@@ -161,16 +161,18 @@ def run_project(folder: pathlib.Path, diameter_ang: float) -> List[str]:
     truth = {name: run("ProtImportCoordinates3D", f"import coordinates: {name}", filesPath=str(data / name),
                        filesPattern="*.txt", importFrom=1, importTomograms=sets[name], boxSize=box,
                        samplingRate=VOXEL_ANG).outputCoordinates for name in ("train", "held_out")}
-    train = run("ProtDeepETPickerTrain", "train", inputCoordinates=truth["train"], diameterAngstrom=f"{diameter_ang:g}",
-                classNames="ribosome", numberOfThreads=2, **TRAINING)
+    train = run("ProtDeepETPickerTrain", "train", inputCoordinates=truth["train"], classNames="ribosome",
+                diameterAngstrom=f"{diameter_ang:g}", numberOfThreads=2, **TRAINING)
     start = time.time()
     pick = run("ProtDeepETPickerPick", "pick", inputTomograms=sets["held_out"], inputModel=train.model, binThreads=2)
     say_costs(pick, start)
-    run("ProtDeepETPickerEvaluate", "evaluate picks", inputCoordinates=pick.coordinates, inputReference=truth["held_out"])
+    run("ProtDeepETPickerEvaluate", "evaluate picks", inputCoordinates=pick.coordinates,
+        inputReference=truth["held_out"])
     binned = run("ProtTomoExtractCoords", "extract 3D coordinates (other binning)", inputSubTomos=pick.coordinates,
                  inputTomos=sets["held_out_bin2"])
     picks = positions(pick.coordinates)
-    return [*compare("the coordinates on tomograms of twice the voxel size", positions(binned.coordinates3d), picks, 0.5),
+    coarse = positions(binned.coordinates3d)
+    return [*compare("the coordinates on tomograms of twice the voxel size", coarse, picks, 0.5),
             *compare("RELION 5's star file", star_positions(pick.coordinates, folder / "relion5"), picks, 1.0)]
 
 
@@ -218,7 +220,8 @@ def compare(what: str, found: Dict[str, np.ndarray], picks: Dict[str, np.ndarray
     if {n: len(r) for n, r in found.items()} != {n: len(r) for n, r in picks.items()}:
         return [f"{what}: not the picks' tomograms or numbers"]
     largest = max(float(np.abs(found[name] - rows * scale).max()) for name, rows in picks.items())
-    say(f"  {what}: {sum(map(len, picks.values()))} positions equal the picks (largest difference {largest:.1g} voxels)")
+    say(f"  {what}: {sum(map(len, picks.values()))} positions equal the picks (largest difference {largest:.1g} "
+        "voxels)")
     return [f"{what}: {largest:.3g} voxels away from the picks"] if largest > NEAR_VOX else []
 
 

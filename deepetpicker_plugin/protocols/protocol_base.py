@@ -17,7 +17,6 @@ from deepetpicker.errors import DeepETPickerError
 from deepetpicker_plugin.engine import EngineMixin
 
 
-
 class ProtDeepETPickerBase(EMProtocol, ProtTomoBase, EngineMixin):
     """Base of the plugin's protocols."""
 
@@ -32,8 +31,8 @@ class ProtDeepETPickerBase(EMProtocol, ProtTomoBase, EngineMixin):
                        help="Yes: the engine computes on the GPUs below; on a machine without any it uses the CPU. "
                        "No: CPU only.")
         form.addHidden(GPU_LIST, params.StringParam, default="0", label="GPU IDs",
-                       help="GPUs to use, such as 0 or 0,1 or 0-3. Picking gives each tomogram to one GPU, training uses "
-                       "all of them together.")
+                       help="GPUs to use, such as 0 or 0,1 or 0-3. Picking gives each tomogram to one GPU, training "
+                       "uses all of them together.")
 
     # ---- paths
     def _ensureExtra(self, *names: str) -> str:

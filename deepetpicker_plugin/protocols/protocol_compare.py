@@ -23,9 +23,9 @@ BOTH, ONLY_FIRST, ONLY_SECOND = "inBoth", "onlyInFirst", "onlyInSecond"
 class ProtDeepETPickerCompare(ProtDeepETPickerBase):
     """Compare two sets of picks: what they share and what only one of them has.
 
-    Gives three new sets: the particles of the first set that the second has too, those that only the first has, and those
-    that only the second has. Each particle has at most one partner. Items are copied whole, with their transforms and
-    scores.
+    Gives three new sets: the particles of the first set that the second has too, those that only the first has, and
+    those that only the second has. Each particle has at most one partner. Items are copied whole, with their transforms
+    and scores.
     """
 
     _label = "compare picks"
@@ -100,8 +100,8 @@ class ProtDeepETPickerCompare(ProtDeepETPickerBase):
         """Return both sets by tsId, the second in the voxels of the first one's tomograms; only tomograms both know."""
         first, places = convert.readCoordinates(self.inputFirst.get())
         second, others = convert.readCoordinates(self.inputSecond.get())
-        moved = {ts: convert.Rows(r.objIds, convert.transfer(r.positions_xyz_vox, others[ts], places[ts]), r.groups, r.scores)
-                 for ts, r in second.items() if ts in places}
+        moved = {ts: convert.Rows(r.objIds, convert.transfer(r.positions_xyz_vox, others[ts], places[ts]), r.groups,
+                                  r.scores) for ts, r in second.items() if ts in places}
         return {ts: r for ts, r in first.items() if ts in others}, moved
 
     # ---- what the form says
@@ -125,8 +125,8 @@ class ProtDeepETPickerCompare(ProtDeepETPickerBase):
             errors.append("*Same particle within* the first set has no box size: give a distance > 0 Å")
         known, others = (set(convert.tomogramsOf(s.getPrecedents())) for s in (first, second))
         if not known & others:
-            errors.append(f"*Second picks* no tomogram is in both sets: expected some of {', '.join(sorted(known)[:4])}, found "
-                          f"{', '.join(sorted(others)[:4])}")
+            errors.append("*Second picks* no tomogram is in both sets: expected some of "
+                          f"{', '.join(sorted(known)[:4])}, found {', '.join(sorted(others)[:4])}")
         return errors
 
     def _summary(self) -> List[str]:

@@ -12,7 +12,7 @@ from pyworkflow.utils import Message
 from deepetpicker.config import EvaluateOptions
 from deepetpicker.errors import InputError
 from deepetpicker_plugin import convert
-from deepetpicker_plugin.constants import (COORDINATES_DIR, CURVE_FILE, EVALUATION_DIR, EVALUATION_FILE, REPORT_FILE)
+from deepetpicker_plugin.constants import COORDINATES_DIR, CURVE_FILE, EVALUATION_DIR, EVALUATION_FILE, REPORT_FILE
 from deepetpicker_plugin.engine import readManifest, writeParams
 from deepetpicker_plugin.forms import addOption, addOptions, readOptions
 from deepetpicker_plugin.objects import DeepETPickerEvaluation
@@ -22,9 +22,9 @@ from deepetpicker_plugin.protocols.protocol_base import ProtDeepETPickerBase
 class ProtDeepETPickerEvaluate(ProtDeepETPickerBase):
     """Score picks against a reference set of coordinates.
 
-    Gives precision, recall, F1, distances, confusion of classes, curves over the score threshold and a report that opens in
-    a browser. A pick hits when it lies within a radius of a reference particle that no other pick has taken. The two sets
-    may belong to tomograms of different binnings, as long as the tsIds agree.
+    Gives precision, recall, F1, distances, confusion of classes, curves over the score threshold and a report that
+    opens in a browser. A pick hits when it lies within a radius of a reference particle that no other pick has taken.
+    The two sets may belong to tomograms of different binnings, as long as the tsIds agree.
     """
 
     _label = "evaluate picks"
@@ -36,11 +36,11 @@ class ProtDeepETPickerEvaluate(ProtDeepETPickerBase):
         form.addParam("inputCoordinates", params.PointerParam, pointerClass="SetOfCoordinates3D", important=True,
                       label="Picks", help="Picks to be scored; class = group id.")
         form.addParam("inputReference", params.PointerParam, pointerClass="SetOfCoordinates3D", important=True,
-                      label="Reference", help="The true particles, for instance hand-picked or simulated ones. Tomograms "
-                      "without a single reference particle are not evaluated.")
+                      label="Reference", help="The true particles, for instance hand-picked or simulated ones. "
+                      "Tomograms without a single reference particle are not evaluated.")
         form.addParam("diameters", params.StringParam, default="", label="Particle diameter (Å)",
-                      help="One for all classes or one per class in the order of the group ids, separated by commas. Empty: "
-                      "the box size of the picks, which is the diameter for picks of DeepETPicker.")
+                      help="One for all classes or one per class in the order of the group ids, separated by commas. "
+                      "Empty: the box size of the picks, which is the diameter for picks of DeepETPicker.")
         addOption(form, EvaluateOptions, "radius_angstrom", "Hit radius",
                   help="A pick at most this far from a reference particle hits it. 0: half the diameter of the class.")
         form.addParam("useGroups", params.BooleanParam, default=True, label="Classes from the group ids?",

@@ -31,7 +31,8 @@ class ProtDeepETPickerImportModel(ProtDeepETPickerBase):
     def _defineParams(self, form: Any) -> None:
         """Define the form."""
         form.addSection(label=Message.LABEL_INPUT)
-        form.addParam("importFrom", params.EnumParam, choices=["DeepETPicker model", "reference checkpoint"], default=OURS,
+        form.addParam("importFrom", params.EnumParam, default=OURS,
+                      choices=["DeepETPicker model", "reference checkpoint"],
                       display=params.EnumParam.DISPLAY_HLIST, label="Import",
                       help="A model file that *train* or 'deepetpicker train' wrote (.safetensors), or a Lightning "
                       "checkpoint (.ckpt) of the published reference implementation.")
@@ -79,7 +80,8 @@ class ProtDeepETPickerImportModel(ProtDeepETPickerBase):
         if self.importFrom.get() == REFERENCE:
             given = self._collect(errors, self._diameters, "Particle diameter")
             if given is not None and (not given or min(given) <= 0):
-                errors.append("*Particle diameter* expected one or more diameters > 0 Å: a checkpoint does not say them")
+                errors.append("*Particle diameter* expected one or more diameters > 0 Å: a checkpoint does not say "
+                              "them")
             if self.samplingRate.get() is None or self.samplingRate.get() <= 0:
                 errors.append("*Voxel size it was trained at* expected a number > 0 Å: a checkpoint does not say it")
         return errors

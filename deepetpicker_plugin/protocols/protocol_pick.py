@@ -44,22 +44,24 @@ class ProtDeepETPickerPick(ProtDeepETPickerBase, ProtStreamingBase):
         form.addSection(label=Message.LABEL_INPUT)
         form.addParam("inputTomograms", params.PointerParam, pointerClass="SetOfTomograms", important=True,
                       label="Tomograms",
-                      help="Tomograms to pick in, of the model's voxel size or finer; finer ones are resampled. The set may "
-                      "still be growing.")
-        form.addParam("inputModel", params.PointerParam, pointerClass="DeepETPickerModel", important=True, label="Model",
+                      help="Tomograms to pick in, of the model's voxel size or finer; finer ones are resampled. The "
+                      "set may still be growing.")
+        form.addParam("inputModel", params.PointerParam, pointerClass="DeepETPickerModel", important=True,
+                      label="Model",
                       help="A model from *train* or *import model*. It says classes, diameters and voxel size.")
         form.addParam("inputMasks", params.PointerParam, pointerClass="SetOfTomoMasks", allowsNull=True,
                       label="Region of interest (optional)",
-                      help="Masks with the tsIds of the tomograms, of the same or another binning: picks outside voxels > 0 "
-                      "are dropped. A tomogram without a mask goes to the failed ones.")
+                      help="Masks with the tsIds of the tomograms, of the same or another binning: picks outside "
+                      "voxels > 0 are dropped. A tomogram without a mask goes to the failed ones.")
         addOption(form, PickOptions, "threshold", "Score threshold",
-                  help="Lowest score of a pick, 0 to 1; negative takes the model's own, which was best in its validation. "
-                  "The wizard shows the scores of an earlier run.")
+                  help="Lowest score of a pick, 0 to 1; negative takes the model's own, which was best in its "
+                  "validation. The wizard shows the scores of an earlier run.")
         addOption(form, PickOptions, "max_picks", "Most picks per class and tomogram")
         addOption(form, PickOptions, "min_distance_angstrom", "Least distance between picks")
         form.addSection(label="Output")
         form.addParam("splitClasses", params.BooleanParam, default=False, label="One set per class?",
-                      help="Yes: each class becomes its own set of coordinates. No: one set, where the group id is the class.")
+                      help="Yes: each class becomes its own set of coordinates. No: one set, where the group id is the "
+                           "class.")
         addOption(form, PickOptions, "save_map", "Keep the probability maps?",
                   help="Yes: the probability of each class also becomes a set of tomogram masks, at the voxel size the "
                   "network works at.")
@@ -153,7 +155,8 @@ class ProtDeepETPickerPick(ProtDeepETPickerBase, ProtStreamingBase):
     def _pickBatch(self, folder: str, options: Dict[str, Any], items: List[Dict[str, Any]]) -> str:
         """Start the engine once; return its last error, empty when it ended well."""
         os.makedirs(folder, exist_ok=True)
-        words = ["pick", self.inputModel.get().getFileName(), "--params", writeParams(folder, options, items), "--out", folder]
+        path = writeParams(folder, options, items)
+        words = ["pick", self.inputModel.get().getFileName(), "--params", path, "--out", folder]
         try:
             self.runEngine(folder, words, gpu=True)
         except EngineError as error:
@@ -202,7 +205,8 @@ class ProtDeepETPickerPick(ProtDeepETPickerBase, ProtStreamingBase):
             output, isNew = getattr(self, name, None), getattr(self, name, None) is None
             if isNew:
                 rate = self.inputTomograms.get().getSamplingRate()
-                output = self._newCoordinates(self.inputTomograms, picked.suffix(name), rate, convert.boxSize(diameter, rate))
+                output = self._newCoordinates(self.inputTomograms, picked.suffix(name), rate,
+                                              convert.boxSize(diameter, rate))
             elif place.tsId in output.getTSIds():
                 continue
             else:
@@ -251,8 +255,8 @@ class ProtDeepETPickerPick(ProtDeepETPickerBase, ProtStreamingBase):
         """Close the outputs: nothing more will come."""
         self._closeOutputSet()
         if not any(hasattr(self, name) for name, _, _ in self._coordinateOutputs()):
-            self.warning("No particle has a score at or above the threshold: lower it with *threshold picks*, which needs "
-                         "no new run.")
+            self.warning("No particle has a score at or above the threshold: lower it with *threshold picks*, which "
+                         "needs no new run.")
 
     def _coordinateOutputs(self) -> List[Tuple[str, List[int], float]]:
         """Return name, class ids and diameter (angstrom) of each set of coordinates the form asks for."""
@@ -285,7 +289,8 @@ class ProtDeepETPickerPick(ProtDeepETPickerBase, ProtStreamingBase):
         changing = ("device", "batch", "slab", "precision")
         return {"options": {k: v for k, v in self._options().items() if k not in changing},
                 "model": self.inputModel.get().getObjId(), "split": self.splitClasses.get(),
-                "masks": masks.getObjId() if masks is not None else None, "tomograms": self.inputTomograms.get().getObjId()}
+                "masks": masks.getObjId() if masks is not None else None,
+                "tomograms": self.inputTomograms.get().getObjId()}
 
     def _sign(self) -> None:
         """Write down with what settings the picks of this run are made."""
@@ -309,19 +314,20 @@ class ProtDeepETPickerPick(ProtDeepETPickerBase, ProtStreamingBase):
         """Return everything that is wrong with the form."""
         errors: List[str] = []
         if self.numberOfThreads.get() < 3:
-            errors.append("*Scipion threads* expected 3 or more: the main one, one that waits for tomograms, and one or more "
-                          f"that pick; found {self.numberOfThreads.get()}")
+            errors.append("*Scipion threads* expected 3 or more: the main one, one that waits for tomograms, and one "
+                          f"or more that pick; found {self.numberOfThreads.get()}")
         options = self._collect(errors, self._options)
         model, tomograms = self.inputModel.get(), self.inputTomograms.get()
         card = self._collect(errors, model.getCard, "Model") if model is not None else None
-        if card is not None and options is not None and len(options["min_distance_angstrom"]) not in (0, 1, len(card.classes)):
-            errors.append(f"*Least distance between picks* expected one distance or {len(card.classes)} (one per class of "
-                          f"the model), got {len(options['min_distance_angstrom'])}")
+        distances = options["min_distance_angstrom"] if options is not None else ()
+        if card is not None and len(distances) not in (0, 1, len(card.classes)):
+            errors.append(f"*Least distance between picks* expected one distance or {len(card.classes)} (one per class "
+                          f"of the model), got {len(distances)}")
         if card is not None and tomograms is not None and options is not None:
             changed = self._changed()
             if changed:
-                errors.append(f"*{', '.join(changed)}* changed since a part of the tomograms was picked: choose *Restart* to "
-                              "pick all of them anew, or put the old values back to *Continue*")
+                errors.append(f"*{', '.join(changed)}* changed since a part of the tomograms was picked: choose "
+                              "*Restart* to pick all of them anew, or put the old values back to *Continue*")
         return errors
 
     def _warnings(self) -> List[str]:
@@ -334,7 +340,8 @@ class ProtDeepETPickerPick(ProtDeepETPickerBase, ProtStreamingBase):
                 lines.append(f"No mask for {', '.join(bare[:8])}: they will go to the failed tomograms.")
         if model is not None and tomograms is not None and tomograms.getSamplingRate() > 1.02 * model.getSamplingRate():
             lines.append(f"The tomograms have {tomograms.getSamplingRate():.4g} Å per voxel, the model works at "
-                         f"{model.getSamplingRate():.4g}: coarser tomograms give fewer particles, and much coarser ones none.")
+                         f"{model.getSamplingRate():.4g}: coarser tomograms give fewer particles, and much coarser "
+                         "ones none.")
         return lines
 
     def _summary(self) -> List[str]:
@@ -349,11 +356,12 @@ class ProtDeepETPickerPick(ProtDeepETPickerBase, ProtStreamingBase):
         results = picked.items(self._getExtraPath(PICKS_DIR))
         done = [r for r in results.values() if r["status"] == "done"]
         if done:
-            lines.append(f"*{sum(r['n_picks'] for r in done)} picks* of {sum(r['n_candidates'] for r in done)} candidates in "
-                         f"{len(done)} tomograms, score at or above {done[0]['threshold']:.2f}")
+            lines.append(f"*{sum(r['n_picks'] for r in done)} picks* of {sum(r['n_candidates'] for r in done)} "
+                         f"candidates in {len(done)} tomograms, score at or above {done[0]['threshold']:.2f}")
         if done and not sum(r["n_picks"] for r in done):
             best = max((r["best_score"] or 0.0 for r in done), default=0.0)
-            lines.append(f"The best score is {best:.2f}: lower the threshold with *threshold picks*, without a new run.")
+            lines.append(f"The best score is {best:.2f}: lower the threshold with *threshold picks*, without a new "
+                         "run.")
         lines += [f"{ts} failed: {r['reason']}" for ts, r in results.items() if r["status"] == "failed"]
         return lines or ["Nothing was picked yet."]
 

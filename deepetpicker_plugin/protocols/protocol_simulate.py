@@ -11,7 +11,7 @@ import numpy as np
 from pwem.objects import Volume
 from pyworkflow.protocol import params
 from pyworkflow.utils import Message
-from tomo.objects import SetOfCoordinates3D, SetOfTomograms, Tomogram, TomoAcquisition
+from tomo.objects import SetOfCoordinates3D, SetOfTomograms, TomoAcquisition, Tomogram
 
 from deepetpicker.config import SimulateOptions
 from deepetpicker.io.coordinates import read_coordinates
@@ -29,8 +29,8 @@ class ProtDeepETPickerSimulate(ProtDeepETPickerBase):
     """Simulate cryo-electron tomograms with known particles.
 
     Tilt series of randomly placed and turned particles with CTF, noise and missing wedge are reconstructed by weighted
-    back-projection. The particles are built-in phantoms or density maps: with a map alone, and no annotation, a picker can
-    be trained.
+    back-projection. The particles are built-in phantoms or density maps: with a map alone, and no annotation, a picker
+    can be trained.
     """
 
     _label = "simulate tomograms"
@@ -86,18 +86,21 @@ class ProtDeepETPickerSimulate(ProtDeepETPickerBase):
             tomogram.setOrigin()
             tomograms.append(tomogram)
         self._defineOutputs(tomograms=tomograms)
-        coordinates = self._newCoordinates(tomograms, "", rate, convert.boxSize(max(c.diameter_ang for c in classes), rate))
+        box = convert.boxSize(max(c.diameter_ang for c in classes), rate)
+        coordinates = self._newCoordinates(tomograms, "", rate, box)
         byId = convert.tomogramsOf(tomograms)
         for item in entries:
             tomogram = byId[item["name"]]
-            convert.appendTable(coordinates, tomogram, convert.Place.of(tomogram), read_coordinates(item["coordinates"]))
+            table = read_coordinates(item["coordinates"])
+            convert.appendTable(coordinates, tomogram, convert.Place.of(tomogram), table)
         if coordinates.getSize():
             self._defineOutputs(coordinates=coordinates)
             self._defineSourceRelation(tomograms, coordinates)
 
     def _acquisition(self) -> TomoAcquisition:
         """Return the acquisition that was simulated."""
-        acquisition = TomoAcquisition(angleMin=-self.tiltRange.get(), angleMax=self.tiltRange.get(), step=self.tiltStep.get())
+        acquisition = TomoAcquisition(angleMin=-self.tiltRange.get(), angleMax=self.tiltRange.get(),
+                                      step=self.tiltStep.get())
         acquisition.setVoltage(VOLTAGE_KV)
         acquisition.setSphericalAberration(CS_MM)
         acquisition.setAmplitudeContrast(AMPLITUDE_CONTRAST)
@@ -150,11 +153,14 @@ class ProtDeepETPickerSimulate(ProtDeepETPickerBase):
             return ["Nothing was simulated yet."]
         rate = float(self.voxelSize.get())
         classes = read_classes(self._getExtraPath(SIMULATION_DIR))[0]
-        return [f"*{self.tomograms.getSize()} tomograms* with {sum(i['n_particles'] for i in manifest['items'])} particles",
-                *(f"Class {c.id} ({c.name}): diameter {convert.inBoth(round(c.diameter_ang, 1), rate)}" for c in classes),
+        return [f"*{self.tomograms.getSize()} tomograms* with {sum(i['n_particles'] for i in manifest['items'])} "
+                "particles",
+                *(f"Class {c.id} ({c.name}): diameter "
+                  f"{convert.inBoth(round(c.diameter_ang, 1), rate)}" for c in classes),
                 *self._warnings_of(manifest)]
 
     def _methods(self) -> List[str]:
         """Return a sentence for a methods section."""
         return [f"Tomograms were simulated with a signal-to-noise ratio of {self.snr.get():g} per projection, tilts of "
-                f"±{self.tiltRange.get():g}° in steps of {self.tiltStep.get():g}° and {self.defocus.get():g} µm defocus."]
+                f"±{self.tiltRange.get():g}° in steps of {self.tiltStep.get():g}° and {self.defocus.get():g} µm "
+                "defocus."]

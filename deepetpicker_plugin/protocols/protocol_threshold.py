@@ -20,8 +20,8 @@ from deepetpicker_plugin.protocols.protocol_pick import ProtDeepETPickerPick
 class ProtDeepETPickerThreshold(ProtDeepETPickerBase):
     """Choose among picks by their score and number, per class, without a new run.
 
-    For picks of *pick* all candidates above its floor are available, so that the threshold can also be lowered. Picks of
-    other programs are filtered by the scores in the set.
+    For picks of *pick* all candidates above its floor are available, so that the threshold can also be lowered. Picks
+    of other programs are filtered by the scores in the set.
     """
 
     _label = "threshold picks"
@@ -33,14 +33,14 @@ class ProtDeepETPickerThreshold(ProtDeepETPickerBase):
         form.addParam("inputCoordinates", params.PointerParam, pointerClass="SetOfCoordinates3D", important=True,
                       label="Picks", help="Coordinates with scores.")
         form.addParam("threshold", params.StringParam, default="0.5", label="Score threshold",
-                      help="Lowest score that is kept: one for all classes, or one per class in the order of the group ids, "
-                      "separated by commas. The wizard shows the histogram of the scores and the picks.")
+                      help="Lowest score that is kept: one for all classes, or one per class in the order of the group "
+                      "ids, separated by commas. The wizard shows the histogram of the scores and the picks.")
         form.addParam("maxPicks", params.StringParam, default="0", label="Most picks per tomogram",
-                      help="Keep at most so many per class and tomogram, best first; one number or one per class, separated "
-                      "by commas. 0 keeps all.")
+                      help="Keep at most so many per class and tomogram, best first; one number or one per class, "
+                      "separated by commas. 0 keeps all.")
         form.addParam("useCandidates", params.BooleanParam, default=True, label="Take all candidates where there are?",
-                      help="Yes: for picks of *pick*, choose among all its candidates, so that a lower threshold brings more. "
-                      "No: choose among the picks in the set.")
+                      help="Yes: for picks of *pick*, choose among all its candidates, so that a lower threshold "
+                      "brings more. No: choose among the picks in the set.")
 
     def _insertAllSteps(self) -> None:
         """Insert the one step."""
@@ -100,8 +100,8 @@ class ProtDeepETPickerThreshold(ProtDeepETPickerBase):
         for text, what in ((self.threshold.get(), "score threshold"), (self.maxPicks.get(), "most picks per tomogram")):
             values = convert.parseNumbers(text, what)
             if len(values) not in (1, len(groups)):
-                raise InputError(f"{what}: expected one number or {len(groups)} (one per class, in the order of the group ids "
-                                 f"{', '.join(map(str, groups))}), got {text!r}")
+                raise InputError(f"{what}: expected one number or {len(groups)} (one per class, in the order of the "
+                                 f"group ids {', '.join(map(str, groups))}), got {text!r}")
             columns.append(values if len(values) == len(groups) else values * len(groups))
         if any(n < 0 or n != int(n) for n in columns[1]):
             raise InputError(f"most picks per tomogram: expected whole numbers, 0 or more, got {self.maxPicks.get()!r}")
@@ -118,7 +118,11 @@ class ProtDeepETPickerThreshold(ProtDeepETPickerBase):
             self._collect(errors, lambda text=text, what=what: convert.parseNumbers(text, what))
         if not errors:
             self._collect(errors, lambda: self._limits(self._groups(self._tables())))
-        if not errors and not any(len(choose(t, self._limits(self._groups(self._tables())))) for t in self._tables().values()):
+        if errors:
+            return errors
+        tables = self._tables()
+        limits = self._limits(self._groups(tables))
+        if not any(len(choose(table, limits)) for table in tables.values()):
             errors.append("*Score threshold* nothing reaches it: choose a lower one (the wizard shows the scores)")
         return errors
 
@@ -127,9 +131,10 @@ class ProtDeepETPickerThreshold(ProtDeepETPickerBase):
         if not hasattr(self, COORDINATES):
             return ["Nothing was chosen yet."]
         kept = getattr(self, COORDINATES)
-        source = "all candidates of the picking run" if self.useCandidates.get() and self.getPickProtocol() else "the set"
-        return [f"*{kept.getSize()} picks* kept from {source} (the input has {self.inputCoordinates.get().getSize()}), score "
-                f"at or above {self.threshold.get()}",
+        fromRun = self.useCandidates.get() and self.getPickProtocol() is not None
+        source = "all candidates of the picking run" if fromRun else "the set"
+        return [f"*{kept.getSize()} picks* kept from {source} (the input has {self.inputCoordinates.get().getSize()}), "
+                f"score at or above {self.threshold.get()}",
                 f"Box size {convert.inBoth(kept.getBoxSize() * kept.getSamplingRate(), kept.getSamplingRate())}"]
 
     def _methods(self) -> List[str]:

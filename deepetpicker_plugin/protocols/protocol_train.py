@@ -13,7 +13,7 @@ from deepetpicker.config import TrainOptions
 from deepetpicker.errors import InputError
 from deepetpicker.geometry import working_voxel_size
 from deepetpicker_plugin import convert
-from deepetpicker_plugin.constants import (COORDINATES_DIR, METRICS_FILE, MODEL_FILE, TRAINING_DIR, TRAINING_MANIFEST)
+from deepetpicker_plugin.constants import COORDINATES_DIR, METRICS_FILE, MODEL_FILE, TRAINING_DIR, TRAINING_MANIFEST
 from deepetpicker_plugin.engine import EngineError, readManifest, writeParams
 from deepetpicker_plugin.forms import addOption, addOptions, expertNames, readOptions
 from deepetpicker_plugin.objects import DeepETPickerModel
@@ -47,18 +47,19 @@ class ProtDeepETPickerTrain(ProtDeepETPickerBase):
                       help="Empty: the tomograms of the coordinates. Otherwise tomograms with the same tsIds, such as "
                       "denoised ones or those of another binning; the coordinates are scaled to them.")
         addOption(form, TrainOptions, "diameter_angstrom", "Particle diameter", important=True,
-                  help="Diameter of the particle in Å, one for all classes or one per class in the order of the group ids, "
-                  "separated by commas. The wizard draws it on a tomogram.")
+                  help="Diameter of the particle in Å, one for all classes or one per class in the order of the group "
+                  "ids, separated by commas. The wizard draws it on a tomogram.")
         form.addParam("useGroups", params.BooleanParam, default=True, label="Classes from the group ids?",
-                      help="Yes: coordinates with different group ids are different kinds of particles, and the network "
-                      "learns to tell them apart. No: all are one kind, whatever their group id.")
+                      help="Yes: coordinates with different group ids are different kinds of particles, and the "
+                      "network learns to tell them apart. No: all are one kind, whatever their group id.")
         form.addParam("classNames", params.StringParam, default="", label="Class names (optional)",
                       help="Names separated by commas, in the order of the group ids: ribosome, proteasome.")
         addOption(form, TrainOptions, "unannotated", "What is not annotated")
         addOption(form, TrainOptions, "validation", "Tomograms kept for validation (tsIds)")
         form.addParam("initModel", params.PointerParam, pointerClass="DeepETPickerModel", allowsNull=True,
                       label="Start from a model (optional)",
-                      help="Warm start: the weights of a model with the same network and classes instead of random ones.")
+                      help="Warm start: the weights of a model with the same network and classes instead of random "
+                           "ones.")
 
         form.addSection(label="Training")
         addOptions(form, TrainOptions, ["epochs", "patch", "batch", "patches_per_epoch", "background_fraction",
@@ -176,10 +177,11 @@ class ProtDeepETPickerTrain(ProtDeepETPickerBase):
                           f"{', '.join(sorted(annotated)[:4])}, found {', '.join(sorted(tomograms.getTSIds())[:4])}")
         kept = {w.strip() for w in (self.validation.get() or "").split(",") if w.strip()}
         if kept - annotated:
-            errors.append(f"*Tomograms kept for validation* no coordinates in {', '.join(sorted(kept - annotated))}: choose "
-                          f"among {', '.join(sorted(annotated)[:8])}")
+            errors.append(f"*Tomograms kept for validation* no coordinates in {', '.join(sorted(kept - annotated))}: "
+                          f"choose among {', '.join(sorted(annotated)[:8])}")
         elif kept and usable and usable <= kept:
-            errors.append("*Tomograms kept for validation* nothing is left to train on: leave at least one tomogram out")
+            errors.append("*Tomograms kept for validation* nothing is left to train on: leave at least one tomogram "
+                          "out")
         model = self.initModel.get()
         if model is not None and classes and model.getClassIds() != sorted(classes):
             errors.append(f"*Start from a model* it knows the classes {model.getClassIds()}, the coordinates have "
@@ -212,8 +214,8 @@ class ProtDeepETPickerTrain(ProtDeepETPickerBase):
         voxel, working = scale
         lines = [f"Class {i} ({name}): diameter {convert.inBoth(d, voxel)}" for i, (name, d) in self._classes().items()]
         size = self.patch.get()
-        return [*lines, f"The network works at {working:.4g} Å per voxel (tomograms: {voxel:.4g} Å), on patches of {size} "
-                f"voxels ({size * working:.4g} Å)"]
+        return [*lines, f"The network works at {working:.4g} Å per voxel (tomograms: {voxel:.4g} Å), on patches of "
+                f"{size} voxels ({size * working:.4g} Å)"]
 
     def _methods(self) -> List[str]:
         """Return a sentence for a methods section."""
@@ -222,8 +224,8 @@ class ProtDeepETPickerTrain(ProtDeepETPickerBase):
         card = self.model.getCard()
         f1 = "" if self.model.getF1() is None else f"; its F1 on held-out data was {self.model.getF1():.2f}"
         return [f"A 3D-ResUNet was trained with DeepETPicker {card.version} [Liu2024] on "
-                f"{self.inputCoordinates.get().getSize()} particle centres at {card.voxel_size_ang:.4g} Å per voxel for "
-                f"{self.model._epochs.get()} epochs{f1}."]
+                f"{self.inputCoordinates.get().getSize()} particle centres at {card.voxel_size_ang:.4g} Å per voxel "
+                f"for {self.model._epochs.get()} epochs{f1}."]
 
 
 def readRows(path: str) -> List[Dict[str, str]]:

@@ -133,7 +133,8 @@ class PluginTest(TestBaseCentralizedLayer):
     def importCoordinates(cls, folder: str, tomograms: Any, box: int) -> Any:
         """Import text tables (x, y, z) with tomo's own protocol."""
         protocol = cls.run_(ProtImportCoordinates3D, filesPath=os.path.abspath(folder), filesPattern="*.txt",
-                            importTomograms=tomograms, boxSize=box, importFrom=1, samplingRate=tomograms.getSamplingRate())
+                            importTomograms=tomograms, boxSize=box, importFrom=1,
+                            samplingRate=tomograms.getSamplingRate())
         return protocol.outputCoordinates
 
     @classmethod

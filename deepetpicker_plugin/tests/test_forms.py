@@ -11,17 +11,24 @@ from pyworkflow.protocol import params
 import deepetpicker_plugin
 from deepetpicker.config import EvaluateOptions, PickOptions, SimulateOptions, TrainOptions
 from deepetpicker_plugin import Plugin, forms, picked, protocols
-from deepetpicker_plugin.protocols import (ProtDeepETPickerEvaluate, ProtDeepETPickerImportModel, ProtDeepETPickerPick,
-                                           ProtDeepETPickerSimulate, ProtDeepETPickerThreshold, ProtDeepETPickerTrain)
+from deepetpicker_plugin.protocols import (
+    ProtDeepETPickerEvaluate,
+    ProtDeepETPickerImportModel,
+    ProtDeepETPickerPick,
+    ProtDeepETPickerSimulate,
+    ProtDeepETPickerThreshold,
+    ProtDeepETPickerTrain,
+)
 from deepetpicker_plugin.tests.base import PluginTest
 
-SCIPIONS = ("runName", "runMode", "hostName", "streamingSleepOnWait", "streamingWarning", "numberOfThreads", "binThreads")
+SCIPIONS = ("runName", "runMode", "hostName", "streamingSleepOnWait", "streamingWarning", "numberOfThreads",
+            "binThreads")
 NAMES = ("Train", "Pick", "ImportModel", "Threshold", "Evaluate", "Compare", "Simulate")
 
 
 class TestForms(PluginTest):
     def parameters(self, kind):
-        return {name: p for name, p in self.newProtocol(kind).getDefinition().iterParams()}
+        return dict(self.newProtocol(kind).getDefinition().iterParams())
 
     def test_every_protocol_is_registered_and_in_the_tree(self):
         from pyworkflow.gui.project.viewprotocols_extra import ProtocolTreeConfig
@@ -29,7 +36,7 @@ class TestForms(PluginTest):
         known = Domain.getProtocols()
         wanted = {f"ProtDeepETPicker{name}" for name in NAMES}
         self.assertLessEqual(wanted, set(known))
-        self.assertEqual({n for n in protocols.__all__}, wanted)
+        self.assertEqual(set(protocols.__all__), wanted)
         tree = ProtocolTreeConfig.load(Domain, "none.conf")["Tomography"]
         self.assertEqual(self.below(tree, ["Particles", "Picking", "DeepETPicker"]), wanted)
 
@@ -81,7 +88,8 @@ class TestForms(PluginTest):
     def test_all_problems_at_once_in_the_engine_s_words(self):
         protocol = self.newProtocol(ProtDeepETPickerTrain, patch=30, epochs=0, seed=-1, rotation=500.0)
         text = "\n".join(protocol.validate())
-        for part in ("*Particle coordinates* cannot be EMPTY", "*Patch (voxels)* must be a multiple of 8, at least 32, got 30",
+        for part in ("*Particle coordinates* cannot be EMPTY", "*Patch (voxels)* must be a multiple of 8, at least 32, "
+                                                               "got 30",
                      "*Epochs* must be a number >= 1, got 0", "*Seed*", "between 0 and 180"):
             self.assertIn(part, text)
         self.assertNotIn("Traceback", text)
@@ -109,5 +117,7 @@ class TestForms(PluginTest):
         self.assertEqual(forms.paramName("learning_rate"), "learningRate")
 
     def test_output_names(self):
-        self.assertEqual(picked.outputNames("coordinates", [1, 2], ["a b", "c"]), {1: "coordinates_a_b", 2: "coordinates_c"})
-        self.assertEqual(picked.outputNames("coordinates", [1, 2], ["a b", "a-b"]), {1: "coordinates_1", 2: "coordinates_2"})
+        self.assertEqual(picked.outputNames("coordinates", [1, 2], ["a b", "c"]),
+                         {1: "coordinates_a_b", 2: "coordinates_c"})
+        self.assertEqual(picked.outputNames("coordinates", [1, 2], ["a b", "a-b"]),
+                         {1: "coordinates_1", 2: "coordinates_2"})

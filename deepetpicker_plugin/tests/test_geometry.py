@@ -12,7 +12,7 @@ from tomo.protocols import ProtTomoExtractCoords
 from deepetpicker.errors import InputError
 from deepetpicker.io.coordinates import read_coordinates
 from deepetpicker_plugin import convert
-from deepetpicker_plugin.protocols import (ProtDeepETPickerCompare, ProtDeepETPickerEvaluate, ProtDeepETPickerPick)
+from deepetpicker_plugin.protocols import ProtDeepETPickerCompare, ProtDeepETPickerEvaluate, ProtDeepETPickerPick
 from deepetpicker_plugin.tests.base import PluginTest, dataFolder, noiseTomograms, positions, tinyModel
 
 NEAR = 0.01  # voxel
@@ -95,8 +95,8 @@ class TestChain(PluginTest):
                 mrc.set_data(volume.reshape(z // 2, 2, y // 2, 2, x // 2, 2).mean((1, 3, 5)).astype(np.float32))
                 mrc.voxel_size = 20.0
         cls.full, cls.half = cls.importTomograms(folder, 10.0, **ORIGIN), cls.importTomograms(half, 20.0, **ORIGIN)
-        cls.pick = cls.run_(ProtDeepETPickerPick, inputTomograms=cls.full, inputModel=cls.importModel(tinyModel("ring,rod")),
-                            binThreads=1)
+        model = cls.importModel(tinyModel("ring,rod"))
+        cls.pick = cls.run_(ProtDeepETPickerPick, inputTomograms=cls.full, inputModel=model, binThreads=1)
         cls.engine = {}
         for number in (1, 2):
             table = read_coordinates(cls.pick._getExtraPath("picks", "batch_001", f"TS_0{number}.csv"))

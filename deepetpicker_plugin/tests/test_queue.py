@@ -105,8 +105,8 @@ class TestTwoDevices(PluginTest):
         super().tearDownClass()
 
     def pick(self, queue="", gpus="0 1", threads=4):
-        protocol = self.newProtocol(ProtDeepETPickerPick, inputTomograms=self.tomograms, inputModel=self.model, gpuList=gpus,
-                                    numberOfThreads=threads, binThreads=1, streamingSleepOnWait=1)
+        protocol = self.newProtocol(ProtDeepETPickerPick, inputTomograms=self.tomograms, inputModel=self.model,
+                                    gpuList=gpus, numberOfThreads=threads, binThreads=1, streamingSleepOnWait=1)
         os.environ["QUEUE_FOLDER"] = tempfile.mkdtemp(dir=self.commands.name)
         if queue:
             protocol._useQueue.set(True)

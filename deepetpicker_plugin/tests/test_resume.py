@@ -84,8 +84,8 @@ class TestResume(PluginTest):
         self.assertEqual(sorted(found), sorted(expected))
         for name, values in found.items():
             np.testing.assert_array_equal(values, expected[name])
-        log = open(killed._getExtraPath("training", "engine.log"), encoding="utf-8").read()
-        self.assertGreaterEqual(log.count(" start "), 3)
+        with open(killed._getExtraPath("training", "engine.log"), encoding="utf-8") as stream:
+            self.assertGreaterEqual(stream.read().count(" start "), 3)
 
     def test_project_in_another_folder(self):
         train = self.training(True, epochs=1)

@@ -7,10 +7,14 @@ import os
 
 import numpy as np
 
-from deepetpicker_plugin.protocols import (ProtDeepETPickerCompare, ProtDeepETPickerEvaluate, ProtDeepETPickerPick,
-                                           ProtDeepETPickerThreshold, ProtDeepETPickerTrain)
+from deepetpicker_plugin.protocols import (
+    ProtDeepETPickerCompare,
+    ProtDeepETPickerEvaluate,
+    ProtDeepETPickerPick,
+    ProtDeepETPickerThreshold,
+    ProtDeepETPickerTrain,
+)
 from deepetpicker_plugin.tests.base import DIAMETERS, RATE, SHAPE, TINY, PluginTest, positions
-
 
 THRESHOLD = 0.845
 
