@@ -24,7 +24,7 @@ import numpy as np
 PROJECT = "DeepETPickerDemo"
 VOXEL_ANG = 13.3
 SIMULATION = "--phantoms ribosome --voxel-size 13.3 --shape 64,160,160 --particles 36 --snr 0.3 --gold 3"
-TRAINING = {"epochs": 12, "patch": 40, "batch": 4, "patchesPerEpoch": 64, "validateEvery": 3}
+TRAINING = {"epochs": 16, "patch": 40, "batch": 4, "patchesPerEpoch": 64, "validateEvery": 4, "widths": "12,24,36,54"}
 NEAR_VOX = 0.01
 
 

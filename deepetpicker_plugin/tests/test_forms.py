@@ -22,7 +22,7 @@ from deepetpicker_plugin.protocols import (
 from deepetpicker_plugin.tests.base import PluginTest
 
 SCIPIONS = ("runName", "runMode", "hostName", "streamingSleepOnWait", "streamingWarning", "numberOfThreads",
-            "binThreads")
+            "binThreads", "useGpu", "gpuList")
 NAMES = ("Train", "Pick", "ImportModel", "Threshold", "Evaluate", "Compare", "Simulate")
 
 

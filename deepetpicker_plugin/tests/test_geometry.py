@@ -103,7 +103,7 @@ class TestChain(PluginTest):
             rows = np.column_stack([table.positions_zyx_vox[:, ::-1], table.class_ids, table.scores])
             cls.engine[f"TS_0{number}"] = np.array(sorted(map(tuple, rows)))
 
-    def near(self, found, wanted, tolerance=NEAR):
+    def assertNear(self, found, wanted, tolerance=NEAR):
         self.assertEqual(sorted(found), sorted(wanted))
         for tsId, rows in found.items():
             np.testing.assert_allclose(rows, wanted[tsId], atol=tolerance, rtol=0)
@@ -111,21 +111,21 @@ class TestChain(PluginTest):
     def test_engine_to_sqlite(self):
         self.assertEqual([t.getShiftsFromOrigin()[0] for t in self.full], [-103.0, -103.0])
         self.assertTrue((np.abs(self.engine["TS_01"][:, :3] % 1 - 0.5) < 0.49).any())  # fractional ones are among them
-        self.near(positions(self.pick.coordinates), self.engine)
+        self.assertNear(positions(self.pick.coordinates), self.engine)
         reopened = self.proj.getProtocol(self.pick.getObjId()).coordinates
-        self.near(positions(reopened), self.engine)
+        self.assertNear(positions(reopened), self.engine)
 
     def test_back_to_the_engine(self):
         rows, places = convert.readCoordinates(self.pick.coordinates)
         self.assertEqual({ts: p.dims for ts, p in places.items()}, {ts: s[::-1] for ts, s in SHAPES.items()})
         found = {ts: np.array(sorted(map(tuple, np.column_stack([r.positions_xyz_vox, r.groups, r.scores]))))
                  for ts, r in rows.items()}
-        self.near(found, self.engine)
+        self.assertNear(found, self.engine)
 
     def test_extract_onto_bin_2(self):
         protocol = self.run_(ProtTomoExtractCoords, inputSubTomos=self.pick.coordinates, inputTomos=self.half)
         wanted = {ts: rows * [0.5, 0.5, 0.5, 1, 1] for ts, rows in self.engine.items()}
-        self.near(positions(protocol.coordinates3d), wanted)
+        self.assertNear(positions(protocol.coordinates3d), wanted)
         self.assertEqual(protocol.coordinates3d.getBoxSize(), 3)
         again = self.run_(ProtDeepETPickerEvaluate, inputCoordinates=protocol.coordinates3d,
                           inputReference=self.pick.coordinates, radiusAngstrom=1.0)
@@ -144,7 +144,7 @@ class TestChain(PluginTest):
         tomograms = convert.tomogramsOf(self.pick.coordinates.getPrecedents())
         writer().coords2Star(self.pick.coordinates, tomograms, folder, coordsScale=1.0)
         table = starfile.read(os.path.join(folder, "inParticles.star"))
-        self.near(grouped(table, "rlnTomoName", ["rlnCoordinateX", "rlnCoordinateY", "rlnCoordinateZ"]), self.xyz())
+        self.assertNear(grouped(table, "rlnTomoName", ["rlnCoordinateX", "rlnCoordinateY", "rlnCoordinateZ"]), self.xyz())
 
     def test_relion_4_star(self):
         write = needs("reliontomo.convert").writeSetOfCoordinates
@@ -154,7 +154,7 @@ class TestChain(PluginTest):
         write(self.pick.coordinates, path, self.pick.coordinates.getTSIds(), sRate=10.0, coordsScale=1)
         table = starfile.read(path)
         table = table["particles"] if isinstance(table, dict) else table
-        self.near(grouped(table, "rlnTomoName", ["rlnCoordinateX", "rlnCoordinateY", "rlnCoordinateZ"]), self.xyz())
+        self.assertNear(grouped(table, "rlnTomoName", ["rlnCoordinateX", "rlnCoordinateY", "rlnCoordinateZ"]), self.xyz())
 
     def test_eman_text_and_json(self):
         import json
@@ -169,8 +169,8 @@ class TestChain(PluginTest):
             write(self.pick.coordinates, tsId, path)
             with open(path, encoding="utf-8") as stream:
                 boxes[tsId] = np.array([row[:3] for row in json.load(stream)["boxes_3d"]], float)
-        self.near(ordered(found), self.xyz())
-        self.near(ordered(boxes), self.xyz())
+        self.assertNear(ordered(found), self.xyz())
+        self.assertNear(ordered(boxes), self.xyz())
 
     def test_dynamo_tables(self):
         needs("dynamo")
@@ -179,7 +179,7 @@ class TestChain(PluginTest):
         for tsId in SHAPES:
             protocol.writeSetOfCoordinates3D(tsId)
             found[tsId] = np.loadtxt(protocol._getCoordsFileName(tsId))[:, :3]
-        self.near(ordered(found), ordered({ts: np.round(rows, 2) for ts, rows in self.xyz().items()}),
+        self.assertNear(ordered(found), ordered({ts: np.round(rows, 2) for ts, rows in self.xyz().items()}),
                   tolerance=0.0101)  # it writes two decimals
 
     def test_tomo_export(self):
@@ -190,7 +190,7 @@ class TestChain(PluginTest):
         protocol = self.run_(kind, inputCoordinates=self.pick.coordinates, outputFormat=choices.index("txt"))
         found = {ts: np.loadtxt(protocol._getPath("Export", f"{ts}.txt")) for ts in SHAPES}
         cut = ordered({ts: np.floor(rows) for ts, rows in self.xyz().items()})  # as that export does
-        self.near(ordered(found), cut)
+        self.assertNear(ordered(found), cut)
 
     def xyz(self):
         return ordered({ts: rows[:, :3] for ts, rows in self.engine.items()})

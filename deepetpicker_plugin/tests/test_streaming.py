@@ -31,7 +31,7 @@ class TestGrowingSet(PluginTest):
         return cls.run_(ProtDeepETPickerPick, wait=wait, inputTomograms=tomograms, inputModel=cls.model, binThreads=1,
                         streamingSleepOnWait=1, **settings)
 
-    def same(self, coordinates):
+    def assertSame(self, coordinates):
         found = positions(coordinates)
         self.assertEqual(sorted(found), sorted(self.wanted))
         for tsId, rows in found.items():
@@ -78,7 +78,7 @@ class TestGrowingSet(PluginTest):
         self.assertTrue(protocol.isFinished(), protocol.getErrorMessage())
         self.assertEqual(sizes, sorted(set(sizes)))  # it grew with each tomogram
         self.assertEqual(protocol.coordinates.getStreamState(), Set.STREAM_CLOSED)
-        self.same(protocol.coordinates)
+        self.assertSame(protocol.coordinates)
         starts = [picked.itemsOf(f) for f in picked.batches(protocol._getExtraPath("picks"))]
         self.assertEqual(sum(map(len, starts)), 6)  # each was picked once
 
@@ -96,7 +96,7 @@ class TestGrowingSet(PluginTest):
         before = {ts: os.stat(item["picks"]).st_mtime_ns for ts, item in picked.items(folder).items()}
         self.proj.launchProtocol(protocol, wait=True)
         self.assertTrue(protocol.isFinished(), protocol.getErrorMessage())
-        self.same(protocol.coordinates)
+        self.assertSame(protocol.coordinates)
         after = {ts: os.stat(item["picks"]).st_mtime_ns for ts, item in picked.items(folder).items()}
         self.assertTrue(all(after[ts] == t for ts, t in before.items()))  # none was picked twice
         done = [ts for f in picked.batches(folder) for ts in picked.itemsOf(f)]

@@ -12,7 +12,8 @@ import deepetpicker_plugin
 from deepetpicker_plugin.tests.base import PluginTest
 
 FOLDER = os.path.join(os.path.dirname(deepetpicker_plugin.__file__), "templates")
-SETTINGS = {"tomograms": "/a", "coordinates": "/b", "apix": "12.5", "pattern": "{TS}.mrc", "diameter": "150", "epochs": "7"}
+SETTINGS = {"tomograms": FOLDER, "coordinates": FOLDER, "apix": "12.5", "pattern": "{TS}.mrc", "diameter": "150",
+            "epochs": "7"}
 
 
 class TestTemplate(PluginTest):
