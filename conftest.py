@@ -12,6 +12,9 @@ import pathlib
 import shutil
 import sys
 import tempfile
+from typing import List
+
+import pytest
 
 # The queue exists only where a test puts its commands on PATH; without a queue in a form it is never asked.
 HOSTS = """[localhost]
@@ -46,6 +49,13 @@ def set_up_scipion(home: str) -> None:
         SCIPION_HOSTS=str(config / "hosts.conf"), SCIPION_NOTIFY="False", SCIPION_TEST_NOSYNC="True",
         OMP_NUM_THREADS="1",
         PATH=os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"])  # protocols start "python3" from PATH
+
+
+def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
+    """Give the plugin's slow tests their mark; they cannot import pytest, as Scipion's own test runner has none."""
+    for item in items:
+        if getattr(getattr(item, "function", None), "isSlow", False):
+            item.add_marker(pytest.mark.slow)
 
 
 set_up_scipion(HOME)

@@ -13,7 +13,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("a", nargs="?", default="", metavar="A", help="first coordinate file")
     parser.add_argument("b", nargs="?", default="", metavar="B", help="second coordinate file, of the same tomogram")
     parser.add_argument("--out", required=True, metavar="DIR",
-                        help="folder for NAME_both.csv, NAME_only_a.csv, NAME_only_b.csv, NAME_pairs.csv, manifest.json")
+                        help="folder for NAME_both.csv, NAME_only_a.csv, NAME_only_b.csv, NAME_pairs.csv, "
+                             "manifest.json")
     add_options(parser, CompareOptions)
 
 

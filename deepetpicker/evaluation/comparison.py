@@ -59,13 +59,13 @@ def compare_files(a: PathLike = "", b: PathLike = "", out: PathLike = "compariso
     a, b : path
         Coordinate files of one tomogram. Left out when params has ``items``.
     out : path
-        Folder for NAME_both.csv (rows of A that have a partner), NAME_only_a.csv, NAME_only_b.csv, NAME_pairs.csv (rows of
-        A and B counted from 0, and their distance in voxels) and manifest.json.
+        Folder for NAME_both.csv (rows of A that have a partner), NAME_only_a.csv, NAME_only_b.csv, NAME_pairs.csv (rows
+        of A and B counted from 0, and their distance in voxels) and manifest.json.
     options : CompareOptions
         Radius in angstrom, voxel size, whether classes must agree.
     params : mapping, optional
-        Content of a params.json; its ``items`` have ``name``, ``a``, ``b`` and ``voxel_size`` (angstrom); an empty ``a``
-        or ``b`` is an empty set.
+        Content of a params.json; its ``items`` have ``name``, ``a``, ``b`` and ``voxel_size`` (angstrom); an empty
+        ``a`` or ``b`` is an empty set.
 
     Returns
     -------
@@ -79,8 +79,8 @@ def compare_files(a: PathLike = "", b: PathLike = "", out: PathLike = "compariso
     """
     items = _items(a, b, params)
     if options.radius_angstrom <= 0:
-        raise InputError(f"radius_angstrom must be > 0, got {options.radius_angstrom:g}: give --radius-angstrom, about half "
-                         "the particle's diameter")
+        raise InputError(f"radius_angstrom must be > 0, got {options.radius_angstrom:g}: give --radius-angstrom, about "
+                         "half the particle's diameter")
     folder, manifest = pathlib.Path(out), Manifest("compare", options.to_dict())
     for item in items:
         start = time.monotonic()
@@ -100,8 +100,8 @@ def _items(a: PathLike, b: PathLike, params: Optional[Mapping[str, Any]]) -> Lis
     entries = (params or {}).get("items") or []
     if not entries:
         if not a or not b:
-            raise InputError("expected two coordinate files A and B, or a parameter file with items: give both, or --params "
-                             "FILE")
+            raise InputError("expected two coordinate files A and B, or a parameter file with items: give both, or "
+                             "--params FILE")
         return [{"name": pathlib.Path(a).stem, "a": str(a), "b": str(b)}]
     items: List[Dict[str, Any]] = []
     for number, entry in enumerate(entries, start=1):

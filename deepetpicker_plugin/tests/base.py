@@ -23,15 +23,6 @@ from tomo.tests.test_base_centralized_layer import TestBaseCentralizedLayer
 
 from deepetpicker_plugin.protocols import ProtDeepETPickerImportModel, ProtDeepETPickerSimulate
 
-try:
-    import pytest
-    slow = pytest.mark.slow
-except ImportError:  # under Scipion's own test runner there may be no pytest
-
-    def slow(test: Any) -> Any:
-        """Return the test as it is."""
-        return test
-
 RATE = 10.0
 SHAPE = (32, 64, 64)
 DIAMETERS = (168.0, 253.0)
@@ -51,6 +42,12 @@ classes = tuple(ClassCard(i + 1, n, 60.0, 5.0) for i, n in enumerate(names))
 card = ModelCard(options.to_dict(), classes, 10.0, 32, 8, "tball", "robust", float(sys.argv[3]), 0.1)
 save_model(sys.argv[1], ResUNet3D(options), card)
 """
+
+
+def slow(test: Callable[..., None]) -> Callable[..., None]:
+    """Mark a test that takes long; conftest.py makes it pytest's mark, other test runners run it."""
+    test.isSlow = True  # type: ignore[attr-defined]
+    return test
 
 
 @functools.lru_cache(maxsize=None)

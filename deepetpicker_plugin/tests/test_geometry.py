@@ -144,7 +144,7 @@ class TestChain(PluginTest):
         tomograms = convert.tomogramsOf(self.pick.coordinates.getPrecedents())
         writer().coords2Star(self.pick.coordinates, tomograms, folder, coordsScale=1.0)
         table = starfile.read(os.path.join(folder, "inParticles.star"))
-        self.assertNear(grouped(table, "rlnTomoName", ["rlnCoordinateX", "rlnCoordinateY", "rlnCoordinateZ"]), self.xyz())
+        self.assertNear(grouped(table), self.xyz())
 
     def test_relion_4_star(self):
         write = needs("reliontomo.convert").writeSetOfCoordinates
@@ -154,7 +154,7 @@ class TestChain(PluginTest):
         write(self.pick.coordinates, path, self.pick.coordinates.getTSIds(), sRate=10.0, coordsScale=1)
         table = starfile.read(path)
         table = table["particles"] if isinstance(table, dict) else table
-        self.assertNear(grouped(table, "rlnTomoName", ["rlnCoordinateX", "rlnCoordinateY", "rlnCoordinateZ"]), self.xyz())
+        self.assertNear(grouped(table), self.xyz())
 
     def test_eman_text_and_json(self):
         import json
@@ -222,7 +222,8 @@ def ordered(tables):
     return {ts: np.array(sorted(map(tuple, rows))) for ts, rows in tables.items()}
 
 
-def grouped(table, key, columns):
-    return ordered({name: rows[columns].to_numpy(float) for name, rows in table.groupby(key)})
+def grouped(table):
+    columns = ["rlnCoordinateX", "rlnCoordinateY", "rlnCoordinateZ"]
+    return ordered({name: rows[columns].to_numpy(float) for name, rows in table.groupby("rlnTomoName")})
 
 
