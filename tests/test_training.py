@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import pathlib
+import signal
+import subprocess
+import sys
+import time
 
 import mrcfile
 import numpy as np
@@ -394,3 +398,51 @@ def test_global_batch_norm_equals_the_usual_one_in_a_single_process():
 
 def test_run_folder_lies_beside_the_model(tmp_path):
     assert RunFolder(tmp_path / "a.b.safetensors").path == tmp_path / "a.b_run"
+
+
+TINY = ("--patch", "32", "--widths", "4,6", "--batch", "4", "--device", "cpu", "--precision", "float32",
+        "--validation-tiles", "4", "--quiet")
+
+
+def command(data, out, *more) -> list:
+    """Return the command line of a tiny training."""
+    return [sys.executable, "-m", "deepetpicker", "train", "--data", str(data), "--out", str(out), *TINY, *more]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_command_goes_on_and_ends_with_the_same_model(data, tmp_path, number):
+    more = ("--epochs", "4", "--patches-per-epoch", "32")
+    subprocess.run(command(data, tmp_path / "whole", *more), check=True)
+    metrics = tmp_path / "parts_run/metrics.csv"
+    process = subprocess.Popen(command(data, tmp_path / "parts", *more))
+    while process.poll() is None and len(read_metrics(metrics)) < 2:
+        time.sleep(0.05)
+    process.send_signal(number)
+    assert process.wait() == (-9 if number == signal.SIGKILL else 130)
+    assert not (tmp_path / "parts.safetensors").exists()
+    subprocess.run(command(data, tmp_path / "parts", *more), check=True)
+    assert_same_weights(tmp_path / "whole.safetensors", tmp_path / "parts.safetensors")
+    assert [row["epoch"] for row in read_metrics(metrics)] == [0, 1, 2, 3]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["lightning", "torchrun"])
+def test_two_processes_train_the_model_of_one(data, tmp_path, launcher):
+    more = ("--epochs", "2", "--patches-per-epoch", "16")
+    subprocess.run(command(data, tmp_path / "one", *more), check=True)
+    both = command(data, tmp_path / "two", *more)
+    if launcher == "lightning":
+        both += ["--devices", "2"]
+    else:
+        both[1:2] = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]
+    subprocess.run(both, check=True)
+    one, two = (weights_of(tmp_path / f"{n}.safetensors") for n in ("one", "two"))
+    for name, value in one.items():
+        if name.endswith("weight"):  # biases before a normalisation have no effect, and their gradient is noise
+            assert float((two[name] - value).norm() / value.norm()) < 1e-3, name
+    x = torch.randn(1, 1, 32, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        a, b = (load_model(tmp_path / f"{n}.safetensors")[0](x) for n in ("one", "two"))
+    assert float((a - b).norm() / a.norm()) < 1e-2
+    assert len(read_metrics(tmp_path / "two_run/metrics.csv")) == 2
