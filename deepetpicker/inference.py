@@ -27,7 +27,7 @@ from deepetpicker.predictor import Arithmetic, Predictor
 from deepetpicker.progress import progress
 from deepetpicker.scanning import probability_map
 from deepetpicker.store import ProbabilityStore
-from deepetpicker.tiling import TilePlan
+from deepetpicker.tiling import PHASE, TilePlan, choose_tile
 
 PathLike = Union[str, pathlib.Path]
 logger = logging.getLogger(__name__)
@@ -78,8 +78,8 @@ class Picker:
 
     Attributes
     ----------
-    tiles : int
-        Tiles of the tomogram picked last.
+    tiles, tile : int
+        Tiles of the tomogram picked last, and their edge in voxels.
     seconds : dict
         Where its time went: ``scan`` (of which ``network``) and ``post_processing``.
     """
@@ -88,14 +88,14 @@ class Picker:
         network, self.card = load_model(model)
         self.options, self.quiet = options, quiet
         self.rules = peak_rules(self.card)
-        self.tiles, self.seconds = 0, {"scan": 0.0, "network": 0.0, "post_processing": 0.0}
-        self.tile = options.tile or self.card.patch_vox
+        self.tiles, self.tile = 0, 0
+        self.seconds = {"scan": 0.0, "network": 0.0, "post_processing": 0.0}
         self.predictor = Predictor(network, Arithmetic.choose(options.device, options.precision, options.batch))
         if len(options.min_distance_angstrom) not in (0, 1, len(self.rules)):
             raise InputError(f"min_distance_angstrom must give 1 or {len(self.rules)} distances (one per class of the "
                              f"model), got {len(options.min_distance_angstrom)}")
-        logger.info("%s: %d class(es), %.4g angstrom/voxel, tiles of %d; %s", model, len(self.rules),
-                    self.card.voxel_size_ang, self.tile, self.predictor.arithmetic)
+        logger.info("%s: %d class(es), %.4g angstrom/voxel; %s", model, len(self.rules), self.card.voxel_size_ang,
+                    self.predictor.arithmetic)
 
     @property
     def threshold(self) -> float:
@@ -116,7 +116,9 @@ class Picker:
             Gets the stitched probability.
         """
         grid = working_grid(volume, self.card)
-        plan = TilePlan.cover(grid.shape_zyx, self.tile, self._border())
+        border = self.options.border
+        tile = self.options.tile or choose_tile(grid.shape_zyx, self.card.patch_vox, border)
+        plan = TilePlan.cover(grid.shape_zyx, tile, min(border, (tile - PHASE) // 2))
         with contextlib.ExitStack() as stack:
             work = stack.enter_context(tempfile.TemporaryDirectory(prefix=".working_", dir=scratch))
             source = open_working_volume(volume, grid, cache_dir=work, name=volume.name)
@@ -127,7 +129,7 @@ class Picker:
             scanned = time.perf_counter()
             found = find_peaks(store, self.rules, self.options.floor, self._distances(grid),
                                (self.options.slab or 48, 192))
-            self.tiles = len(plan)
+            self.tiles, self.tile = len(plan), tile
             self.seconds = {"scan": scanned - begin, "network": self.predictor.take_seconds(),
                             "post_processing": time.perf_counter() - scanned}
             if maps is not None:
@@ -135,10 +137,6 @@ class Picker:
         positions = np.clip(grid.to_input(found.positions_zyx_vox), 0, np.array(volume.shape_zyx) - 1.0)
         table = CoordinateTable(positions.round(DECIMALS), found.class_ids, found.scores.round(DECIMALS), {})
         return self._in_mask(table, volume)
-
-    def _border(self) -> int:
-        """Return the discarded border: the option's, made smaller where the tile leaves no room for it."""
-        return min(self.options.border, (self.tile - 8) // 2)
 
     def _distances(self, grid: WorkingGrid) -> Dict[int, float]:
         """Return the least distance between picks per class, in working voxels."""

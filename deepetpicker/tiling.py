@@ -21,6 +21,7 @@ from deepetpicker.errors import InputError
 
 Shape = Tuple[int, int, int]
 PHASE = 8
+SMALLEST_TILE, LARGEST_TILE = 64, 96
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,6 +125,27 @@ class TilePlan:
     def __iter__(self) -> Iterator[Tile]:
         """Iterate over all tiles, z slowest."""
         return (tile for z in self.z for tile in self.layer(z))
+
+
+def choose_tile(shape_zyx: Shape, patch: int, border: int) -> int:
+    """Return the edge of the tile that covers a volume with the least work, in voxels.
+
+    Larger tiles throw less away at their borders, but hang over more; a network trained on smaller patches picks as
+    well with larger ones (docs/performance.rst). Looked for from the training patch, at least 64, up to 96.
+
+    Parameters
+    ----------
+    shape_zyx : (3,) int
+        Shape of the volume on the working grid.
+    patch : int
+        Edge of the training patch in voxels.
+    border : int
+        Voxels discarded on each inner side.
+    """
+    low = max(SMALLEST_TILE, patch)
+    edges = range(low, max(low, LARGEST_TILE) + 1, PHASE)
+    border = min(border, (low - PHASE) // 2)
+    return min(edges, key=lambda edge: (len(TilePlan.cover(shape_zyx, edge, border)) * edge**3, -edge))
 
 
 def reflect_indices(start: int, stop: int, length: int) -> np.ndarray:

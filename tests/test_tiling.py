@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from deepetpicker.errors import InputError
-from deepetpicker.tiling import PHASE, TilePlan, axis_tiles, reflect_indices
+from deepetpicker.tiling import PHASE, TilePlan, axis_tiles, choose_tile, reflect_indices
 
 
 @pytest.mark.parametrize("length", [1, 7, 20, 47, 48, 61, 71, 72, 73, 96, 119, 120, 200, 511, 512])
@@ -57,3 +57,17 @@ def test_reflection_agrees_with_numpy(start, stop, length):
     axis = np.arange(length)
     padded = np.pad(axis, (max(0, -start), max(0, stop - length)), mode="reflect" if length > 1 else "edge")
     np.testing.assert_array_equal(axis[reflect_indices(start, stop, length)], padded)
+
+
+@pytest.mark.parametrize(("shape", "patch", "edge"), [((64, 160, 160), 40, 72), ((20, 60, 50), 40, 64),
+                                                      ((200, 512, 512), 72, 96), ((96, 192, 192), 104, 104)])
+def test_the_chosen_tile_costs_least_and_is_no_smaller_than_the_patch(shape, patch, edge):
+    assert choose_tile(shape, patch, 12) == edge
+
+
+@pytest.mark.parametrize("shape", [(61, 67, 71), (128, 256, 256), (400, 1024, 1024)])
+def test_no_other_tile_costs_less(shape):
+    def cost(edge):
+        return len(TilePlan.cover(shape, edge, 12)) * edge**3
+
+    assert cost(choose_tile(shape, 72, 12)) == min(cost(edge) for edge in (72, 80, 88, 96))
