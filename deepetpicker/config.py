@@ -321,7 +321,8 @@ class PickOptions(Options):
     min_distance_angstrom: Tuple[float, ...] = opt(
         (), "picks closer than this are one particle, one value or one per class; default: half the diameter",
         unit="angstrom", check=all_above(0))
-    tile: int = opt(0, "edge of the cubic tile the network sees; 0 chooses the fastest from the training patch up to 96", unit="voxels",
+    tile: int = opt(0, "edge of the cubic tile the network sees; 0 chooses the fastest from the training patch up to "
+                    "96", unit="voxels",
                     check=lambda v: None if v == 0 else multiple_of(8, 32)(v), expert=True)
     border: int = opt(12, "voxels discarded on each inner side of a tile", unit="voxels", check=at_least(0),
                       expert=True)

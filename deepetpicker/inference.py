@@ -8,7 +8,7 @@ import logging
 import pathlib
 import tempfile
 import time
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Union
 
 import numpy as np
 
@@ -103,7 +103,7 @@ class Picker:
         return self.card.threshold if self.options.threshold < 0 else self.options.threshold
 
     def candidates(self, volume: Volume, scratch: Optional[pathlib.Path] = None,
-                   maps: Optional["ProbabilityMaps"] = None) -> CoordinateTable:
+                   maps: Optional[ProbabilityMaps] = None) -> CoordinateTable:
         """Return all candidates above the floor, best first, in the tomogram's own voxels.
 
         Parameters
@@ -153,8 +153,8 @@ class Picker:
         mask = open_volume(path, volume.voxel_size_ang)
         scale = np.array(mask.shape_zyx) / np.array(volume.shape_zyx)
         if scale.max() / scale.min() > 1.05:
-            raise InputError(f"{path}: expected a mask of the tomogram's proportions {volume.shape_zyx} (z, y, x), found "
-                             f"{mask.shape_zyx}")
+            raise InputError(f"{path}: expected a mask of the tomogram's proportions {volume.shape_zyx} (z, y, x), "
+                             f"found {mask.shape_zyx}")
         at = np.round((table.positions_zyx_vox + 0.5) * scale - 0.5).astype(int)
         at = np.clip(at, 0, np.array(mask.shape_zyx) - 1)
         return table.select(np.asarray(mask.data_zyx[tuple(at.T)]) > 0)
@@ -209,7 +209,7 @@ class ProbabilityMaps:
         self._writers = [VolumeWriter(p, grid.shape_zyx, np.float32, grid.working_voxel_ang)
                          for p in self.paths.values()]
 
-    def __enter__(self) -> "ProbabilityMaps":
+    def __enter__(self) -> ProbabilityMaps:
         with contextlib.ExitStack() as stack:
             for writer in self._writers:
                 stack.enter_context(writer)

@@ -17,7 +17,6 @@ import numpy as np
 from scipy import ndimage, sparse
 from scipy.spatial import cKDTree
 
-from deepetpicker.errors import InputError
 from deepetpicker.io.coordinates.table import CoordinateTable
 from deepetpicker.labels import draw_label
 from deepetpicker.store import ProbabilityStore

@@ -66,7 +66,7 @@ class Arithmetic:
     batch: int
 
     @classmethod
-    def choose(cls, device: str = "auto", precision: str = "auto", batch: int = 0) -> "Arithmetic":
+    def choose(cls, device: str = "auto", precision: str = "auto", batch: int = 0) -> Arithmetic:
         """Return the arithmetic for the words of the options; batch 0 takes 1 on a CPU and 8 on a GPU."""
         where = choose_device(device)
         return cls(where, choose_dtype(precision, where), batch or (8 if where.type == "cuda" else 1))
@@ -91,8 +91,8 @@ class Predictor:
         self.arithmetic = arithmetic or Arithmetic.choose()
         folded = FoldedResUNet(network) if isinstance(network, ResUNet3D) else network
         self.n_classes = getattr(getattr(network, "options", None), "n_classes", 1)
-        self.network = folded.eval().to(self.arithmetic.device, self.arithmetic.dtype).to(
-            memory_format=torch.channels_last_3d)
+        folded = folded.eval().to(self.arithmetic.device, self.arithmetic.dtype)
+        self.network = folded.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self._batch = self.arithmetic.batch
         self._seconds = 0.0
 

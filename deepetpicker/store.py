@@ -53,16 +53,16 @@ class ProbabilityStore:
             self._array = np.zeros(self.shape_czyx, DTYPE)
             return
         try:
-            self._file = tempfile.TemporaryFile(prefix="deepetpicker_", dir=scratch)
+            self._file = tempfile.TemporaryFile(prefix="deepetpicker_", dir=scratch)  # noqa: SIM115 - see close
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(self._file.fileno(), 0, size)
         except OSError as error:
             self.close()
+            folder = scratch or tempfile.gettempdir()
             raise OutputError(error.errno, f"expected {size / 1e9:.1f} GB of free space for the probability map in "
-                              f"{scratch or tempfile.gettempdir()}: {error.strerror}; free space or choose another folder "
-                              "(TMPDIR)") from error
+                              f"{folder}: {error.strerror}; free space or choose another folder (TMPDIR)") from error
 
-    def __enter__(self) -> "ProbabilityStore":
+    def __enter__(self) -> ProbabilityStore:
         return self
 
     def __exit__(self, *error: object) -> None:

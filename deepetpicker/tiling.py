@@ -109,7 +109,7 @@ class TilePlan:
     x: Tuple[AxisTile, ...]
 
     @classmethod
-    def cover(cls, shape_zyx: Shape, tile: int, border: int) -> "TilePlan":
+    def cover(cls, shape_zyx: Shape, tile: int, border: int) -> TilePlan:
         """Return the plan that covers a volume of shape_zyx voxels with tiles of an edge of ``tile`` voxels."""
         z, y, x = (axis_tiles(n, tile, border) for n in shape_zyx)
         return cls(tuple(shape_zyx), tile, z, y, x)  # type: ignore[arg-type]

@@ -51,7 +51,8 @@ def main(argv: Sequence[str] = ()) -> int:
     overall = json.loads((folder / "report" / "evaluation.json").read_text())["overall"]
     say(f"\nF1 {overall['F1']:.3f}, mean distance to the true centre {overall['AD_vox']:.2f} voxels "
         f"({overall['AD_ang']:.1f} angstrom), {time.monotonic() - begin:.0f} s in all")
-    say(f"Pictures and curves: {folder / 'report' / 'report.html'}; slices with picks: {folder / 'report' / 'slices_1.png'}")
+    report = folder / "report"
+    say(f"Pictures and curves: {report / 'report.html'}; slices with picks: {report / 'slices_1.png'}")
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html.parser
+import pathlib
 import subprocess
 import sys
 from typing import List, Tuple
@@ -317,4 +318,4 @@ def test_each_shown_tomogram_gets_a_picture_file(report, tmp_path):
     paths = write_slices(report, tmp_path / "pictures", limit=2)
     assert len(paths) == 2
     for path in paths.values():
-        assert open(path, "rb").read(8) == b"\x89PNG\r\n\x1a\n"
+        assert pathlib.Path(path).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"

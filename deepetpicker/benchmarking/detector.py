@@ -33,7 +33,7 @@ def blob_detector(threshold: float = 1.2, sharpness: float = 6.0) -> ResUNet3D:
         _smooth(network.encoders[0], -1.0)
         _smooth(network.decoders[-1], 1.0)
         network.head.weight[0, 0] = sharpness
-        network.head.bias.fill_(-sharpness * threshold)
+        network.head.bias.fill_(-sharpness * threshold)  # type: ignore[union-attr]
     return network
 
 

@@ -46,7 +46,7 @@ def table(result: dict) -> str:
         f"post-processing {where['post_processing']:.2f} s",
         f"convolution rate      {result['gflop_per_s']:.0f} of {result['ceiling_gflop_per_s']:.0f} GFLOP/s "
         f"({100 * (result['ceiling_share'] or 0):.0f} %)",
-        f"picks                 {result['picks'][0]} and {result['picks'][1]}, {100 * result['shared']:.0f} % the same: "
-        f"{'they agree' if result['agree'] else 'they do NOT agree'}",
+        f"picks                 {result['picks'][0]} and {result['picks'][1]}, {100 * result['shared']:.0f} % the "
+        f"same: {'they agree' if result['agree'] else 'they do NOT agree'}",
     ]
     return "\n".join(lines) + "\n"

@@ -24,7 +24,7 @@ class FoldedBlock(nn.Module):
     def __init__(self, block: ResidualBlock) -> None:
         super().__init__()
         units = (block.unit1, block.unit2, block.unit3)
-        self.conv1, self.conv2, self.conv3 = (fuse_conv_bn_eval(u.conv, u.norm) for u in units)
+        self.conv1, self.conv2, self.conv3 = (fuse_conv_bn_eval(u.conv, u.norm) for u in units)  # type: ignore[arg-type]
         self.residual, self.activation = block.residual, copy.deepcopy(block.activation)
         if hasattr(self.activation, "inplace"):
             self.activation.inplace = True
@@ -34,16 +34,18 @@ class FoldedBlock(nn.Module):
             weight = self.conv1.weight.detach()
             self.coordinate_weight = nn.Parameter(weight[:, -3:].clone(), requires_grad=False)
             self.conv1.weight = nn.Parameter(weight[:, :-3].clone(), requires_grad=False)
-            self.coordinate_bias = nn.Parameter(self.conv1.bias.detach().clone(), requires_grad=False)
+            self.coordinate_bias = nn.Parameter(self.conv1.bias.detach().clone(),  # type: ignore[union-attr]
+                                                requires_grad=False)
             self.conv1.bias = None
             self.conv1.in_channels -= 3
 
     def bias_map(self, like_bczyx: Tensor) -> Tensor:
         """Return what the coordinates and the bias add after the first convolution, (1, C, Z, Y, X), cached."""
         key = tuple(like_bczyx.shape[2:])
-        if key not in self._bias_maps:
+        if key not in self._bias_maps and self.coordinate_weight is not None:
             coordinates = coordinate_channels(torch.empty(1, 1, *key, device=like_bczyx.device))
-            bias = functional.conv3d(coordinates, self.coordinate_weight.float(), self.coordinate_bias.float(), padding=1)
+            bias = functional.conv3d(coordinates, self.coordinate_weight.float(), self.coordinate_bias.float(),
+                                     padding=1)
             self._bias_maps = {key: bias.to(like_bczyx.dtype).contiguous(
                 memory_format=torch.channels_last_3d)}
         return self._bias_maps[key]

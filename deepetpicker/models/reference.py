@@ -40,7 +40,7 @@ _RENAMES = (
 class _Inert:
     """Stands in for every class a checkpoint names; keeps plain attributes and does nothing."""
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> "_Inert":
+    def __new__(cls, *args: Any, **kwargs: Any) -> _Inert:
         return super().__new__(cls)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
