@@ -5,7 +5,7 @@ RUN := $(ENV)/bin/python
 PYTEST := $(RUN) -m pytest
 COVERAGE := --cov --cov-report=term
 
-.PHONY: help env env-dev demo test test-slow lint dist clean
+.PHONY: help env env-dev demo demo-engine test test-slow lint dist clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -16,7 +16,10 @@ env:  ## make or reuse the environment .venv (TORCH_BUILD=cpu or default overrid
 env-dev:  ## the same with the tools for lint and dist
 	@$(PYTHON) scripts/make_env.py --extras scipion,test,dev
 
-demo: env  ## simulate, train, pick, evaluate; prints the scores and writes pictures and a report into demo/
+demo: env  ## simulate, train, pick, evaluate in a real Scipion project; scores, pictures and a report go to demo/
+	@$(RUN) scripts/demo_scipion.py
+
+demo-engine: env  ## the same with the command line alone, two kinds of particles
 	@$(RUN) scripts/demo.py
 
 test: env  ## every test but the slow ones, with a coverage summary

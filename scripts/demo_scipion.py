@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 import os
 import pathlib
 import shutil
@@ -53,8 +54,6 @@ def say(text: str) -> None:
 # ---- data
 def simulate(folder: pathlib.Path) -> float:
     """Simulate tomograms to train on and to pick, and what the imports read; return the particle's diameter."""
-    import json
-
     shutil.rmtree(folder, ignore_errors=True)
     for name, number, seed in (("train", 3, 1), ("held_out", 2, 2)):
         target = folder / "data" / name
@@ -140,7 +139,7 @@ class Runner:
         if errors:
             raise SystemExit(f"{label}: " + "; ".join(errors))
         start = time.monotonic()
-        self.project.launchProtocol(protocol, wait=True)
+        self._launch(protocol, label)
         if not protocol.isFinished():
             raise SystemExit(f"{label} {protocol.getStatus()}: {protocol.getErrorMessage()}\n"
                              + pathlib.Path(protocol.getStderrLog()).read_text("utf-8")[-2000:])
@@ -148,6 +147,44 @@ class Runner:
         for line in protocol.summary():
             say(f"  {line}")
         return protocol
+
+    def _launch(self, protocol: Any, label: str) -> None:
+        """Start a protocol as a process of its own and show how it goes until it ends."""
+        from deepetpicker.progress import progress
+
+        self.project.launchProtocol(protocol, wait=False)
+        with progress(None, label, "s") as bar:
+            while protocol.isActive() or protocol.isSaved():
+                time.sleep(1)
+                self.project._updateProtocol(protocol)
+                bar.set_postfix_str(last_epoch(protocol))
+                bar.update()
+
+
+def last_epoch(protocol: Any) -> str:
+    """Return the last epoch and loss of a training that runs; an empty text for other protocols."""
+    path = getattr(protocol, "getMetricsFile", str)()
+    if not path or not pathlib.Path(path).is_file():
+        return ""
+    with open(path, newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    return f"epoch {int(rows[-1]['epoch']) + 1}, loss {float(rows[-1]['train_loss']):.3f}" if rows else ""
+
+
+def show_scores(evaluate: Any, folder: pathlib.Path) -> None:
+    """Print the scores and copy report and pictures to where they are found without knowing Scipion."""
+    source = pathlib.Path(evaluate.getReport()).parent
+    target = folder.parent / "report"
+    target.mkdir(parents=True, exist_ok=True)
+    for path in [source / "report.html", *source.glob("slices_*.png")]:
+        shutil.copy2(path, target / path.name)
+    overall = json.loads((source / "evaluation.json").read_text("utf-8"))["overall"]
+    names = ("n_truth", "n_picks", "TP", "FP", "FN", "precision", "recall", "F1")
+    say("  " + "".join(f"{name.replace('n_', ''):>11s}" for name in names))
+    say("  " + "".join(f"{overall[name]:11.3f}" if isinstance(overall[name], float) else f"{overall[name]:11d}"
+                       for name in names))
+    say(f"  mean distance to the true centre {overall['AD_vox']:.2f} voxels ({overall['AD_ang']:.1f} angstrom)\n"
+        f"  report: {target / 'report.html'}, slices with picks: {target / 'slices_1.png'}")
 
 
 def run_project(folder: pathlib.Path, diameter_ang: float) -> List[str]:
@@ -166,8 +203,8 @@ def run_project(folder: pathlib.Path, diameter_ang: float) -> List[str]:
     start = time.time()
     pick = run("ProtDeepETPickerPick", "pick", inputTomograms=sets["held_out"], inputModel=train.model, binThreads=2)
     say_costs(pick, start)
-    run("ProtDeepETPickerEvaluate", "evaluate picks", inputCoordinates=pick.coordinates,
-        inputReference=truth["held_out"])
+    show_scores(run("ProtDeepETPickerEvaluate", "evaluate picks", inputCoordinates=pick.coordinates,
+                    inputReference=truth["held_out"]), folder)
     binned = run("ProtTomoExtractCoords", "extract 3D coordinates (other binning)", inputSubTomos=pick.coordinates,
                  inputTomos=sets["held_out_bin2"])
     picks = positions(pick.coordinates)
