@@ -103,7 +103,7 @@ class Picker:
         return self.card.threshold if self.options.threshold < 0 else self.options.threshold
 
     def candidates(self, volume: Volume, scratch: Optional[pathlib.Path] = None,
-                   maps: Optional[ProbabilityMaps] = None) -> CoordinateTable:
+                   maps: Optional[ProbabilityMaps] = None, mask: str = "") -> CoordinateTable:
         """Return all candidates above the floor, best first, in the tomogram's own voxels.
 
         Parameters
@@ -114,6 +114,8 @@ class Picker:
             Folder for what does not fit into memory.
         maps : ProbabilityMaps, optional
             Gets the stitched probability.
+        mask : str
+            Mask of this tomogram; default: the one of the options.
         """
         grid = working_grid(volume, self.card)
         border = self.options.border
@@ -136,7 +138,7 @@ class Picker:
                 maps.write(store)
         positions = np.clip(grid.to_input(found.positions_zyx_vox), 0, np.array(volume.shape_zyx) - 1.0)
         table = CoordinateTable(positions.round(DECIMALS), found.class_ids, found.scores.round(DECIMALS), {})
-        return self._in_mask(table, volume)
+        return self._in_mask(table, volume, mask or self.options.mask)
 
     def _distances(self, grid: WorkingGrid) -> Dict[int, float]:
         """Return the least distance between picks per class, in working voxels."""
@@ -145,9 +147,9 @@ class Picker:
             list(given) if len(given) > 1 else list(given) * len(self.rules))
         return {c.id: d / grid.working_voxel_ang for c, d in zip(self.card.classes, wanted)}
 
-    def _in_mask(self, table: CoordinateTable, volume: Volume) -> CoordinateTable:
-        """Return the picks inside the mask of this tomogram; all when there is no mask."""
-        path = mask_path(self.options.mask, volume.name)
+    def _in_mask(self, table: CoordinateTable, volume: Volume, given: str) -> CoordinateTable:
+        """Return the picks inside the mask of this tomogram; all when none is given."""
+        path = mask_path(given, volume.name)
         if path is None:
             return table
         mask = open_volume(path, volume.voxel_size_ang)
@@ -336,10 +338,10 @@ def _write_item(picker: Picker, item: DataItem, folder: pathlib.Path, manifest: 
     if picker.options.save_map:
         grid = working_grid(volume, picker.card)
         with ProbabilityMaps(folder, item.name, [r.class_id for r in picker.rules], grid) as writer:
-            candidates = picker.candidates(volume, folder, writer)
+            candidates = picker.candidates(volume, folder, writer, item.mask)
         maps = {str(c): str(p) for c, p in writer.paths.items()}
     else:
-        candidates = picker.candidates(volume, folder)
+        candidates = picker.candidates(volume, folder, mask=item.mask)
     picks = picker.picks(candidates)
     paths = {"picks": folder / f"{item.name}.csv", "candidates": folder / f"{item.name}_candidates.csv"}
     write_coordinates(paths["candidates"], candidates)

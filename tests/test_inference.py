@@ -138,6 +138,16 @@ def test_a_mask_keeps_the_picks_inside_it(model, tomogram, tmp_path):
     assert (picks.positions_zyx_vox[:, 1] < 50).all()
 
 
+def test_each_item_may_have_its_own_mask(model, tomogram, tmp_path):
+    mask = np.zeros(SHAPE, np.int8)
+    mask[:, 50:] = 1
+    write_volume(tmp_path / "mask.mrc", mask, 10.0)
+    params = {"items": [{"name": "a", "tomogram": str(tomogram), "mask": str(tmp_path / "mask.mrc")},
+                        {"name": "b", "tomogram": str(tomogram)}]}
+    manifest = pick(model, (), tmp_path / "out", options(), params, quiet=True)
+    assert [item["n_picks"] for item in manifest["items"]] == [2, 4]
+
+
 def test_a_mask_folder_needs_a_mask_for_each_tomogram(model, tomogram, tmp_path):
     (tmp_path / "masks").mkdir()
     with pytest.raises(InputError, match=r"TS_1\.mrc"):
