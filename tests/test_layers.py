@@ -34,6 +34,11 @@ def is_base(name: str) -> bool:
     return name == "deepetpicker" or name in BASE or name.startswith("deepetpicker.io.")
 
 
+def plugin_may(name: str) -> bool:
+    """Return whether the plugin may import a module: the base, and the figures that need matplotlib alone."""
+    return is_base(name) or name == "deepetpicker.figures" or name.startswith("deepetpicker.figures.")
+
+
 def walk(node: ast.AST, inside_functions: bool) -> Iterator[ast.AST]:
     """Yield the nodes that run at import; with inside_functions also those that run later."""
     for child in ast.iter_child_nodes(node):
@@ -114,8 +119,15 @@ def test_command_line_imports_no_numpy_and_no_torch_at_start(name: str):
     assert name in seen
 
 
-def test_plugin_imports_only_the_base_group_and_no_torch():
-    beyond = {name: [other for other in own(imports(name)) if not is_base(other)] for name in PLUGIN}
+def test_figures_import_only_base_and_numpy_at_start():
+    for name in [name for name in ENGINE if name.startswith("deepetpicker.figures")]:
+        found = imports(name, inside_functions=False)
+        assert [o for o in own(found) if not plugin_may(o)] == [], name
+        assert not roots(found) & (roots(TORCH) | {"scipy", "matplotlib"}), name
+
+
+def test_plugin_imports_only_base_and_figures_and_no_torch():
+    beyond = {name: [other for other in own(imports(name)) if not plugin_may(other)] for name in PLUGIN}
     assert {name: found for name, found in beyond.items() if found} == {}, "the plugin exchanges files with the engine"
     assert [name for name in PLUGIN if roots(imports(name)) & roots(TORCH)] == []
 

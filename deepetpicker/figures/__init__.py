@@ -1,6 +1,6 @@
 """Pictures of picks and results, as matplotlib figures without global state: for files, HTML pages and Tk windows.
 
-``matplotlib`` is loaded when the first picture is made.
+``matplotlib`` is loaded when the first picture is made, SciPy when the first slice is smoothed; PyTorch never.
 """
 
 from __future__ import annotations

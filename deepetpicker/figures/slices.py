@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, 
 import numpy as np
 
 from deepetpicker.errors import InputError
-from deepetpicker.evaluation.matching import Match
 from deepetpicker.io.coordinates import CoordinateTable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from deepetpicker.evaluation.matching import Match
 
 HIT, OTHER_CLASS, FALSE_POSITIVE, MISS = "#00c896", "#56b4e9", "#ff6a1f", "#f0e442"
 CLASS_LOOKS = (("#56b4e9", "-"), ("#e69f00", "--"), ("#00c896", "-."), ("#f0e442", ":"), ("#cc79a7", "-"),

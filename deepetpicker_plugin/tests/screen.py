@@ -1,0 +1,98 @@
+"""A virtual screen for the tests of windows, and hands that use them."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import shutil
+import subprocess
+import time
+import unittest
+from typing import Any, Callable, List, Tuple
+
+PICTURES = "DEEPETPICKER_PICTURES"  # folder for pictures of the windows, as documentation; unset: none are made
+MOST_BYTES = 200_000
+
+
+def startScreen(size: str = "1400x950x24") -> Tuple[Any, str]:
+    """Start a virtual screen of a free number; return its process and name."""
+    reading, writing = os.pipe()
+    process = subprocess.Popen(["Xvfb", "-displayfd", str(writing), "-screen", "0", size, "-nolisten", "tcp"],
+                               pass_fds=[writing], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    os.close(writing)
+    with os.fdopen(reading) as stream:
+        return process, f":{stream.readline().strip()}"
+
+
+def gui(cls: Any) -> Any:
+    """Give a test class pytest's mark of windows where pytest is, and skip it where there is no virtual screen."""
+    try:
+        import pytest
+        cls = pytest.mark.gui(cls)
+    except ImportError:  # Scipion's own test runner
+        pass
+    return unittest.skipUnless(shutil.which("Xvfb"), "needs a virtual screen: install Xvfb (Debian: xvfb)")(cls)
+
+
+def pump(widget: Any, seconds: float = 0.2) -> None:
+    """Let Tk work for a while, as its main loop would."""
+    end = time.monotonic() + seconds
+    while True:
+        widget.update_idletasks()
+        widget.update()
+        if time.monotonic() > end:
+            return
+        time.sleep(0.01)
+
+
+def pumpUntil(widget: Any, condition: Callable[[], Any], seconds: float = 20.0) -> None:
+    """Let Tk work until a condition is true."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise AssertionError(f"waited {seconds} s in vain")
+        pump(widget, 0.05)
+
+
+def mouse(canvas: Any, axes: Any, kind: str, point: Tuple[float, float], button: int = 1) -> None:
+    """Send a mouse event at a point of the data through matplotlib."""
+    from matplotlib.backend_bases import MouseEvent
+
+    x, y = axes.transData.transform(point)
+    canvas.callbacks.process(kind, MouseEvent(kind, canvas, x, y, button))
+
+
+def texts(widget: Any) -> List[str]:
+    """Return the texts of a widget and of all below it."""
+    found = []
+    for option in ("text", "label"):
+        try:
+            found.append(str(widget.cget(option)))
+        except Exception:  # most widgets have only one of them
+            continue
+    if hasattr(widget, "get") and widget.winfo_class() == "Text":
+        found.append(widget.get("1.0", "end"))
+    for child in widget.winfo_children():
+        found += texts(child)
+    return found
+
+
+def picture(widget: Any, name: str) -> None:
+    """Keep a picture of a window for the documents, where they are asked for."""
+    folder = os.environ.get(PICTURES)
+    if not folder:
+        return
+    from PIL import ImageGrab
+
+    widget.geometry("+0+0")
+    widget.lift()
+    pump(widget, 0.8)
+    left, top = widget.winfo_rootx(), widget.winfo_rooty()
+    box = (left, top, left + widget.winfo_width(), top + widget.winfo_height())
+    path = pathlib.Path(folder, f"{name}.png")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = ImageGrab.grab(bbox=box, xdisplay=os.environ["DISPLAY"]).convert("RGB")
+    for colours in (128, 64, 32, 16):
+        image.quantize(colours).save(path, optimize=True)
+        if path.stat().st_size < MOST_BYTES:
+            return

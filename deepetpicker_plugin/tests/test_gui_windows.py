@@ -1,0 +1,379 @@
+"""Viewers and wizards without and with windows, and the project window, on a small real project."""
+
+from __future__ import annotations
+
+import os
+import unittest
+
+import numpy as np
+from pwem import Domain
+from pyworkflow.object import Pointer
+from pyworkflow.viewer import DESKTOP_TKINTER
+from tomo.objects import SetOfCoordinates3D
+
+from deepetpicker.errors import InputError
+from deepetpicker_plugin import protocols
+from deepetpicker_plugin.convert import Place
+from deepetpicker_plugin.protocols import (
+    ProtDeepETPickerCompare,
+    ProtDeepETPickerEvaluate,
+    ProtDeepETPickerPick,
+    ProtDeepETPickerThreshold,
+    ProtDeepETPickerTrain,
+)
+from deepetpicker_plugin.tests.base import RATE, TINY, PluginTest
+from deepetpicker_plugin.tests.screen import gui, mouse, picture, pump, pumpUntil, startScreen, texts
+from deepetpicker_plugin.viewers.charts import trainingSummary, withoutEmpty
+from deepetpicker_plugin.viewers.scene import Layer, Scene, greyLimits, scaleBar
+from deepetpicker_plugin.wizards.diameter import Diameters
+from deepetpicker_plugin.wizards.names import ClassNames
+from deepetpicker_plugin.wizards.threshold import thresholdText
+
+
+class TestModels(unittest.TestCase):
+    """What the windows compute."""
+
+    def layer(self):
+        positions = {"a": np.array([[5.0, 10, 20], [8, 11, 21], [30, 1, 2]])}
+        return Layer("ring", "white", 100.0, positions, {"a": np.array([0.9, 0.4, 0.7])})
+
+    def test_circles_shrink_with_the_distance(self):
+        layer = self.layer()
+        np.testing.assert_allclose(layer.circles("a", (0, 5), 5.0), [[20, 10, 5], [21, 11, 4]])
+        np.testing.assert_allclose(layer.circles("a", (0, 5), 5.0, low=0.5), [[20, 10, 5]])
+        np.testing.assert_allclose(layer.circles("a", (1, 10), 5.0)[0], [20, 5, 5])  # x to the right, z upwards
+        np.testing.assert_allclose(layer.circles("a", (2, 20), 5.0)[0], [5, 10, 5])  # z to the right, y upwards
+        self.assertEqual(layer.circles("b", (0, 5), 5.0).shape, (0, 3))
+        self.assertEqual((layer.count(), layer.count(0.5), layer.count(0.95)), (3, 2, 0))
+
+    def test_scene_without_particles(self):
+        place = Place("a", "/nowhere.mrc", 10.0, (64, 48, 32), (0, 0, 0))
+        scene = Scene({"a": place}, [])
+        scene._open = ("a", np.arange(32 * 48 * 64, dtype=np.float32).reshape(32, 48, 64))
+        self.assertEqual(scene.busiest("a"), (16, 24, 32))
+        self.assertEqual(scene.image("a", 0, 3).shape, (48, 64))
+        self.assertEqual(scene.image("a", 1, 3).shape, (32, 64))
+        self.assertEqual(scene.image("a", 2, 3).shape, (48, 32))
+        self.assertEqual(scene.image("a", 2, 3)[5, 7], scene.volume("a")[7, 5, 3])
+
+    def test_grey_and_scale(self):
+        self.assertEqual(greyLimits(np.arange(101.0), 10), (10.0, 90.0))
+        self.assertEqual(greyLimits(np.full((3, 3), 2.0), 1), (2.0, 3.0))
+        self.assertEqual(greyLimits(np.full((3, 3), np.nan), 1), (0.0, 1.0))
+        self.assertEqual(scaleBar(1000, 10.0), (200.0, "200 nm"))
+        self.assertEqual(scaleBar(64, 10.0), (10.0, "10 nm"))
+
+    def test_diameters(self):
+        model = Diameters([100.0, 200.0], 10.0, 1)
+        self.assertEqual(model.draw((10, 10), (13, 14)), 100.0)
+        self.assertEqual(model.text(), "100")
+        self.assertEqual(model.draw((10, 10), (10, 10)), 20.0)  # at least a radius of one voxel
+        self.assertEqual(model.text(), "100, 20")
+
+    def test_class_names(self):
+        model = ClassNames((1, 2), ((1,), (2,)), (5, 6), ("", ""))
+        self.assertEqual(model.text(["a ", "b"]), "a, b")
+        self.assertEqual(model.text(["", " "]), "")
+        for names, words in ((("a", ""), "class 2 has no name"), (("a,b", "c"), "comma"), (("a", "a"), "twice")):
+            with self.assertRaisesRegex(InputError, words):
+                model.text(names)
+
+    def test_threshold_text(self):
+        self.assertEqual(thresholdText([0.5, 0.5], True), "0.5")
+        self.assertEqual(thresholdText([0.25, 0.5], True), "0.25, 0.5")
+        self.assertEqual(thresholdText([0.25, 0.5], False), "0.25")
+
+    def test_training_summary(self):
+        rows = [{"epoch": "0", "train_loss": "0.5", "pick_f1": "0.2"},
+                {"epoch": "1", "train_loss": "0.25", "pick_f1": ""}]
+        self.assertIn("best picking F1 0.200 in epoch 0", trainingSummary(rows, False))
+        self.assertIn("follows", trainingSummary([], True))
+        self.assertEqual(withoutEmpty(rows)[1], {"epoch": "1", "train_loss": "0.25"})
+
+
+@gui
+class TestGuiWindows(PluginTest):
+    @classmethod
+    def setUpClass(cls):
+        cls.before = os.environ.get("DISPLAY")
+        cls.screen, os.environ["DISPLAY"] = startScreen()
+        super().setUpClass()
+        cls.simulation = cls.simulate(n=2)
+        cls.truth = cls.simulation.coordinates
+        cls.train = cls.run_(ProtDeepETPickerTrain, inputCoordinates=cls.truth, diameterAngstrom="168, 253",
+                             classNames="ring, rod", **TINY)
+        cls.pick = cls.run_(ProtDeepETPickerPick, inputTomograms=cls.simulation.tomograms, inputModel=cls.train.model,
+                            threshold=0.1, binThreads=1)
+        cls.choice = cls.run_(ProtDeepETPickerThreshold, inputCoordinates=cls.pick.coordinates, threshold="0.2")
+        cls.compare = cls.run_(ProtDeepETPickerCompare, inputFirst=cls.pick.coordinates,
+                               inputSecond=cls.choice.coordinates)
+        cls.evaluate = cls.run_(ProtDeepETPickerEvaluate, inputCoordinates=cls.pick.coordinates,
+                                inputReference=cls.truth)
+        import pyworkflow.gui.project  # noqa: F401 - before any other of its modules
+        from pyworkflow.gui import Window
+        cls.master = Window("tests")
+
+    @classmethod
+    def tearDownClass(cls):
+        if hasattr(cls, "master"):
+            cls.master.root.destroy()
+        cls.screen.terminate()
+        cls.screen.wait()
+        if cls.before is None:
+            del os.environ["DISPLAY"]
+        else:
+            os.environ["DISPLAY"] = cls.before
+
+    # ---- helpers
+    def view(self, obj, number=0):
+        """Open what Analyze results or the menu of an object opens; return the one window."""
+        found = Domain.findViewers(obj, DESKTOP_TKINTER)
+        ours = [v for v in found if v.__module__.startswith("deepetpicker_plugin")]
+        self.assertGreater(len(ours), number, f"no viewer for {obj}: {found}")
+        windows = ours[number](project=self.proj, protocol=None, parent=self.master)._visualize(obj)
+        self.assertEqual(len(windows), 1)
+        windows[0].show()
+        self.addCleanup(windows[0].close)
+        pump(windows[0].top, 0.4)
+        windows[0].top.event_generate("<Escape>")
+        pump(windows[0].top, 0.1)
+        self.assertTrue(windows[0].top.winfo_exists())  # Escape closes nothing
+        return windows[0]
+
+    def form(self, protocol):
+        """Open the form of a protocol."""
+        from pyworkflow.gui.form import FormWindow
+
+        self.executed = []
+        form = FormWindow("form", protocol, lambda p, *args, **kwargs: (self.executed.append(p), "")[1], self.master)
+        form.root.deiconify()
+        self.addCleanup(lambda: form.root.winfo_exists() and form.root.destroy())
+        pump(form.root, 0.1)
+        return form
+
+    def wand(self, form, parameter):
+        """Click the wand beside a parameter; return the window of the wizard, None when a message came instead."""
+        from deepetpicker_plugin.wizards import DeepETPickerWizard
+
+        windows, original = [], DeepETPickerWizard.show
+
+        def show(wizard, *args):
+            original(wizard, *args)
+            windows.append(getattr(wizard, "window", None))
+
+        DeepETPickerWizard.show = show
+        try:
+            form.widgetDict[parameter]._showWizard()
+        finally:
+            DeepETPickerWizard.show = original
+        self.assertEqual(len(windows), 1)
+        if windows[0] is not None:
+            self.addCleanup(windows[0].close)
+            pump(windows[0].top, 0.4)
+        return windows[0]
+
+    # ---- viewers
+    def test_training_curves(self):
+        window = self.view(self.train)
+        self.assertEqual(len(window.shown), 2)
+        self.assertIn("2 epochs", window.text.get())
+        picture(window.top, "viewer_training")
+        model = self.view(self.train.model)
+        self.assertIn("epochs", model.text.get())
+
+    def test_training_curves_follow_a_run(self):
+        from deepetpicker_plugin.viewers import charts
+
+        rows, running = [], [True]
+        charts.REFRESH_MS = 50
+        self.addCleanup(setattr, charts, "REFRESH_MS", 3000)
+        window = charts.TrainingWindow("live", lambda: list(rows), lambda: running[0], self.master.root).open()
+        self.addCleanup(window.close)
+        pump(window.top)
+        self.assertIn("No epoch", window.text.get())
+        rows.append({"epoch": "0", "train_loss": "0.5", "pick_f1": "0.25"})
+        pumpUntil(window.top, lambda: "0.250" in window.text.get())
+        self.assertIn("Running", window.text.get())
+        running[0] = False
+        pumpUntil(window.top, lambda: "Running" not in window.text.get())
+
+    def test_picks_on_slices(self):
+        window = self.view(self.pick)
+        names = [layer.name for layer in window.scene.layers]
+        self.assertLessEqual(set(names), {"ring", "rod"})
+        total = sum(layer.count() for layer in window.scene.layers)
+        self.assertEqual(total, self.pick.coordinates.getSize())
+        self.assertGreater(window.panel.circles[0], 0)
+        picture(window.top, "viewer_picks")
+        window.score.set(window.span[1])
+        pumpUntil(window.top, lambda: window.panel.circles[0] == 0)
+        window.score.set(0.0)
+        pumpUntil(window.top, lambda: window.panel.circles[0] > 0)
+        window.sliders[0].set(3)
+        pumpUntil(window.top, lambda: window.panel.position[0] == 3)
+        mouse(window.panel.canvas, window.panel.axes[0], "button_press_event", (40, 25))
+        pumpUntil(window.top, lambda: window.panel.position == [3, 25, 40])
+        self.assertIn("x 40, y 25, z 3", window.status.get())
+        self.assertIn("400, 250, 30 Å", window.status.get())
+        window.layerButtons[0].invoke()
+        self.assertFalse(window.panel.visible[0])
+        window.clipped.set(5)
+        window.tomograms.selection_clear(0, "end")
+        window.tomograms.selection_set(1)
+        window.tomograms.event_generate("<<ListboxSelect>>")
+        pumpUntil(window.top, lambda: window.panel.tsId == window.scene.tsIds[1])
+        self.assertEqual(window.panel.clipped, 5)
+
+    def test_picks_of_other_protocols(self):
+        chosen = self.view(self.choice)
+        self.assertLessEqual({layer.name for layer in chosen.scene.layers}, {"ring", "rod"})
+        compared = self.view(self.compare)
+        self.assertEqual([layer.name for layer in compared.scene.layers][0], "in both")
+        picture(compared.top, "viewer_compare")
+        truth = self.view(self.simulation)
+        self.assertFalse(truth.hasScores)
+        self.assertEqual(sum(layer.count() for layer in truth.scene.layers), self.truth.getSize())
+
+    def test_score_histogram_is_an_extra_choice_for_every_set(self):
+        window = self.view(self.pick.coordinates, 1)
+        self.assertIn(f"{self.pick.coordinates.getSize()} picks", window.text.get())
+        picture(window.top, "viewer_scores")
+        names = [n for n in Domain.getViewers() if "DeepETPicker" in n]
+        ours = [n for n in names if SetOfCoordinates3D in Domain.getViewers()[n]._targets]
+        self.assertTrue(ours)
+        self.assertTrue(all(n.startswith("Z") for n in ours), ours)
+
+    def test_evaluation(self):
+        import webbrowser
+
+        window = self.view(self.evaluate)
+        shown = texts(window.top)
+        self.assertIn(f"{self.evaluate.evaluation.getF1():.3f}", shown)
+        picture(window.top, "viewer_evaluation")
+        opened, original = [], webbrowser.open
+        webbrowser.open = opened.append
+        self.addCleanup(setattr, webbrowser, "open", original)
+        window.openReport()
+        self.assertTrue(opened[0].startswith("file:///"))
+        self.assertTrue(opened[0].endswith("report.html"))
+
+    # ---- forms and wizards
+    def test_every_form_opens(self):
+        for name in protocols.__all__:
+            form = self.form(self.proj.newProtocol(getattr(protocols, name)))
+            self.assertIn("runName", dir(form.protocol))
+            self.assertGreater(len(form.widgetDict), 3, name)
+            form.root.destroy()
+
+    def test_an_invalid_form_shows_all_its_messages(self):
+        from pyworkflow.gui import dialog
+
+        form = self.form(self.proj.newProtocol(ProtDeepETPickerTrain, patch=30, epochs=0, seed=-1))
+        form.setVar("inputCoordinates", Pointer(self.simulation, extended="coordinates"))
+        pump(form.root)
+        seen = []
+
+        def answer():
+            for window in form.root.winfo_children():
+                if isinstance(window, dialog.Dialog):
+                    seen.append("\n".join(texts(window)))
+                    picture(window, "form_messages")
+                    window.cancel()
+
+        form.root.after(400, answer)
+        form.btnExecute.invoke()
+        self.assertEqual((len(seen), self.executed), (1, []))
+        for words in ("multiple of 8", "Epochs", "Seed"):
+            self.assertIn(words, seen[0])
+
+    def test_diameter_wizard(self):
+        form = self.form(self.proj.newProtocol(ProtDeepETPickerTrain, diameterAngstrom="168, 253"))
+        form.setVar("inputCoordinates", Pointer(self.simulation, extended="coordinates"))
+        window = self.wand(form, "diameterAngstrom")
+        canvas, axes = window.panel.canvas, window.panel.axes[0]
+        x, y, _ = window.scene.layers[0].circles(window.panel.tsId, (0, window.panel.position[0]), 8.0)[0] \
+            if len(window.scene.layers[0].circles(window.panel.tsId, (0, window.panel.position[0]), 8.0)) else (30, 30, 0)
+        mouse(canvas, axes, "button_press_event", (x, y))
+        mouse(canvas, axes, "motion_notify_event", (x + 9 if x < 50 else x - 9, y))
+        pump(window.top, 0.3)
+        self.assertIn("180 Å (18.0 voxels)", window.text.get())
+        picture(window.top, "wizard_diameter")
+        mouse(canvas, axes, "button_release_event", (x, y))
+        window.ok.invoke()
+        self.assertEqual(form.protocol.diameterAngstrom.get(), "180, 253")
+        self.assertEqual(RATE, 10.0)
+
+    def test_names_wizard(self):
+        form = self.form(self.proj.newProtocol(ProtDeepETPickerTrain))
+        form.setVar("inputCoordinates", Pointer(self.simulation, extended="coordinates"))
+        window = self.wand(form, "classNames")
+        self.assertEqual(window.classes.ids, (1, 2))
+        self.assertEqual(sum(window.classes.counts), self.truth.getSize())
+        window.fields[0].set("ring")
+        window.ok.invoke()
+        self.assertIn("class 2 has no name", window.message.get())
+        window.fields[1].set("rod")
+        picture(window.top, "wizard_names")
+        window.ok.invoke()
+        self.assertEqual(form.protocol.classNames.get(), "ring, rod")
+        self.assertFalse(window.top.winfo_exists())
+
+    def test_threshold_wizards(self):
+        form = self.form(self.proj.newProtocol(ProtDeepETPickerThreshold))
+        form.setVar("inputCoordinates", Pointer(self.pick, extended="coordinates"))
+        window = self.wand(form, "threshold")
+        self.assertEqual(window.lows, [0.5] * len(window.scene.layers))
+        mouse(window.histogramCanvas, window.histogram.axes[0], "button_press_event", (0.25, 1))
+        pumpUntil(window.top, lambda: abs(window.lows[0] - 0.25) < 0.01)
+        picture(window.top, "wizard_threshold")
+        window.ok.invoke()
+        self.assertAlmostEqual(float(form.protocol.threshold.get()), 0.25, places=2)
+
+        form = self.form(self.proj.newProtocol(ProtDeepETPickerPick))
+        form.setVar("inputTomograms", Pointer(self.simulation, extended="tomograms"))
+        form.setVar("inputModel", Pointer(self.train, extended="model"))
+        window = self.wand(form, "threshold")
+        window.score.set(0.3)
+        pumpUntil(window.top, lambda: abs(window.lows[0] - 0.3) < 0.001)
+        window.ok.invoke()
+        self.assertAlmostEqual(form.protocol.threshold.get(), 0.3)
+
+    def test_wizards_say_what_is_missing(self):
+        for kind, parameter in ((ProtDeepETPickerTrain, "diameterAngstrom"), (ProtDeepETPickerTrain, "classNames"),
+                                (ProtDeepETPickerPick, "threshold"), (ProtDeepETPickerThreshold, "threshold")):
+            form = self.form(self.proj.newProtocol(kind))
+            said = []
+            form.showError = said.append
+            self.assertIsNone(self.wand(form, parameter))
+            self.assertRegex(said[0], "first|no scores yet")
+
+    def test_train_form_as_a_picture(self):
+        form = self.form(self.proj.newProtocol(ProtDeepETPickerTrain))
+        form.setVar("inputCoordinates", Pointer(self.simulation, extended="coordinates"))
+        pump(form.root)
+        self.assertEqual(str(form.btnExecute.cget("state")), "normal")
+        picture(form.root, "form_train")
+
+    # ---- the project
+    def test_project_window(self):
+        from pyworkflow.gui.project import ProjectWindow
+
+        settings = self.proj.getSettings()
+        settings.setProtocolView("Tomography")
+        self.proj.saveSettings()
+        window = ProjectWindow(self.proj.getPath(), self.master)
+        self.addCleanup(window.root.destroy)
+        window.root.deiconify()
+        window.root.geometry("1380x900+0+0")
+        pump(window.root, 1.0)
+        tree = window.getViewWidget().protTree
+
+        def below(item):
+            return {value for child in tree.get_children(item) for value in (child, *below(child))}
+
+        shown = {tree.item(item, "text").strip() for item in below("")}
+        self.assertLessEqual({"DeepETPicker", *(getattr(protocols, n)._label for n in protocols.__all__)}, shown)
+        mine = next(item for item in below("") if tree.item(item, "text").strip() == "DeepETPicker")
+        tree.item(mine, open=True)
+        tree.see(tree.get_children(mine)[-1])
+        picture(window.root, "project")

@@ -1,0 +1,234 @@
+"""Windows with charts: training, scores, evaluation."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import tkinter as tk
+import webbrowser
+from tkinter import ttk
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+
+import numpy as np
+
+from deepetpicker.figures import training_figure
+from deepetpicker_plugin.viewers.window import INK, FigureWindow, canvasOf
+
+REFRESH_MS = 3000
+LINES = (("F1", "#0072b2", "-"), ("precision", "#009e73", "-."), ("recall", "#cc79a7", ":"))
+
+
+def withoutEmpty(rows: Sequence[Mapping[str, Any]]) -> List[Dict[str, Any]]:
+    """Return the rows of metrics.csv without cells that are empty, and with numbers where there are numbers."""
+    return [{name: cell for name, cell in row.items() if cell not in ("", None)} for row in rows]
+
+
+def trainingSummary(rows: Sequence[Mapping[str, Any]], running: bool) -> str:
+    """Return what the newest and the best epoch reached, in one line."""
+    if not rows:
+        return "No epoch is finished yet." + (" The picture follows the training." if running else "")
+    words = [f"{len(rows)} epochs"]
+    if rows[-1].get("train_loss"):
+        words.append(f"last training loss {float(rows[-1]['train_loss']):.4g}")
+    scored = [row for row in rows if row.get("pick_f1")]
+    if scored:
+        best = max(scored, key=lambda row: float(row["pick_f1"]))
+        words.append(f"best picking F1 {float(best['pick_f1']):.3f} in epoch {best.get('epoch')}")
+    return ", ".join(words) + (". Running: the picture follows." if running else ".")
+
+
+class ChartWindow(FigureWindow):
+    """A window with one picture, a line of text and buttons."""
+
+    def _build(self, top: tk.Toplevel) -> None:
+        """Fill the window."""
+        bar = ttk.Frame(top)
+        bar.pack(side=tk.BOTTOM, fill=tk.X)
+        self.text = tk.StringVar(top)
+        ttk.Label(bar, textvariable=self.text, justify=tk.LEFT).pack(side=tk.LEFT, padx=8, pady=6)
+        self.buttons = bar
+        self.canvas: Any = None
+
+    def _button(self, text: str, command: Callable[[], Any]) -> ttk.Button:
+        """Add a button to the lower edge."""
+        button = ttk.Button(self.buttons, text=text, command=command)
+        button.pack(side=tk.RIGHT, padx=6, pady=6)
+        return button
+
+    def _draw(self, figure: Any) -> None:
+        """Show another picture."""
+        old = self.canvas
+        self.canvas = canvasOf(self.top, figure)
+        self.canvas.get_tk_widget().pack(side=tk.TOP, fill=tk.BOTH, expand=True)
+        if old is not None:
+            old.get_tk_widget().destroy()
+
+
+class TrainingWindow(ChartWindow):
+    """Loss and F-values over epochs; follows a training that runs.
+
+    Parameters
+    ----------
+    title : str
+        Title of the window.
+    rows : callable
+        Returns the rows of metrics.csv as they are now.
+    running : callable
+        Tells whether more may come.
+    parent : Tk widget, optional
+        Window that opened it.
+    """
+
+    def __init__(self, title: str, rows: Callable[[], List[Dict[str, Any]]], running: Callable[[], bool],
+                 parent: Optional[tk.Misc] = None) -> None:
+        super().__init__(title, parent, (1050, 520))
+        self.rows, self.running = rows, running
+        self.shown: List[Dict[str, Any]] = []
+
+    def _build(self, top: tk.Toplevel) -> None:
+        """Fill the window and begin to follow."""
+        super()._build(top)
+        self._button("Refresh", self.refresh)
+        self._show(self.rows())
+        self._follow()
+
+    def refresh(self) -> None:
+        """Read the metrics again and draw what is new."""
+        rows = self.rows()
+        if rows != self.shown:
+            self._show(rows)
+        self.text.set(trainingSummary(rows, self.running()))
+
+    def _show(self, rows: List[Dict[str, Any]]) -> None:
+        """Draw rows."""
+        self.shown = rows
+        self._draw(training_figure(withoutEmpty(rows)))
+        self.text.set(trainingSummary(rows, self.running()))
+
+    def _follow(self) -> None:
+        """Refresh now and then while the training runs."""
+        if self.running():
+            self.top.after(REFRESH_MS, self._tick)
+
+    def _tick(self) -> None:
+        """Refresh, unless the window was closed meanwhile."""
+        if self.top.winfo_exists():
+            self.refresh()
+            self._follow()
+
+
+class HistogramWindow(ChartWindow):
+    """The scores of picks, a line per class.
+
+    Parameters
+    ----------
+    title : str
+        Title of the window.
+    scores : mapping
+        Colour and scores (N,) by the name of the class.
+    parent : Tk widget, optional
+        Window that opened it.
+    """
+
+    def __init__(self, title: str, scores: Mapping[str, Tuple[str, np.ndarray]],
+                 parent: Optional[tk.Misc] = None) -> None:
+        super().__init__(title, parent, (760, 520))
+        self.scores = scores
+
+    def _build(self, top: tk.Toplevel) -> None:
+        """Fill the window."""
+        super()._build(top)
+        self._draw(histogramFigure(self.scores))
+        every = np.concatenate([np.zeros(0), *(s for _, s in self.scores.values())])
+        self.text.set(f"{every.size} picks, median score {np.median(every):.3f}" if every.size else "no picks")
+
+
+def histogramFigure(scores: Mapping[str, Tuple[str, np.ndarray]]) -> Any:
+    """Return the picture of the scores of each class, on a dark ground as the colours of classes are light."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(7, 4.5), layout="constrained", facecolor="white")
+    axes = figure.add_subplot()
+    axes.set_facecolor("#3a3f45")
+    every = np.concatenate([np.zeros(0), *(s for _, s in scores.values())])
+    edges = np.linspace(min(0.0, float(every.min(initial=0))), max(1.0, float(every.max(initial=1))), 41)
+    for name, (colour, values) in scores.items():
+        axes.stairs(np.histogram(values, edges)[0], edges, color=colour, linewidth=1.8,
+                    label=f"{name} ({len(values)})")
+    axes.set_xlim(edges[0], edges[-1])
+    axes.set_xlabel("score", fontsize=10, color=INK)
+    axes.set_ylabel("picks per bin", fontsize=10, color=INK)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.tick_params(labelsize=9, colors=INK)
+    if scores:
+        axes.legend(fontsize=9, facecolor="#3a3f45", labelcolor="white", edgecolor="none")
+    return figure
+
+
+class EvaluationWindow(ChartWindow):
+    """The main figures of an evaluation, its curves, and a button that opens the report.
+
+    Parameters
+    ----------
+    title : str
+        Title of the window.
+    figures : sequence of tuple
+        Name and value of each figure, as text.
+    curve : sequence of mapping
+        Rows of curve.csv.
+    report : str
+        Path of the HTML report.
+    parent : Tk widget, optional
+        Window that opened it.
+    """
+
+    def __init__(self, title: str, figures: Sequence[Tuple[str, str]], curve: Sequence[Mapping[str, str]],
+                 report: str, parent: Optional[tk.Misc] = None) -> None:
+        super().__init__(title, parent, (1100, 600))
+        self.figures, self.curve = figures, curve
+        self.report = os.path.abspath(report)
+
+    def _build(self, top: tk.Toplevel) -> None:
+        """Fill the window."""
+        super()._build(top)
+        self._button("Open the report in the browser", self.openReport)
+        self.text.set(f"Report: {os.path.relpath(self.report)}")
+        table = ttk.Frame(top)
+        table.pack(side=tk.LEFT, fill=tk.Y, padx=12, pady=12)
+        for row, (name, value) in enumerate(self.figures):
+            ttk.Label(table, text=name).grid(row=row, column=0, sticky=tk.W, pady=4)
+            ttk.Label(table, text=value, font=("TkDefaultFont", 11, "bold")).grid(row=row, column=1, sticky=tk.E,
+                                                                                  padx=(16, 0))
+        self._draw(curveFigure(self.curve))
+
+    def openReport(self) -> None:
+        """Open the report in the user's browser."""
+        if not os.path.exists(self.report):
+            self.text.set(f"{self.report} is missing: run the protocol again")
+            return
+        webbrowser.open(pathlib.Path(self.report).as_uri())
+
+
+def curveFigure(rows: Sequence[Mapping[str, str]]) -> Any:
+    """Return F1, precision and recall over the threshold, and precision over recall, from the rows of curve.csv."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4), layout="constrained", facecolor="white")
+    left, right = figure.subplots(1, 2)
+    columns = {name: np.array([float(row.get(name) or "nan") for row in rows])
+               for name in ("threshold", "F1", "precision", "recall")}
+    for name, colour, dashes in LINES:
+        left.plot(columns["threshold"], columns[name], color=colour, linestyle=dashes, linewidth=1.8, label=name,
+                  marker="o" if len(rows) < 3 else None)
+    right.plot(columns["recall"], columns["precision"], color=LINES[0][1], linewidth=1.8,
+               marker="o" if len(rows) < 3 else None)
+    left.legend(fontsize=9, frameon=False)
+    for axes, across, upwards in ((left, "score threshold", "value"), (right, "recall", "precision")):
+        axes.set_xlabel(across, fontsize=10, color=INK)
+        axes.set_ylabel(upwards, fontsize=10, color=INK)
+        axes.set_ylim(0, 1.03)
+        axes.grid(alpha=0.3)
+        axes.tick_params(labelsize=9, colors=INK)
+    right.set_xlim(0, 1.03)
+    return figure

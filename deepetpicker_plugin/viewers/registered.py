@@ -1,0 +1,172 @@
+"""What *Analyze results* opens."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, Tuple
+
+from pyworkflow.viewer import DESKTOP_TKINTER, View, Viewer
+from tomo.objects import SetOfCoordinates3D
+
+from deepetpicker.errors import DeepETPickerError
+from deepetpicker_plugin import convert
+from deepetpicker_plugin.objects import DeepETPickerEvaluation, DeepETPickerModel
+from deepetpicker_plugin.protocols import (
+    ProtDeepETPickerCompare,
+    ProtDeepETPickerEvaluate,
+    ProtDeepETPickerImportModel,
+    ProtDeepETPickerPick,
+    ProtDeepETPickerSimulate,
+    ProtDeepETPickerThreshold,
+    ProtDeepETPickerTrain,
+)
+from deepetpicker_plugin.protocols.protocol_compare import BOTH, ONLY_FIRST, ONLY_SECOND
+from deepetpicker_plugin.protocols.protocol_train import readRows
+from deepetpicker_plugin.viewers.charts import EvaluationWindow, HistogramWindow, TrainingWindow
+from deepetpicker_plugin.viewers.picks import PicksWindow
+from deepetpicker_plugin.viewers.scene import Scene, sceneOfSets
+
+NAMES = {BOTH: "in both", ONLY_FIRST: "only in the first", ONLY_SECOND: "only in the second"}
+
+
+class DeepETPickerViewer(Viewer):
+    """Base of the viewers: windows, or a message where there is nothing to show."""
+
+    _environments = [DESKTOP_TKINTER]
+
+    def _visualize(self, obj: Any, **kwargs: Any) -> List[View]:
+        """Return the windows for an object or protocol."""
+        try:
+            return self._windows(obj)
+        except (DeepETPickerError, OSError, ValueError) as error:
+            return [self.errorMessage(str(error), "DeepETPicker")]
+
+    def _windows(self, obj: Any) -> List[View]:
+        """Return the windows; an error becomes a message."""
+        raise NotImplementedError
+
+    def _nothing(self, what: str) -> List[View]:
+        """Return the message that there is nothing yet."""
+        return [self.infoMessage(what, "DeepETPicker")]
+
+
+class DeepETPickerTrainingViewer(DeepETPickerViewer):
+    """Training curves of a run, while it runs too, or of a model."""
+
+    _name = "DeepETPicker training curves"
+    _targets = [ProtDeepETPickerTrain, DeepETPickerModel, ProtDeepETPickerImportModel]
+
+    def _windows(self, obj: Any) -> List[View]:
+        """Return the window with the curves."""
+        if isinstance(obj, ProtDeepETPickerTrain):
+            path, project = obj.getMetricsFile(), self.getProject()
+
+            def running() -> bool:
+                if obj.isActive():
+                    project._updateProtocol(obj)
+                return bool(obj.isActive())
+
+            return [TrainingWindow(f"Training: {obj.getObjLabel() or obj.getRunName()}", lambda: readRows(path),
+                                   running, self.getTkRoot())]
+        model = getattr(obj, "model", None) if isinstance(obj, ProtDeepETPickerImportModel) else obj
+        if model is None:
+            return self._nothing("No model was imported yet.")
+        rows = [dict(row) for row in model.getCard().validation]
+        if not rows:
+            return self._nothing(f"{model}\nThe model says nothing about its training.")
+        return [TrainingWindow(f"Training: {model}", lambda: rows, lambda: False, self.getTkRoot())]
+
+
+class DeepETPickerPicksViewer(DeepETPickerViewer):
+    """Picks over slices of their tomograms, with a filter by score."""
+
+    _name = "DeepETPicker picks on slices"
+    _targets = [ProtDeepETPickerPick, ProtDeepETPickerThreshold, ProtDeepETPickerCompare, ProtDeepETPickerSimulate,
+                SetOfCoordinates3D]
+
+    def _windows(self, obj: Any) -> List[View]:
+        """Return the window with the picks."""
+        scene = sceneOf(obj, self.getProject())
+        if not scene.layers:
+            return self._nothing("There are no picks yet.")
+        return [PicksWindow(f"Picks: {titleOf(obj)}", scene, self.getTkRoot())]
+
+
+class DeepETPickerScoresViewer(DeepETPickerViewer):
+    """Histogram of the scores of picks."""
+
+    _name = "DeepETPicker score histogram"
+    _targets = [SetOfCoordinates3D]
+
+    def _windows(self, obj: Any) -> List[View]:
+        """Return the window with the histogram."""
+        layers = sceneOf(obj, self.getProject()).layers
+        return [HistogramWindow(f"Scores: {titleOf(obj)}", {n.name: (n.colour, n.allScores()) for n in layers},
+                                self.getTkRoot())]
+
+
+class DeepETPickerEvaluationViewer(DeepETPickerViewer):
+    """Figures, curves and report of an evaluation."""
+
+    _name = "DeepETPicker evaluation"
+    _targets = [ProtDeepETPickerEvaluate, DeepETPickerEvaluation]
+
+    def _windows(self, obj: Any) -> List[View]:
+        """Return the window with the evaluation."""
+        found = getattr(obj, "evaluation", None) if isinstance(obj, ProtDeepETPickerEvaluate) else obj
+        if found is None:
+            return self._nothing("Nothing was evaluated yet.")
+        return [EvaluationWindow(f"Evaluation: {titleOf(obj)}", keyFigures(found), readRows(found.getCurveFile()),
+                                 found.getReport(), self.getTkRoot())]
+
+
+def titleOf(obj: Any) -> str:
+    """Return what a window's title calls an object or protocol."""
+    return obj.getRunName() if hasattr(obj, "getRunName") else str(obj.getObjLabel() or obj)
+
+
+def keyFigures(found: DeepETPickerEvaluation) -> List[Tuple[str, str]]:
+    """Return the names and values of an evaluation's main figures, with units; a dash where unknown."""
+    def text(attribute: Any, form: str) -> str:
+        return "-" if attribute.get() is None else form.format(attribute.get())
+
+    return [("F1", text(found._f1, "{:.3f}")), ("Precision", text(found._precision, "{:.3f}")),
+            ("Recall", text(found._recall, "{:.3f}")), ("Reference particles", text(found._nTruth, "{}")),
+            ("Picks", text(found._nPicks, "{}")), ("Hits", text(found._nHits, "{}")),
+            ("Mean distance of hits", text(found._meanDistance, "{:.1f} Å")),
+            ("Threshold of the best F1", text(found._bestThreshold, "{:.3f}"))]
+
+
+def sceneOf(obj: Any, project: Any) -> Scene:
+    """Return the scene of a protocol's coordinates or of one set."""
+    if isinstance(obj, SetOfCoordinates3D):
+        maker = project.getProtocol(int(obj.getObjParentId())) if obj.getObjParentId() is not None else None
+        return sceneOfSets({titleOf(obj): obj}, knownClasses(maker, project)) if obj.getSize() else Scene({}, [])
+    sets = {name: s for name, s in obj.iterOutputAttributes(SetOfCoordinates3D) if s.getSize()}
+    if not sets:
+        return Scene({}, [])
+    if isinstance(obj, ProtDeepETPickerCompare):
+        ordered = [name for name in (BOTH, ONLY_FIRST, ONLY_SECOND) if name in sets]
+        return sceneOfSets({NAMES[name]: sets[name] for name in ordered}, byClass=False)
+    return sceneOfSets(sets, knownClasses(obj, project))
+
+
+def knownClasses(maker: Any, project: Any) -> convert.Classes:
+    """Return name and diameter (angstrom) of the classes that a protocol's picks have; empty when unknown."""
+    seen: List[Any] = []
+    while maker is not None and maker not in seen:
+        seen.append(maker)
+        if isinstance(maker, ProtDeepETPickerPick):
+            model = maker.inputModel.get()
+            return classesOf(model) if model is not None else {}
+        source = None
+        for name in ("inputCoordinates", "inputFirst"):
+            if isinstance(maker, (ProtDeepETPickerThreshold, ProtDeepETPickerCompare)) and hasattr(maker, name):
+                source = getattr(maker, name).get()
+        parent = source.getObjParentId() if source is not None else None
+        maker = project.getProtocol(int(parent)) if parent is not None else None
+    return {}
+
+
+def classesOf(model: DeepETPickerModel) -> Dict[int, Tuple[str, float]]:
+    """Return name and diameter (angstrom) of a model's classes by id."""
+    return {i: (n, d) for i, n, d in zip(model.getClassIds(), model.getClassNames(), model.getDiameters())}

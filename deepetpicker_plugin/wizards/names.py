@@ -1,0 +1,131 @@
+"""Names for the classes of a training."""
+
+from __future__ import annotations
+
+import dataclasses
+import tkinter as tk
+from tkinter import ttk
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+
+from deepetpicker.errors import InputError
+from deepetpicker_plugin import convert
+from deepetpicker_plugin.viewers.window import FigureWindow
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassNames:
+    """The classes of a training and what they are called.
+
+    Attributes
+    ----------
+    ids : tuple of int
+        Class ids, ascending.
+    groups : tuple of tuple
+        Group ids of each class.
+    counts : tuple of int
+        Number of particles of each class.
+    names : tuple of str
+        Name of each class; empty where there is none yet.
+    """
+
+    ids: Tuple[int, ...]
+    groups: Tuple[Tuple[int, ...], ...]
+    counts: Tuple[int, ...]
+    names: Tuple[str, ...]
+
+    def text(self, names: Sequence[str]) -> str:
+        """Return the form's text for names in the order of the ids; empty when all of them are.
+
+        Raises
+        ------
+        InputError
+            If a name is missing, doubled, or holds a comma.
+        """
+        words = [name.strip() for name in names]
+        if not any(words):
+            return ""
+        for classId, word in zip(self.ids, words):
+            if not word:
+                raise InputError(f"class {classId} has no name: give one to each class, or to none")
+            if "," in word:
+                raise InputError(f"the name {word!r} holds a comma, which separates names: leave it out")
+            if words.count(word) > 1:
+                raise InputError(f"the name {word!r} is given twice: classes need different names")
+        return ", ".join(words)
+
+
+def namesOf(protocol: Any) -> ClassNames:
+    """Return the classes that a training protocol's form gives.
+
+    Raises
+    ------
+    InputError
+        If no coordinates are chosen, or they are empty.
+    """
+    coordinates = protocol.inputCoordinates.get()
+    if coordinates is None or not coordinates.getSize():
+        raise InputError("Choose the particle coordinates first: their group ids are the classes.")
+    rows, _ = convert.readCoordinates(coordinates)
+    found: Dict[int, int] = {}
+    for row in rows.values():
+        for group in row.groups:
+            found[group] = found.get(group, 0) + 1
+    classes = convert.classIds(found, protocol.useGroups.get())
+    ids = tuple(sorted(set(classes.values())))
+    groups = tuple(tuple(g for g in sorted(classes) if classes[g] == i) for i in ids)
+    given = [word.strip() for word in (protocol.classNames.get() or "").split(",")]
+    names = tuple(given[n] if n < len(given) else "" for n in range(len(ids)))
+    return ClassNames(ids, groups, tuple(sum(found[g] for g in mine) for mine in groups), names)
+
+
+class NamesWindow(FigureWindow):
+    """A table of the classes with a field for each name.
+
+    Parameters
+    ----------
+    classes : ClassNames
+        What is shown.
+    done : callable
+        Takes the text for the form.
+    parent : Tk widget, optional
+        The form.
+    """
+
+    def __init__(self, classes: ClassNames, done: Callable[[str], Any], parent: Optional[tk.Misc] = None) -> None:
+        super().__init__("Class names", parent, (560, 150 + 34 * len(classes.ids)))
+        self.classes, self.done = classes, done
+        self.fields: List[tk.StringVar] = []
+
+    def _build(self, top: tk.Toplevel) -> None:
+        """Fill the window."""
+        table = ttk.Frame(top, padding=10)
+        table.pack(fill=tk.BOTH, expand=True)
+        for column, text in enumerate(("Class", "Group id", "Particles", "Name")):
+            ttk.Label(table, text=text, font=("TkDefaultFont", 10, "bold")).grid(row=0, column=column, sticky=tk.W,
+                                                                                 padx=6)
+        rows = zip(self.classes.ids, self.classes.groups, self.classes.counts, self.classes.names)
+        for number, (classId, groups, count, name) in enumerate(rows, 1):
+            for column, text in enumerate((str(classId), ", ".join(map(str, groups)), str(count))):
+                ttk.Label(table, text=text).grid(row=number, column=column, sticky=tk.W, padx=6, pady=3)
+            field = tk.StringVar(top, value=name)
+            ttk.Entry(table, textvariable=field, width=28).grid(row=number, column=3, sticky=tk.EW, padx=6)
+            self.fields.append(field)
+        table.columnconfigure(3, weight=1)
+        self.message = tk.StringVar(top)
+        bar = ttk.Frame(top, padding=6)
+        bar.pack(side=tk.BOTTOM, fill=tk.X)
+        ttk.Button(bar, text="Cancel", command=self.close).pack(side=tk.RIGHT)
+        self.ok = ttk.Button(bar, text="Use these names", command=self.accept)
+        self.ok.pack(side=tk.RIGHT, padx=6)
+        tk.Label(top, textvariable=self.message, fg="#b3261e", wraplength=520, justify=tk.LEFT).pack(
+            side=tk.BOTTOM, anchor=tk.W, padx=12)
+
+    def accept(self) -> None:
+        """Set the form's value and close; what is wrong with the names is shown instead."""
+        try:
+            text = self.classes.text([field.get() for field in self.fields])
+        except InputError as error:
+            self.message.set(str(error))
+            return
+        self.done(text)
+        self.close()
