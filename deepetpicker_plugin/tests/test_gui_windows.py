@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import unittest
 
@@ -109,7 +110,7 @@ class TestGuiWindows(PluginTest):
                                inputSecond=cls.choice.coordinates)
         cls.evaluate = cls.run_(ProtDeepETPickerEvaluate, inputCoordinates=cls.pick.coordinates,
                                 inputReference=cls.truth)
-        import pyworkflow.gui.project  # noqa: F401 - before any other of its modules
+        importlib.import_module("pyworkflow.gui.project")  # before any other module of that package
         from pyworkflow.gui import Window
         cls.master = Window("tests")
 
@@ -218,17 +219,18 @@ class TestGuiWindows(PluginTest):
         window.layerButtons[0].invoke()
         self.assertFalse(window.panel.visible[0])
         window.clipped.set(5)
+        pumpUntil(window.top, lambda: window.panel.clipped == 5)
         window.tomograms.selection_clear(0, "end")
         window.tomograms.selection_set(1)
         window.tomograms.event_generate("<<ListboxSelect>>")
         pumpUntil(window.top, lambda: window.panel.tsId == window.scene.tsIds[1])
-        self.assertEqual(window.panel.clipped, 5)
+        pumpUntil(window.top, lambda: window.scene.tsIds[1] in window.panel.axes[0].get_title())
 
     def test_picks_of_other_protocols(self):
         chosen = self.view(self.choice)
         self.assertLessEqual({layer.name for layer in chosen.scene.layers}, {"ring", "rod"})
         compared = self.view(self.compare)
-        self.assertEqual([layer.name for layer in compared.scene.layers][0], "in both")
+        self.assertEqual(compared.scene.layers[0].name, "in both")
         picture(compared.top, "viewer_compare")
         truth = self.view(self.simulation)
         self.assertFalse(truth.hasScores)
@@ -291,8 +293,9 @@ class TestGuiWindows(PluginTest):
         form.setVar("inputCoordinates", Pointer(self.simulation, extended="coordinates"))
         window = self.wand(form, "diameterAngstrom")
         canvas, axes = window.panel.canvas, window.panel.axes[0]
-        x, y, _ = window.scene.layers[0].circles(window.panel.tsId, (0, window.panel.position[0]), 8.0)[0] \
-            if len(window.scene.layers[0].circles(window.panel.tsId, (0, window.panel.position[0]), 8.0)) else (30, 30, 0)
+        z, y, x = window.scene.layers[0].above(window.panel.tsId, -np.inf)[0]
+        window.panel.moveTo(z=z)
+        pump(window.top, 0.3)
         mouse(canvas, axes, "button_press_event", (x, y))
         mouse(canvas, axes, "motion_notify_event", (x + 9 if x < 50 else x - 9, y))
         pump(window.top, 0.3)
@@ -372,7 +375,8 @@ class TestGuiWindows(PluginTest):
             return {value for child in tree.get_children(item) for value in (child, *below(child))}
 
         shown = {tree.item(item, "text").strip() for item in below("")}
-        self.assertLessEqual({"DeepETPicker", *(getattr(protocols, n)._label for n in protocols.__all__)}, shown)
+        labels = {f"deepetpicker_plugin - {getattr(protocols, name)._label}" for name in protocols.__all__}
+        self.assertLessEqual({"DeepETPicker", *labels}, shown)
         mine = next(item for item in below("") if tree.item(item, "text").strip() == "DeepETPicker")
         tree.item(mine, open=True)
         tree.see(tree.get_children(mine)[-1])

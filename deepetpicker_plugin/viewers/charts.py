@@ -219,10 +219,12 @@ def curveFigure(rows: Sequence[Mapping[str, str]]) -> Any:
     columns = {name: np.array([float(row.get(name) or "nan") for row in rows])
                for name in ("threshold", "F1", "precision", "recall")}
     for name, colour, dashes in LINES:
-        left.plot(columns["threshold"], columns[name], color=colour, linestyle=dashes, linewidth=1.8, label=name,
-                  marker="o" if len(rows) < 3 else None)
-    right.plot(columns["recall"], columns["precision"], color=LINES[0][1], linewidth=1.8,
+        left.step(columns["threshold"], columns[name], where="post", color=colour, linestyle=dashes, linewidth=1.8,
+                  label=name, marker="o" if len(rows) < 3 else None)
+    right.step(columns["recall"], columns["precision"], where="pre", color=LINES[0][1], linewidth=1.8,
                marker="o" if len(rows) < 3 else None)
+    if len(rows) and columns["threshold"].min() >= 0 and columns["threshold"].max() <= 1:
+        left.set_xlim(0, 1.01)
     left.legend(fontsize=9, frameon=False)
     for axes, across, upwards in ((left, "score threshold", "value"), (right, "recall", "precision")):
         axes.set_xlabel(across, fontsize=10, color=INK)

@@ -118,12 +118,12 @@ class PicksWindow(FigureWindow):
 
     def _buildSlices(self, parent: tk.Misc) -> None:
         """Add the sliders of position and contrast."""
-        self._heading(parent, "Slices (voxels)")
-        self.sliders = [slider(parent, name, (0, 1), lambda value, name=name: self._slid(name, value))
+        self._heading(parent, "Slices")
+        self.sliders = [slider(parent, f"{name} (voxels)", (0, 1), lambda value, name=name: self._slid(name, value))
                         for name in AXIS_NAMES]
-        self.average = slider(parent, "planes averaged on each side", (0, 10), self._setAverage)
+        self.average = slider(parent, "average (± planes)", (0, 10), self._setAverage)
         self.average.set(self.panel.average)
-        self.clipped = slider(parent, "contrast: % black and % white", (0, 10), self._setClipped, 0.1)
+        self.clipped = slider(parent, "contrast (% cut)", (0, 10), self._setClipped, 0.1)
         self.clipped.set(self.panel.clipped)
 
     def _buildFooter(self, parent: tk.Misc) -> None:

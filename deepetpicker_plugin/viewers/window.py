@@ -74,10 +74,14 @@ def canvasOf(parent: tk.Misc, figure: Any) -> Any:
 
 def slider(parent: tk.Misc, label: str, span: Sequence[float], command: Callable[[float], Any],
            resolution: float = 1) -> tk.Scale:
-    """Return a labelled slider, placed below what the parent holds."""
-    scale = tk.Scale(parent, label=label, from_=span[0], to=span[1], resolution=resolution, orient=tk.HORIZONTAL,
+    """Return a slider in a line of its own, after its label if it has one."""
+    row = ttk.Frame(parent)
+    row.pack(fill=tk.X, padx=6)
+    if label:
+        ttk.Label(row, text=label, width=max(17, len(label))).pack(side=tk.LEFT, anchor=tk.S)
+    scale = tk.Scale(row, from_=span[0], to=span[1], resolution=resolution, orient=tk.HORIZONTAL,
                      command=lambda value: command(float(value)), bd=0, highlightthickness=0, width=12)
-    scale.pack(fill=tk.X, padx=6)
+    scale.pack(side=tk.LEFT, fill=tk.X, expand=True)
     return scale
 
 
@@ -178,7 +182,7 @@ class SlicePanel(ttk.Frame):
             self.circles[axis] += len(found)
             axes.add_collection(EllipseCollection(
                 2 * found[:, 2], 2 * found[:, 2], np.zeros(len(found)), units="xy", offsets=found[:, :2],
-                offset_transform=axes.transData, facecolors="none", edgecolors=layer.colour, linewidths=1.6))
+                offset_transform=axes.transData, facecolors="none", edgecolors=layer.colour, linewidths=2.0))
         self._decorate(axis, axes, shape)
 
     def _decorate(self, axis: int, axes: Any, shape: Sequence[int]) -> None:

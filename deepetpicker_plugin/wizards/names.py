@@ -98,6 +98,7 @@ class NamesWindow(FigureWindow):
 
     def _build(self, top: tk.Toplevel) -> None:
         """Fill the window."""
+        self.message = tk.StringVar(top)
         table = ttk.Frame(top, padding=10)
         table.pack(fill=tk.BOTH, expand=True)
         for column, text in enumerate(("Class", "Group id", "Particles", "Name")):
@@ -108,10 +109,10 @@ class NamesWindow(FigureWindow):
             for column, text in enumerate((str(classId), ", ".join(map(str, groups)), str(count))):
                 ttk.Label(table, text=text).grid(row=number, column=column, sticky=tk.W, padx=6, pady=3)
             field = tk.StringVar(top, value=name)
+            field.trace_add("write", lambda *changed: self.message.set(""))
             ttk.Entry(table, textvariable=field, width=28).grid(row=number, column=3, sticky=tk.EW, padx=6)
             self.fields.append(field)
         table.columnconfigure(3, weight=1)
-        self.message = tk.StringVar(top)
         bar = ttk.Frame(top, padding=6)
         bar.pack(side=tk.BOTTOM, fill=tk.X)
         ttk.Button(bar, text="Cancel", command=self.close).pack(side=tk.RIGHT)
