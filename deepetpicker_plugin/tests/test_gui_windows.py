@@ -105,7 +105,8 @@ class TestGuiWindows(PluginTest):
                              classNames="ring, rod", **TINY)
         cls.pick = cls.run_(ProtDeepETPickerPick, inputTomograms=cls.simulation.tomograms, inputModel=cls.train.model,
                             threshold=0.1, binThreads=1)
-        cls.choice = cls.run_(ProtDeepETPickerThreshold, inputCoordinates=cls.pick.coordinates, threshold="0.2")
+        cls.choice = cls.run_(ProtDeepETPickerThreshold, inputCoordinates=cls.pick.coordinates, threshold="0.1",
+                              maxPicks="1", useCandidates=False)
         cls.compare = cls.run_(ProtDeepETPickerCompare, inputFirst=cls.pick.coordinates,
                                inputSecond=cls.choice.coordinates)
         cls.evaluate = cls.run_(ProtDeepETPickerEvaluate, inputCoordinates=cls.pick.coordinates,
@@ -231,6 +232,7 @@ class TestGuiWindows(PluginTest):
         self.assertLessEqual({layer.name for layer in chosen.scene.layers}, {"ring", "rod"})
         compared = self.view(self.compare)
         self.assertEqual(compared.scene.layers[0].name, "in both")
+        self.assertEqual(compared.scene.layers[0].count(), self.choice.coordinates.getSize())
         picture(compared.top, "viewer_compare")
         truth = self.view(self.simulation)
         self.assertFalse(truth.hasScores)
@@ -380,4 +382,12 @@ class TestGuiWindows(PluginTest):
         mine = next(item for item in below("") if tree.item(item, "text").strip() == "DeepETPicker")
         tree.item(mine, open=True)
         tree.see(tree.get_children(mine)[-1])
+        view = window.getViewWidget()
+        view._selectItemProtocol(self.pick)
+        view._updateSelection()
+        pane = next(w for w in view.winfo_children() if w.winfo_class() == "Panedwindow")
+        pump(window.root)
+        pane.sash_place(0, 430, 0)
+        pump(window.root, 0.3)
+        self.assertIn("picks", view.summaryText.get("1.0", "end"))
         picture(window.root, "project")

@@ -223,8 +223,6 @@ def curveFigure(rows: Sequence[Mapping[str, str]]) -> Any:
                   label=name, marker="o" if len(rows) < 3 else None)
     right.step(columns["recall"], columns["precision"], where="pre", color=LINES[0][1], linewidth=1.8,
                marker="o" if len(rows) < 3 else None)
-    if len(rows) and columns["threshold"].min() >= 0 and columns["threshold"].max() <= 1:
-        left.set_xlim(0, 1.01)
     left.legend(fontsize=9, frameon=False)
     for axes, across, upwards in ((left, "score threshold", "value"), (right, "recall", "precision")):
         axes.set_xlabel(across, fontsize=10, color=INK)

@@ -78,7 +78,7 @@ def slider(parent: tk.Misc, label: str, span: Sequence[float], command: Callable
     row = ttk.Frame(parent)
     row.pack(fill=tk.X, padx=6)
     if label:
-        ttk.Label(row, text=label, width=max(17, len(label))).pack(side=tk.LEFT, anchor=tk.S)
+        ttk.Label(row, text=label, width=max(18, len(label))).pack(side=tk.LEFT, anchor=tk.S)
     scale = tk.Scale(row, from_=span[0], to=span[1], resolution=resolution, orient=tk.HORIZONTAL,
                      command=lambda value: command(float(value)), bd=0, highlightthickness=0, width=12)
     scale.pack(side=tk.LEFT, fill=tk.X, expand=True)

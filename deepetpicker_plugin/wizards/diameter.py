@@ -16,6 +16,7 @@ from deepetpicker_plugin.viewers.window import FigureWindow, SlicePanel, slider
 
 LEAST_RADIUS_VOX = 1.0
 START_VOX = 20.0
+DRAWN = "#ff2fd0"  # unlike the colour of any class
 
 
 @dataclasses.dataclass
@@ -198,8 +199,8 @@ class DiameterWindow(FigureWindow):
             from matplotlib.patches import Circle
 
             radius = self.diameters.values_ang[self.diameters.chosen] / self.diameters.voxel_ang / 2
-            axes.add_patch(Circle(self.centre, radius, fill=False, edgecolor="#ff6a1f", linewidth=2.4))
-            axes.plot(*self.centre, "+", color="#ff6a1f", markersize=12)
+            axes.add_patch(Circle(self.centre, radius, fill=False, edgecolor=DRAWN, linewidth=2.4))
+            axes.plot(*self.centre, "+", color=DRAWN, markersize=12)
 
     def accept(self) -> None:
         """Set the form's value and close."""
