@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 from typing import Any, Generator
 
 import pytest
 
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a shell's background job; children would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: small tensors gain nothing from threads
 
 

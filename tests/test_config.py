@@ -12,6 +12,7 @@ import pytest
 
 from deepetpicker import config
 from deepetpicker.config import (
+    BenchmarkOptions,
     CompareOptions,
     EvaluateOptions,
     NetworkOptions,
@@ -29,7 +30,7 @@ from deepetpicker.config import (
 from deepetpicker.errors import InputError
 
 CLASSES: List[Type[Options]] = [NetworkOptions, TrainOptions, PickOptions, SimulateOptions, EvaluateOptions,
-                                CompareOptions]
+                                CompareOptions, BenchmarkOptions]
 
 
 def parse(cls: Type[Options], words: List[str], **extra: Any) -> Options:
