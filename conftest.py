@@ -52,8 +52,10 @@ def set_up_scipion(home: str) -> None:
 
 
 def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
-    """Give the plugin's slow tests their mark; they cannot import pytest, as Scipion's own test runner has none."""
+    """Give the plugin's tests their marks; they cannot import pytest, as Scipion's own test runner has none."""
     for item in items:
+        if getattr(getattr(item, "cls", None), "isGui", False):
+            item.add_marker(pytest.mark.gui)
         if getattr(getattr(item, "function", None), "isSlow", False):
             item.add_marker(pytest.mark.slow)
 

@@ -25,12 +25,8 @@ def startScreen(size: str = "1400x950x24") -> Tuple[Any, str]:
 
 
 def gui(cls: Any) -> Any:
-    """Give a test class pytest's mark of windows where pytest is, and skip it where there is no virtual screen."""
-    try:
-        import pytest
-        cls = pytest.mark.gui(cls)
-    except ImportError:  # Scipion's own test runner
-        pass
+    """Mark a test class that opens windows (conftest.py makes it pytest's mark); skip it without a virtual screen."""
+    cls.isGui = True
     return unittest.skipUnless(shutil.which("Xvfb"), "needs a virtual screen: install Xvfb (Debian: xvfb)")(cls)
 
 
