@@ -327,7 +327,7 @@ class PickOptions(Options):
     border: int = opt(12, "voxels discarded on each inner side of a tile", unit="voxels", check=at_least(0),
                       expert=True)
     batch: int = opt(0, "tiles per forward pass; 0 chooses", check=at_least(0), expert=True)
-    slab: int = opt(0, "planes of probability handled at once; 0 takes one layer of tiles", unit="voxels",
+    slab: int = opt(0, "planes of probability in which peaks are looked for at once; 0 takes 48", unit="voxels",
                     check=at_least(0), expert=True)
     floor: float = opt(0.1, "candidates below this score are not kept at all", check=between(0.001, 0.9),
                        expert=True)
