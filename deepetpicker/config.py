@@ -321,13 +321,16 @@ class PickOptions(Options):
     min_distance_angstrom: Tuple[float, ...] = opt(
         (), "picks closer than this are one particle, one value or one per class; default: half the diameter",
         unit="angstrom", check=all_above(0))
-    tile: int = opt(0, "edge of the cubic tile the network sees; 0 chooses the fastest from the training patch up to "
-                    "96", unit="voxels",
+    memory_limit: float = opt(
+        0.0, "memory that picking may take, of the GPU if it computes there, else of the process: tiles and batch "
+        "shrink to fit; 0 sets no limit", unit="GB", check=at_least(0))
+    tile: int = opt(0, "edge of the cubic tile the network sees; 0 chooses the fastest along each axis, from the "
+                    "training patch up to 96", unit="voxels",
                     check=lambda v: None if v == 0 else multiple_of(8, 32)(v), expert=True)
     border: int = opt(12, "voxels discarded on each inner side of a tile", unit="voxels", check=at_least(0),
                       expert=True)
     batch: int = opt(0, "tiles per forward pass; 0 chooses", check=at_least(0), expert=True)
-    slab: int = opt(0, "planes of probability in which peaks are looked for at once; 0 takes 48", unit="voxels",
+    slab: int = opt(0, "planes of probability in which peaks are looked for at once; 0 chooses", unit="voxels",
                     check=at_least(0), expert=True)
     floor: float = opt(0.1, "candidates below this score are not kept at all", check=between(0.001, 0.9),
                        expert=True)

@@ -11,11 +11,14 @@ an ideal label of the class, so that small labels of large particles can be pick
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import Dict, Optional, Sequence, Tuple
 
 import numpy as np
+import torch
 from scipy import ndimage, sparse
 from scipy.spatial import cKDTree
+from torch import Tensor
 
 from deepetpicker.io.coordinates.table import CoordinateTable
 from deepetpicker.labels import draw_label
@@ -27,6 +30,9 @@ POOL = 5
 MAX_WINDOW = 2
 _BLOCK = 64
 _EQUAL = 1 - 1e-6  # rounding must not break a plateau into pieces
+_POINTS = {False: 1 << 19, True: 1 << 25}  # looked at together, by whether they are on a GPU: they bound the memory
+_NEIGHBOURS = sorted(set(itertools.product(range(-MAX_WINDOW, MAX_WINDOW + 1), repeat=3)) - {(0, 0, 0)},
+                     key=lambda step: (sum(map(abs, step)), step))  # of a voxel, nearest first
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +86,7 @@ class PeakRule:
         return peak, weighted.sum((1, 2)) / peak
 
 
-def pool(probability_zyx: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+def pool(probability_zyx: Tensor, kernel: np.ndarray) -> Tensor:
     """Return the map convolved with the kernel along each axis, zero outside, same shape.
 
     Parameters
@@ -90,35 +96,36 @@ def pool(probability_zyx: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     kernel : (2 h + 1,) float
         The same along z, y and x.
     """
-    out = np.asarray(probability_zyx, np.float32)
+    out = probability_zyx
     for axis in (2, 1, 0):
-        out = _pool_axis(out, kernel.astype(np.float32), axis)
+        out = _pool_axis(out, torch.as_tensor(kernel, dtype=torch.float32), axis)
     return out
 
 
-def _pool_axis(volume_zyx: np.ndarray, kernel: np.ndarray, axis: int) -> np.ndarray:
+def _pool_axis(volume_zyx: Tensor, kernel: Tensor, axis: int) -> Tensor:
     """Return volume_zyx (Z, Y, X) convolved along one axis: products with banded matrices, block by block."""
     length, half = volume_zyx.shape[axis], len(kernel) // 2
-    out = np.empty_like(volume_zyx)
+    out = torch.empty_like(volume_zyx, memory_format=torch.contiguous_format)
     for lo in range(0, length, _BLOCK):
         hi = min(lo + _BLOCK, length)
         first, end = max(0, lo - half), min(length, hi + half)
-        band = np.zeros((hi - lo, end - first), np.float32)
+        band = torch.zeros(hi - lo, end - first)
         for row in range(hi - lo):
             a = lo + row - half - first
             b = a + len(kernel)
             band[row, max(a, 0):min(b, end - first)] = kernel[max(-a, 0):len(kernel) - max(b - (end - first), 0)]
+        band = band.to(volume_zyx.device)
         if axis == 2:
-            np.matmul(volume_zyx[:, :, first:end], band.T, out=out[:, :, lo:hi])
+            out[:, :, lo:hi] = volume_zyx[:, :, first:end] @ band.T
         elif axis == 1:
-            np.matmul(band, volume_zyx[:, first:end], out=out[:, lo:hi])
+            out[:, lo:hi] = band @ volume_zyx[:, first:end]
         else:
             flat = volume_zyx[first:end].reshape(end - first, -1)
-            out[lo:hi] = (band @ flat).reshape(hi - lo, *volume_zyx.shape[1:])
+            torch.mm(band, flat, out=out[lo:hi].view(hi - lo, -1))
     return out
 
 
-def local_maxima(pooled_zyx: np.ndarray, floor: float, inner: Tuple[slice, ...] = ()) -> np.ndarray:
+def local_maxima(pooled_zyx: Tensor, floor: float, inner: Tuple[slice, ...] = ()) -> Tensor:
     """Return the voxels (N, 3) int that are above floor and not below any voxel of their 5^3 neighbourhood.
 
     Parameters
@@ -127,40 +134,44 @@ def local_maxima(pooled_zyx: np.ndarray, floor: float, inner: Tuple[slice, ...] 
         Pooled map.
     floor : float
         Values at or below it are no maxima.
-    inner : slices, optional
+    inner : two slices, optional
         Planes and rows whose maxima are returned, in the order of z, y, x; the others serve as neighbours only.
     """
-    shape = np.array(pooled_zyx.shape)
-    corner = [s.start for s in inner] + [0] * (3 - len(inner))
-    points = np.argwhere(pooled_zyx[inner] > floor) + corner
-    reach = range(-MAX_WINDOW, MAX_WINDOW + 1)
-    steps = np.array([(z, y, x) for z in reach for y in reach for x in reach if (z, y, x) != (0, 0, 0)])
-    for step in steps[np.argsort(np.abs(steps).sum(1), kind="stable")]:
+    z, y = inner[:2] or [slice(0, n) for n in pooled_zyx.shape[:2]]
+    planes = max(1, _POINTS[pooled_zyx.device.type == "cuda"] // max(1, (y.stop - y.start) * pooled_zyx.shape[2]))
+    return torch.cat([_maxima_of_planes(pooled_zyx, floor, slice(lo, min(lo + planes, z.stop)), y)
+                      for lo in range(z.start, z.stop, planes)])
+
+
+def _maxima_of_planes(pooled_zyx: Tensor, floor: float, z: slice, y: slice) -> Tensor:
+    """Return the local maxima in rows y of planes z: points above the floor lose against one neighbour at a time."""
+    device, shape = pooled_zyx.device, torch.tensor(pooled_zyx.shape, device=pooled_zyx.device)
+    points = (pooled_zyx[z, y] > floor).nonzero() + torch.tensor([z.start, y.start, 0], device=device)
+    for step in torch.as_tensor(_NEIGHBOURS, device=device):
         near = points + step
         inside = ((near >= 0) & (near < shape)).all(1)
-        near = np.where(inside[:, None], near, points)
+        near = torch.where(inside[:, None], near, points)
         points = points[pooled_zyx[tuple(points.T)] >= pooled_zyx[tuple(near.T)] * _EQUAL]
     return points
 
 
-def sub_voxel(pooled_zyx: np.ndarray, points_zyx: np.ndarray) -> np.ndarray:
+def sub_voxel(pooled_zyx: Tensor, points_zyx: Tensor) -> np.ndarray:
     """Return positions (N, 3) float of the peaks at points_zyx (N, 3) int, between voxels.
 
     A parabola through the logarithm of three values along each axis: exact for a Gaussian, and T mean poolings are
     nearly one. A peak moves by at most half a voxel; at the border of the map it stays on its plane.
     """
-    out = points_zyx.astype(float)
+    out = points_zyx.double()
     for axis in range(3):
         inner = (points_zyx[:, axis] > 0) & (points_zyx[:, axis] < pooled_zyx.shape[axis] - 1)
-        step = np.eye(3, dtype=int)[axis]
+        step = torch.eye(3, dtype=torch.long, device=points_zyx.device)[axis]
         here = points_zyx[inner]
-        tiny = np.finfo(np.float32).tiny
-        low, mid, high = (np.log(np.maximum(pooled_zyx[tuple((here + s * step).T)], tiny).astype(float))
-                          for s in (-1, 0, 1))
+        tiny = torch.finfo(torch.float32).tiny
+        low, mid, high = (pooled_zyx[tuple((here + s * step).T)].clamp(min=tiny).double().log() for s in (-1, 0, 1))
         bend = low - 2 * mid + high
-        shift = np.where(bend < -1e-12, 0.5 * (low - high) / np.where(bend < -1e-12, bend, 1), 0)
-        out[inner, axis] += np.clip(shift, -0.5, 0.5)
-    return out
+        shift = torch.where(bend < -1e-12, 0.5 * (low - high) / torch.where(bend < -1e-12, bend, 1), 0)
+        out[inner, axis] += shift.clamp(-0.5, 0.5)
+    return out.cpu().numpy()
 
 
 def score_of_ratio(ratio: np.ndarray) -> np.ndarray:
@@ -220,14 +231,13 @@ class _ClassFinder:
         corner = np.array([wide[0].start, wide[1].start, 0])
         probability = self.store.read(self.channel, *wide)
         lowest = self.floor_ratio * self.peak * _smallest_visible(self.share)
-        if probability.max(initial=0) <= lowest:
+        if float(probability.max()) <= lowest:
             return np.empty((0, 3)), np.empty((0, 3), int), np.empty(0)
         pooled = pool(probability, self.rule.kernel)
         inner = tuple(slice(s.start - c, s.stop - c) for s, c in zip((z, y), corner))
         points = local_maxima(pooled, lowest, inner)
-        ratio = pooled[tuple(points.T)] / self.peak
-        voxels = points + corner
-        ratio = ratio / visible_share(voxels, shape, self.share)
+        voxels = points.cpu().numpy() + corner
+        ratio = pooled[tuple(points.T)].cpu().numpy() / self.peak / visible_share(voxels, shape, self.share)
         keep = ratio >= self.floor_ratio
         return (sub_voxel(pooled, points) + corner)[keep], voxels[keep], ratio[keep]
 

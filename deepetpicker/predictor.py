@@ -5,11 +5,10 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from typing import Optional
+from typing import List, Optional, Tuple
 
-import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from deepetpicker.errors import DeviceMemoryError, InputError
 from deepetpicker.models.folded import FoldedResUNet
@@ -17,6 +16,8 @@ from deepetpicker.models.resunet import ResUNet3D, probabilities
 
 logger = logging.getLogger(__name__)
 
+Box = Tuple[slice, slice, slice]
+_NO_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc", "not enough memory", "could not create a memory")
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -38,23 +39,28 @@ def choose_device(wanted: str) -> torch.device:
     return torch.device("cpu")
 
 
-def cpu_has_bfloat16() -> bool:
-    """Return True if this CPU multiplies bfloat16 in hardware (AVX-512 BF16 or AMX)."""
+def cpu_is_fast_in_bfloat16() -> bool:
+    """Return True if convolutions on this CPU are faster in bfloat16 than in float32.
+
+    So they are with AMX and on AMD's AVX-512 BF16; Intel's AVX-512 BF16 without AMX multiplies no faster than float32,
+    and converting costs (docs/performance.rst).
+    """
     try:
         with open("/proc/cpuinfo", encoding="ascii", errors="ignore") as info:
-            flags = next((line for line in info if line.startswith("flags")), "")
+            facts = {k.strip(): v.strip() for k, _, v in (line.partition(":") for line in info)}
     except OSError:
         return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+    flags = facts.get("flags", "").split()
+    return "amx_bf16" in flags or ("avx512_bf16" in flags and facts.get("vendor_id") == "AuthenticAMD")
 
 
 def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """Return the arithmetic of a device: ``auto`` takes bfloat16 where the hardware has it, else float32."""
+    """Return the arithmetic of a device: ``auto`` takes bfloat16 where the hardware is faster in it, else float32."""
     if precision != "auto":
         return _DTYPES[precision]
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
-    return torch.bfloat16 if cpu_has_bfloat16() else torch.float32
+    return torch.bfloat16 if cpu_is_fast_in_bfloat16() else torch.float32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +82,13 @@ class Arithmetic:
         return f"{self.device}, {str(self.dtype).split('.')[-1]}, {self.batch} tile(s) at a time"
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error means that the device or the host has no memory left."""
+    if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _NO_MEMORY)
+
+
 class Predictor:
     """Probabilities of tiles.
 
@@ -84,39 +97,83 @@ class Predictor:
     network : ResUNet3D or nn.Module
         A ResUNet3D is folded for inference; any other module is called as it is. Not modified.
     arithmetic : Arithmetic
-        Where and how to compute. The batch shrinks by itself when the device runs out of memory.
+        Where and how to compute. The batch shrinks by itself when the device or the host runs out of memory.
     """
 
     def __init__(self, network: nn.Module, arithmetic: Optional[Arithmetic] = None) -> None:
         self.arithmetic = arithmetic or Arithmetic.choose()
         folded = FoldedResUNet(network) if isinstance(network, ResUNet3D) else network
-        self.n_classes = getattr(getattr(network, "options", None), "n_classes", 1)
+        self.options = getattr(network, "options", None)
         folded = folded.eval().to(self.arithmetic.device, self.arithmetic.dtype)
         self.network = folded.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self._batch = self.arithmetic.batch
         self._seconds = 0.0
+        self._marks: List[Tuple[torch.cuda.Event, torch.cuda.Event]] = []
 
-    def __call__(self, tiles_bzyx: np.ndarray) -> np.ndarray:
-        """Return the probability of each class (B, n_classes, Z, Y, X) float32 of tiles (B, Z, Y, X) float32.
+    def __call__(self, tiles_bzyx: Tensor, keep: Optional[Box] = None) -> Tensor:
+        """Return the probability of each class (B, n_classes, z, y, x) float16 in the wanted part of tiles.
+
+        Parameters
+        ----------
+        tiles_bzyx : (B, Z, Y, X) float32
+            Normalised voxels, on any device.
+        keep : slices, optional
+            The wanted part (z, y, x); default: all of it.
 
         Raises
         ------
         DeviceMemoryError
-            If a single tile does not fit into the device's memory.
+            If a single tile does not fit into memory.
         """
-        begin, out, at = time.perf_counter(), [], 0
+        begin, at = time.perf_counter(), 0
+        out: List[Tensor] = []
+        mark = self._mark()
         while at < len(tiles_bzyx):
             try:
-                out.append(self._forward(tiles_bzyx[at:at + self._batch]))
+                out.append(self._forward(tiles_bzyx[at:at + self._batch], keep))
                 at += self._batch
-            except torch.cuda.OutOfMemoryError as error:
-                self._shrink(tiles_bzyx.shape, error)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                self._shrink(tuple(tiles_bzyx.shape[1:]), error)
         self._seconds += time.perf_counter() - begin
-        return np.concatenate(out) if len(out) > 1 else out[0]
+        end = self._mark()
+        if mark is not None and end is not None:
+            self._marks.append((mark, end))
+        return torch.cat(out) if len(out) > 1 else out[0]
+
+    def _mark(self) -> Optional[torch.cuda.Event]:
+        """Return an event of this moment in the GPU's work; None on a CPU."""
+        if self.arithmetic.device.type != "cuda":
+            return None
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def warm_up(self, edge: int = 32) -> float:
+        """Return the seconds that one voxel of a tile takes: the best of three passes of a small batch.
+
+        Parameters
+        ----------
+        edge : int
+            Edge of the tiles in voxels; three quarters are kept along each axis, as in a scan.
+        """
+        tiles = torch.zeros(self._batch, edge, edge, edge, device=self.arithmetic.device)
+        keep = (slice(edge // 8, edge - edge // 8),) * 3
+        seconds = []
+        for _ in range(4):  # the first one loads the kernels
+            self.take_seconds()
+            self(tiles, keep)
+            seconds.append(self.take_seconds())
+        return min(seconds[1:]) / tiles.numel()
 
     def take_seconds(self) -> float:
-        """Return the seconds spent in the network since this was last asked."""
+        """Return the seconds spent in calls since this was last asked; on a GPU, waits until they have ended."""
         seconds, self._seconds = self._seconds, 0.0
+        if self._marks:
+            torch.cuda.synchronize(self.arithmetic.device)
+            seconds = sum(begin.elapsed_time(end) for begin, end in self._marks) / 1000
+            self._marks = []
         return seconds
 
     @property
@@ -124,20 +181,24 @@ class Predictor:
         """Tiles per forward pass at present."""
         return self._batch
 
-    def _forward(self, tiles_bzyx: np.ndarray) -> np.ndarray:
-        """Return the probabilities of one batch, (B, n_classes, Z, Y, X) float32."""
+    def _forward(self, tiles_bzyx: Tensor, keep: Optional[Box]) -> Tensor:
+        """Return the probabilities of one batch, (B, n_classes, z, y, x) float16."""
         with torch.inference_mode():
-            x = torch.from_numpy(np.ascontiguousarray(tiles_bzyx))[:, None]
-            x = x.to(self.arithmetic.device, self.arithmetic.dtype, non_blocking=True)
-            logits = self.network(x.contiguous(memory_format=torch.channels_last_3d))
-            return probabilities(logits.float()).contiguous().cpu().numpy()
+            x = tiles_bzyx[:, None].to(self.arithmetic.device, self.arithmetic.dtype, non_blocking=True)
+            x = x.contiguous(memory_format=torch.channels_last_3d)
+            if isinstance(self.network, FoldedResUNet):
+                logits = self.network(x, keep)
+            else:
+                logits = self.network(x)[(..., *(keep or ()))]
+            return probabilities(logits.float()).half().contiguous()
 
-    def _shrink(self, shape: tuple, error: BaseException) -> None:
+    def _shrink(self, shape_zyx: Tuple[int, ...], error: BaseException) -> None:
         """Halve the batch, or raise DeviceMemoryError when it is 1."""
         if self._batch == 1:
             raise DeviceMemoryError(f"{self.arithmetic.device} has too little free memory for one tile of "
-                                    f"{shape[-1]} voxels: use a smaller --tile, close other programs on the device, "
-                                    "or use --device cpu") from error
+                                    f"{' x '.join(map(str, shape_zyx))} voxels: use a smaller --tile, close other "
+                                    "programs on the device, or use --device cpu") from error
         self._batch //= 2
-        torch.cuda.empty_cache()
+        if self.arithmetic.device.type == "cuda":
+            torch.cuda.empty_cache()
         logger.warning("%s: out of memory, going on with %d tile(s) at a time", self.arithmetic.device, self._batch)

@@ -1,6 +1,6 @@
 """Overlap-tile: which tiles scan a volume and which part of each is kept.
 
-Tiles are cubes. Each inner side of a tile discards at least ``border`` voxels; what is kept tiles the volume exactly
+All tiles of a volume have one shape. Each inner side of a tile discards at least ``border`` voxels; what is kept tiles the volume exactly
 once, whatever its size. Tiles start at multiples of 8, so that the network's pooling sees the same phase in all of
 them; the last one may hang over the end by less than 8 voxels, and a volume thinner than a tile is centred in it. What
 hangs over is filled by reflection, as in training.
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Iterator, List, Tuple
+from typing import Iterator, List, Tuple, Union
 
 import numpy as np
 
@@ -96,23 +96,44 @@ class TilePlan:
     ----------
     shape_zyx : (3,) int
         The volume's shape.
-    tile : int
-        Edge of a tile in voxels.
+    tile_zyx : (3,) int
+        Edges of a tile in voxels.
     z, y, x : tuple of AxisTile
         Tiles along each axis.
     """
 
     shape_zyx: Shape
-    tile: int
+    tile_zyx: Shape
     z: Tuple[AxisTile, ...]
     y: Tuple[AxisTile, ...]
     x: Tuple[AxisTile, ...]
 
     @classmethod
-    def cover(cls, shape_zyx: Shape, tile: int, border: int) -> TilePlan:
-        """Return the plan that covers a volume of shape_zyx voxels with tiles of an edge of ``tile`` voxels."""
-        z, y, x = (axis_tiles(n, tile, border) for n in shape_zyx)
-        return cls(tuple(shape_zyx), tile, z, y, x)  # type: ignore[arg-type]
+    def cover(cls, shape_zyx: Shape, tile: Union[int, Shape], border: int) -> TilePlan:
+        """Return the plan that covers a volume.
+
+        Parameters
+        ----------
+        shape_zyx : (3,) int
+            The volume's shape in voxels.
+        tile : int or (3,) int
+            Edge of cubic tiles, or the edge along each axis, in voxels.
+        border : int
+            Voxels discarded on each inner side; as many as leave 8 of an edge that is too short for it.
+        """
+        edges = (tile,) * 3 if isinstance(tile, int) else tuple(tile)
+        z, y, x = (axis_tiles(n, e, min(border, (e - PHASE) // 2)) for n, e in zip(shape_zyx, edges))
+        return cls(tuple(shape_zyx), edges, z, y, x)  # type: ignore[arg-type]
+
+    @property
+    def tile_voxels(self) -> int:
+        """Voxels of one tile."""
+        return math.prod(self.tile_zyx)
+
+    @property
+    def voxels(self) -> int:
+        """Voxels the network computes for the whole volume."""
+        return len(self) * self.tile_voxels
 
     def __len__(self) -> int:
         """Return the number of tiles."""
@@ -127,11 +148,12 @@ class TilePlan:
         return (tile for z in self.z for tile in self.layer(z))
 
 
-def choose_tile(shape_zyx: Shape, patch: int, border: int) -> int:
-    """Return the edge of the tile that covers a volume with the least work, in voxels.
+def choose_tile(shape_zyx: Shape, patch: int, border: int, largest: int = 0) -> Shape:
+    """Return the edges (3,) of the tile that covers a volume with the least work, in voxels.
 
     Larger tiles throw less away at their borders, but hang over more; a network trained on smaller patches picks as
-    well with larger ones (docs/performance.rst). Looked for from the training patch, at least 64, up to 96.
+    well with larger ones (docs/performance.rst). Looked for, along each axis, from the training patch, at least 64,
+    up to 96.
 
     Parameters
     ----------
@@ -141,11 +163,19 @@ def choose_tile(shape_zyx: Shape, patch: int, border: int) -> int:
         Edge of the training patch in voxels.
     border : int
         Voxels discarded on each inner side.
+    largest : int
+        Longest edge, a multiple of 8, when memory is short; it wins over the training patch.
     """
-    low = max(SMALLEST_TILE, patch)
-    edges = range(low, max(low, LARGEST_TILE) + 1, PHASE)
+    high = largest or max(patch, LARGEST_TILE)
+    low = min(max(SMALLEST_TILE, patch), high)
+    edges = range(low, high + 1, PHASE)
     border = min(border, (low - PHASE) // 2)
-    return min(edges, key=lambda edge: (len(TilePlan.cover(shape_zyx, edge, border)) * edge**3, -edge))
+
+    def best(length: int) -> int:
+        return min(edges, key=lambda edge: (len(axis_tiles(length, edge, border)) * edge, -edge))
+
+    z, y, x = shape_zyx
+    return best(z), best(y), best(x)
 
 
 def reflect_indices(start: int, stop: int, length: int) -> np.ndarray:

@@ -111,12 +111,14 @@ class Validator:
         z, y, x = region.region_zyx
         source = Crop(region.source, region.region_zyx)
         with ProbabilityStore((len(self.peak_rules), *plan.shape_zyx)) as store:
-            for z0, y0, probability in scan(source, predictor, plan, predictor.batch):
-                _, dz, dy, _ = probability.shape
+            device = predictor.arithmetic.device
+            for z0, y0, strip in scan(source, predictor, plan, predictor.batch, device=device):
+                _, dz, dy, _ = strip.shape
+                probability = strip.float().cpu().numpy()
                 box = (slice(z.start + z0, z.start + z0 + dz), slice(y.start + y0, y.start + y0 + dy), x)
                 label, known = drawn(region, self.rule, box)
                 counts.add(probability, label, known if self.rule.is_unknown else None)
-                store.write(z0, y0, probability)
+                store.write(z0, y0, strip)
             return find_peaks(store, self.peak_rules, FLOOR)
 
     def _truth(self, region: Annotated) -> CoordinateTable:

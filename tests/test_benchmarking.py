@@ -11,8 +11,10 @@ import torch
 from deepetpicker.__main__ import main
 from deepetpicker.benchmarking.baseline import BORDER, TILE, pick_as_published, tile_peaks, tile_starts
 from deepetpicker.benchmarking.detector import blob_detector
-from deepetpicker.benchmarking.run import forward_flop
+from deepetpicker.benchmarking.run import scan_flop
+from deepetpicker.models.folded import FoldedResUNet
 from deepetpicker.models.resunet import parameter_count
+from deepetpicker.tiling import TilePlan
 
 
 @pytest.mark.parametrize(("length", "count"), [(200, 5), (512, 11), (48, 1), (49, 2), (20, 1)])
@@ -43,9 +45,12 @@ def test_the_detector_is_the_full_network_and_finds_dark_blobs():
     np.testing.assert_allclose(picks[0, 1:4], [15, 20, 30], atol=1)
 
 
-def test_flop_of_the_default_patch():
-    assert forward_flop(72) == pytest.approx(109.2e9)
-    assert forward_flop(36) == pytest.approx(109.2e9 / 8)
+def test_flop_of_the_default_patch_and_less_where_less_is_kept():
+    network = FoldedResUNet(blob_detector())
+    one = scan_flop(network, TilePlan.cover((72, 72, 72), 72, 12))
+    assert one == pytest.approx(109.2e9, rel=0.02)
+    two = scan_flop(network, TilePlan.cover((72, 72, 120), 72, 12))
+    assert 1.8 * one < two < 2 * one
 
 
 def test_one_json_object_with_agreeing_picks(capsys):
@@ -56,5 +61,5 @@ def test_one_json_object_with_agreeing_picks(capsys):
     assert result["ratio"] > 0
     assert result["ours_s"] > 0
     assert result["reference_s"] > 0
-    assert set(result["where_s"]) == {"scan", "network", "post_processing"}
+    assert set(result["where_s"]) == {"scan", "read", "network", "write", "post_processing"}
     assert min(result["picks"]) >= 3

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 
-from deepetpicker import inference, pick
-from deepetpicker.config import PickOptions
+from deepetpicker import inference, pick, picker
+from deepetpicker.config import NetworkOptions, PickOptions
 from deepetpicker.errors import InputError
 from deepetpicker.io.coordinates import read_coordinates
 from deepetpicker.io.modelcard import ClassCard, ModelCard
 from deepetpicker.io.volumes import open_volume, write_volume
+from deepetpicker.models.modelfile import save_model
+from deepetpicker.models.resunet import ResUNet3D
 
 CENTRES = np.array([[12.3, 20.0, 15.5], [30.0, 44.7, 60.2], [33.0, 80.4, 33.8], [20.0, 61.0, 90.1]])
 SHAPE = (45, 100, 110)
@@ -40,7 +44,7 @@ def model(tmp_path, monkeypatch):
     """A model file that loads as the blob detector; particles of 100 angstrom at 10 angstrom per voxel."""
     card = ModelCard(network={}, classes=(ClassCard(1, "blob", 100.0, 7.0),), voxel_size_ang=10.0, patch_vox=48,
                      border_vox=12, label="tball", normalisation="robust", threshold=0.3, score_floor=0.1)
-    monkeypatch.setattr(inference, "load_model", lambda path: (BlobDetector(), card))
+    monkeypatch.setattr(picker, "load_model", lambda path: (BlobDetector(), card))
     path = tmp_path / "m.safetensors"
     path.write_bytes(b"stands for a model")
     return path
@@ -222,3 +226,84 @@ def test_a_tomogram_inside_a_larger_one_gives_the_same_picks(model, tmp_path):
     a, b = (run(model, tmp_path / f"{n}.mrc", tmp_path / n) for n in ("small", "large"))
     assert len(a) == len(b) == 4
     assert nearest(b, a.positions_zyx_vox + [9, 17, 21]).max() < 0.05
+
+
+class Hungry(BlobDetector):
+    """The detector, out of memory for tiles above an edge."""
+
+    def __init__(self, largest):
+        super().__init__()
+        self.largest = largest
+
+    def forward(self, x):
+        if max(x.shape) > self.largest:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate many bytes")
+        return super().forward(x)
+
+
+def hungry(monkeypatch, largest):
+    """Make the model of the fixture run out of memory for tiles above an edge."""
+    _, card = picker.load_model("")
+    monkeypatch.setattr(picker, "load_model", lambda path: (Hungry(largest), card))
+
+
+def test_without_memory_the_tile_shrinks_and_the_run_goes_on(model, tomogram, tmp_path, monkeypatch, caplog):
+    expected = run(model, tomogram, tmp_path / "a")
+    hungry(monkeypatch, 56)
+    found = run(model, tomogram, tmp_path / "b")
+    np.testing.assert_allclose(found.positions_zyx_vox, expected.positions_zyx_vox, atol=1e-3)
+    assert "starting it again with at most 48" in caplog.text
+
+
+def test_what_was_learnt_of_memory_holds_for_the_next_tomogram(model, tomogram, tmp_path, monkeypatch, caplog):
+    hungry(monkeypatch, 56)
+    other = tmp_path / "TS_2.mrc"
+    other.write_bytes(tomogram.read_bytes())
+    pick(model, [tomogram, other], tmp_path / "out", options(), quiet=True)
+    assert caplog.text.count("starting it again") == 1
+    assert "TS_2: out of memory" not in caplog.text
+
+
+def test_without_memory_for_the_smallest_tile_the_tomogram_fails_with_advice(model, tomogram, tmp_path, monkeypatch):
+    hungry(monkeypatch, 24)
+    monkeypatch.setattr(picker.Predictor, "warm_up", lambda self: 0.0)
+    with pytest.raises(InputError, match="too little free memory for one tile"):
+        run(model, tomogram, tmp_path / "out", border=0)
+    hungry(monkeypatch, 56)
+    with pytest.raises(InputError, match="smaller --tile"):
+        run(model, tomogram, tmp_path / "out", tile=64)
+
+
+def test_the_plan_is_told_before_the_start(model, tomogram, tmp_path, caplog):
+    with caplog.at_level("INFO"):
+        run(model, tomogram, tmp_path / "out")
+    plan, picked = (next(i for i, m in enumerate(caplog.messages) if text in m) for text in (" GB, about ", "picks >="))
+    assert plan < picked
+    assert caplog.messages[plan].startswith("TS_1: ")
+
+
+def test_a_memory_limit_changes_no_pick_and_one_too_low_is_refused(model, tomogram, tmp_path):
+    expected = run(model, tomogram, tmp_path / "a", tile=48)
+    found = run(model, tomogram, tmp_path / "b", memory_limit=8.0)
+    np.testing.assert_allclose(found.positions_zyx_vox, expected.positions_zyx_vox, atol=1e-3)
+    with pytest.raises(InputError, match="allow more"):
+        run(model, tomogram, tmp_path / "c", memory_limit=0.05)
+
+
+@pytest.mark.parametrize("limit", [0.75])
+def test_a_memory_limit_holds_in_a_process_of_its_own(tmp_path, limit):
+    """The full network on a volume whose fastest plan takes more than the limit."""
+    card = ModelCard(network=NetworkOptions().to_dict(), classes=(ClassCard(1, "blob", 100.0, 7.0),),
+                     voxel_size_ang=10.0, patch_vox=72, border_vox=12, label="tball", normalisation="robust",
+                     threshold=0.3, score_floor=0.1)
+    save_model(tmp_path / "m.safetensors", ResUNet3D(NetworkOptions()), card)
+    write_volume(tmp_path / "a.mrc", np.random.default_rng(0).normal(size=(64, 88, 96)).astype(np.float32), 10.0)
+    code = ("import resource, sys; from deepetpicker.__main__ import main; status = main(sys.argv[1:]); "
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss); sys.exit(status)")
+    command = [sys.executable, "-c", code, "pick", str(tmp_path / "m.safetensors"), str(tmp_path / "a.mrc"), "--out",
+               str(tmp_path / "out"), "--device", "cpu", "--precision", "float32", "--quiet", "--memory-limit"]
+    peaks = []
+    for gb in (limit, 4.0):
+        done = subprocess.run([*command, str(gb)], capture_output=True, text=True, check=True)
+        peaks.append(int(done.stdout.split()[-1]) * 1024)
+    assert peaks[0] <= limit * 1e9 < peaks[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from deepetpicker.io.coordinates.table import CoordinateTable
 from deepetpicker.labels import draw_label
@@ -44,7 +45,7 @@ def stored(volume, in_memory_bytes=1 << 30):
     volume = np.asarray(volume, np.float32)
     volume = volume[None] if volume.ndim == 3 else volume
     store = ProbabilityStore(volume.shape, in_memory_bytes=in_memory_bytes)
-    store.write(0, 0, volume)
+    store.write(0, 0, torch.from_numpy(volume))
     return store
 
 
@@ -126,7 +127,7 @@ def test_a_particle_cut_by_the_border_keeps_a_fair_score():
 def test_a_plateau_gives_one_pick():
     volume = np.zeros((40, 44, 60), np.float32)
     volume[12:28, 14:30, 16:40] = 1
-    pooled = pool(volume, PeakRule(1, 4.0, 3.0).kernel)
+    pooled = pool(torch.from_numpy(volume), PeakRule(1, 4.0, 3.0).kernel)
     assert len(local_maxima(pooled, 0.5)) > 50
     found = peaks(volume, (PeakRule(1, 4.0, 3.0),))
     assert len(found) == 1
@@ -152,11 +153,11 @@ def test_pooling_is_the_repeated_mean_with_zeros_outside():
     for _ in range(RULE.passes):
         for axis in range(3):
             expected = sum(np.roll(expected, s, axis) for s in range(-2, 3)) / 5
-    np.testing.assert_allclose(pool(volume, RULE.kernel), expected[20:-20, 20:-20, 20:-20], atol=1e-6)
+    np.testing.assert_allclose(pool(torch.from_numpy(volume), RULE.kernel), expected[20:-20, 20:-20, 20:-20], atol=1e-6)
 
 
 def test_pooling_a_constant_keeps_it_inside():
-    out = pool(np.full((40, 41, 100), 0.5, np.float32), RULE.kernel)
+    out = pool(torch.full((40, 41, 100), 0.5), RULE.kernel)
     np.testing.assert_allclose(out[10:-10, 10:-10, 10:-10], 0.5, atol=1e-6)
 
 
@@ -165,9 +166,9 @@ def test_local_maxima_agree_with_a_maximum_filter():
 
     volume = np.random.default_rng(5).random((20, 23, 31)).astype(np.float32)
     expected = np.argwhere((ndimage.maximum_filter(volume, 5, mode="constant") * (1 - 1e-6) <= volume) & (volume > 0.3))
-    np.testing.assert_array_equal(local_maxima(volume, 0.3), expected)
+    np.testing.assert_array_equal(local_maxima(torch.from_numpy(volume), 0.3), expected)
     part = expected[(expected[:, 0] >= 5) & (expected[:, 0] < 9) & (expected[:, 1] >= 3) & (expected[:, 1] < 20)]
-    np.testing.assert_array_equal(local_maxima(volume, 0.3, (slice(5, 9), slice(3, 20))), part)
+    np.testing.assert_array_equal(local_maxima(torch.from_numpy(volume), 0.3, (slice(5, 9), slice(3, 20))), part)
 
 
 def test_score_and_ratio_are_inverse():

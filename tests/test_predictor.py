@@ -9,7 +9,7 @@ import torch
 from deepetpicker.config import NetworkOptions
 from deepetpicker.errors import DeviceMemoryError, InputError
 from deepetpicker.models.resunet import ResUNet3D, probabilities
-from deepetpicker.predictor import Arithmetic, Predictor, choose_device
+from deepetpicker.predictor import Arithmetic, Predictor, choose_device, is_out_of_memory
 
 CPU = torch.device("cpu")
 
@@ -20,7 +20,7 @@ def network(n_classes=1):
     return ResUNet3D(NetworkOptions(n_classes=n_classes, widths=(4, 6, 8, 10))).eval()
 
 
-TILES = np.random.default_rng(0).normal(size=(5, 16, 24, 32)).astype(np.float32)
+TILES = torch.from_numpy(np.random.default_rng(0).normal(size=(5, 16, 24, 32)).astype(np.float32))
 
 
 @pytest.mark.parametrize("n_classes", [1, 3])
@@ -28,17 +28,24 @@ TILES = np.random.default_rng(0).normal(size=(5, 16, 24, 32)).astype(np.float32)
 def test_a_batch_gives_what_single_tiles_give(n_classes, batch):
     net = network(n_classes)
     with torch.inference_mode():
-        expected = torch.cat([probabilities(net(torch.from_numpy(t)[None, None])) for t in TILES]).numpy()
+        expected = torch.cat([probabilities(net(t[None, None])) for t in TILES])
     out = Predictor(net, Arithmetic(CPU, torch.float32, batch))(TILES)
     assert out.shape == (5, n_classes, 16, 24, 32)
-    np.testing.assert_allclose(out, expected, atol=1e-5)
+    np.testing.assert_allclose(out, expected, atol=5e-4)
+
+
+@pytest.mark.parametrize("keep", [(slice(3, 9), slice(0, 24), slice(12, 13)),
+                                  (slice(0, 16), slice(10, 24), slice(0, 5))])
+def test_a_part_is_what_the_whole_has_there(keep):
+    predictor = Predictor(network(3), Arithmetic(CPU, torch.float32, 2))
+    np.testing.assert_array_equal(predictor(TILES, keep), predictor(TILES)[(..., *keep)])
 
 
 def test_bfloat16_is_close_to_float32():
     net = network()
     exact = Predictor(net, Arithmetic(CPU, torch.float32, 1))(TILES)
     half = Predictor(net, Arithmetic(CPU, torch.bfloat16, 1))(TILES)
-    assert np.abs(exact - half).max() < 0.02
+    assert (exact - half).abs().max() < 0.02
 
 
 def test_the_same_input_gives_the_same_output():
@@ -52,32 +59,55 @@ def test_any_callable_module_can_predict():
             return x * 0
 
     out = Predictor(Half(), Arithmetic(CPU, torch.float32, 2))(TILES)
-    np.testing.assert_array_equal(out, np.full((5, 1, 16, 24, 32), 0.5, np.float32))
+    np.testing.assert_array_equal(out, np.full((5, 1, 16, 24, 32), 0.5, np.float16))
 
 
 class Hungry(torch.nn.Module):
     """Runs out of memory above a number of tiles."""
 
-    def __init__(self, limit):
+    def __init__(self, limit, error):
         super().__init__()
-        self.limit = limit
+        self.limit, self.error = limit, error
 
     def forward(self, x):
         if len(x) > self.limit:
-            raise torch.cuda.OutOfMemoryError("out of memory")
+            raise self.error
         return x
 
 
-def test_out_of_memory_shrinks_the_batch_and_loses_nothing():
-    predictor = Predictor(Hungry(2), Arithmetic(CPU, torch.float32, 4))
+DEVICE = torch.cuda.OutOfMemoryError("out of memory")
+HOST = RuntimeError("[enforce fail at alloc_cpu.cpp:125] . DefaultCPUAllocator: can't allocate memory: you tried to "
+                    "allocate 99 bytes. Error code 12 (Cannot allocate memory)")
+
+
+@pytest.mark.parametrize("error", [DEVICE, HOST, MemoryError()])
+def test_out_of_memory_shrinks_the_batch_and_loses_nothing(error):
+    predictor = Predictor(Hungry(2, error), Arithmetic(CPU, torch.float32, 4))
     out = predictor(TILES)
     assert predictor.batch == 2
-    np.testing.assert_allclose(out[:, 0], 1 / (1 + np.exp(-TILES)), atol=1e-6)
+    np.testing.assert_allclose(out[:, 0], 1 / (1 + np.exp(-TILES)), atol=5e-4)
+
+
+def test_another_error_is_not_taken_for_a_lack_of_memory():
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        Predictor(Hungry(0, RuntimeError("shapes differ")), Arithmetic(CPU, torch.float32, 4))(TILES)
+
+
+def test_the_host_really_running_out_of_memory_is_recognised():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 55)
+    assert is_out_of_memory(caught.value)
+
+
+def test_warming_up_tells_the_time_of_a_voxel():
+    predictor = Predictor(network(), Arithmetic(CPU, torch.float32, 1))
+    assert 0 < predictor.warm_up(16) < 1
+    assert predictor.take_seconds() == 0
 
 
 def test_out_of_memory_with_one_tile_says_what_to_do():
     with pytest.raises(DeviceMemoryError, match="smaller --tile"):
-        Predictor(Hungry(0), Arithmetic(CPU, torch.float32, 4))(TILES)
+        Predictor(Hungry(0, DEVICE), Arithmetic(CPU, torch.float32, 4))(TILES)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
-from deepetpicker.scanning import ahead, probability_map, read_reflected, scan
+from deepetpicker import scanning
+from deepetpicker.scanning import ahead, behind, probability_map, read_reflected, scan
 from deepetpicker.store import ProbabilityStore
 from deepetpicker.tiling import TilePlan
 
@@ -24,14 +26,19 @@ class Array:
         return self.volume_zyx[slices_zyx]
 
 
-def stitched(volume_zyx, predict, tile=32, border=8, batch=3):
+def kept(function):
+    """Return a predictor that applies a function of whole tiles and keeps what is wanted, as a Predictor does."""
+    return lambda tiles, keep: function(tiles)[(..., *keep)]
+
+
+def stitched(volume_zyx, function, tile=32, border=8, batch=3):
     """Return the stitched map (C, Z, Y, X) of a volume, NaN where nothing was written."""
-    out = None
+    out, predict = None, kept(function)
     for z0, y0, strip in scan(Array(volume_zyx), predict, TilePlan.cover(volume_zyx.shape, tile, border), batch):
         out = np.full((len(strip), *volume_zyx.shape), np.nan, np.float32) if out is None else out
         target = out[:, z0:z0 + strip.shape[1], y0:y0 + strip.shape[2]]
         assert np.isnan(target).all()
-        target[:] = strip
+        target[:] = strip.numpy()
     return out
 
 
@@ -46,7 +53,7 @@ def test_predictor_x_plus_one_gives_x_plus_one(shape):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_constant_in_constant_out(shape):
-    out = stitched(np.full(shape, 3.5, np.float32), lambda t: np.stack([t, -t], 1))
+    out = stitched(np.full(shape, 3.5, np.float32), lambda t: torch.stack([t, -t], 1))
     assert (out[0] == 3.5).all()
     assert (out[1] == -3.5).all()
 
@@ -55,7 +62,7 @@ def test_batches_and_tiles_do_not_matter_for_a_local_filter():
     volume = np.random.default_rng(0).normal(size=(40, 70, 61)).astype(np.float32)
 
     def smooth(tiles):
-        return sum(np.roll(tiles, (i, j, k), (1, 2, 3)) for i in (-1, 0, 1) for j in (-1, 0, 1) for k in (-1, 0, 1))[
+        return sum(torch.roll(tiles, (i, j, k), (1, 2, 3)) for i in (-1, 0, 1) for j in (-1, 0, 1) for k in (-1, 0, 1))[
             :, None]
 
     results = [stitched(volume, smooth, tile, 8, batch)[:, 1:-1, 1:-1, 1:-1] for tile, batch in
@@ -78,20 +85,43 @@ def test_the_map_is_stored_whole():
     volume = np.random.default_rng(2).random((40, 50, 61)).astype(np.float32)
     plan = TilePlan.cover(volume.shape, 32, 8)
     with ProbabilityStore((2, *volume.shape)) as store:
-        probability_map(Array(volume), lambda t: np.stack([t, 1 - t], 1), plan, store, 2)
+        probability_map(Array(volume), kept(lambda t: torch.stack([t, 1 - t], 1)), plan, store, 2)
         np.testing.assert_allclose(store.read(0, slice(0, 40), slice(0, 50)), volume, atol=3e-4)
         np.testing.assert_allclose(store.read(1, slice(3, 9), slice(10, 20)), 1 - volume[3:9, 10:20], atol=3e-4)
 
 
-def test_reading_ahead_keeps_the_order_and_passes_errors_on():
-    assert list(ahead(range(5))) == [0, 1, 2, 3, 4]
-    assert list(ahead([])) == []
+def test_long_rows_are_read_in_parts(monkeypatch):
+    volume = np.random.default_rng(3).random((40, 50, 200)).astype(np.float32)
+    expected = stitched(volume, lambda t: t[:, None])
+    monkeypatch.setattr(scanning, "RUN_VOXELS", 70 * 32 * 32)
+    plan = TilePlan.cover(volume.shape, 32, 8)
+    runs = scanning.runs_of(plan)
+    assert [t for run in runs for t in run] == list(plan)
+    assert max(run[-1].x.start + 32 - run[0].x.start for run in runs) <= 70
+    np.testing.assert_array_equal(stitched(volume, lambda t: t[:, None]), expected)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_reading_ahead_keeps_the_order_and_passes_errors_on(threads):
+    assert list(ahead(((lambda i=i: i) for i in range(9)), threads)) == list(range(9))
+    assert list(ahead([], threads)) == []
 
     def broken():
-        yield 1
         raise OSError("disk gone")
 
     seen = []
     with pytest.raises(OSError, match="disk gone"):
-        seen.extend(ahead(broken()))
+        seen.extend(ahead([lambda: 1, broken], threads))
     assert seen in ([], [1])
+
+
+def test_writing_behind_keeps_the_order_and_passes_errors_on():
+    written = []
+    behind(lambda a, b: written.append((a, b)), ((i, -i) for i in range(5)))
+    assert written == [(i, -i) for i in range(5)]
+
+    def full(item):
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        behind(full, [(1,), (2,)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from deepetpicker.errors import OutputError
 from deepetpicker.store import ProbabilityStore
@@ -11,7 +12,7 @@ from deepetpicker.store import ProbabilityStore
 
 @pytest.mark.parametrize("in_memory_bytes", [0, 1 << 30])
 def test_strips_come_back(tmp_path, in_memory_bytes):
-    volume = np.random.default_rng(0).random((2, 11, 13, 17)).astype(np.float32)
+    volume = torch.from_numpy(np.random.default_rng(0).random((2, 11, 13, 17)).astype(np.float32))
     with ProbabilityStore(volume.shape, tmp_path, in_memory_bytes) as store:
         for z in (0, 5):
             for y in (0, 7):

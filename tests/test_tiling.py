@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -39,10 +41,11 @@ def test_no_more_tiles_than_the_border_asks_for():
     assert len(TilePlan.cover((200, 512, 512), 72, 12)) <= 605
 
 
+@pytest.mark.parametrize("tile", [56, (64, 40, 72), (32, 48, 96)])
 @pytest.mark.parametrize("shape", [(20, 200, 150), (61, 67, 71), (48, 100, 96), (96, 80, 130)])
-def test_every_voxel_of_a_volume_is_kept_once(shape):
+def test_every_voxel_of_a_volume_is_kept_once(shape, tile):
     count = np.zeros(shape, int)
-    for t in TilePlan.cover(shape, 56, 12):
+    for t in TilePlan.cover(shape, tile, 12):
         count[t.z.kept, t.y.kept, t.x.kept] += 1
     assert (count == 1).all()
 
@@ -59,15 +62,19 @@ def test_reflection_agrees_with_numpy(start, stop, length):
     np.testing.assert_array_equal(axis[reflect_indices(start, stop, length)], padded)
 
 
-@pytest.mark.parametrize(("shape", "patch", "edge"), [((64, 160, 160), 40, 72), ((20, 60, 50), 40, 64),
-                                                      ((200, 512, 512), 72, 96), ((96, 192, 192), 104, 104)])
-def test_the_chosen_tile_costs_least_and_is_no_smaller_than_the_patch(shape, patch, edge):
-    assert choose_tile(shape, patch, 12) == edge
+@pytest.mark.parametrize(("shape", "patch", "edges"), [
+    ((64, 160, 160), 40, (64, 96, 96)), ((20, 60, 50), 40, (64, 64, 64)), ((200, 512, 512), 72, (88, 96, 96)),
+    ((128, 128, 128), 72, (80, 80, 80)), ((96, 192, 192), 104, (104, 104, 104))])
+def test_the_chosen_tile_costs_least_and_is_no_smaller_than_the_patch(shape, patch, edges):
+    assert choose_tile(shape, patch, 12) == edges
 
 
 @pytest.mark.parametrize("shape", [(61, 67, 71), (128, 256, 256), (400, 1024, 1024)])
 def test_no_other_tile_costs_less(shape):
-    def cost(edge):
-        return len(TilePlan.cover(shape, edge, 12)) * edge**3
+    edges = (72, 80, 88, 96)
+    costs = [TilePlan.cover(shape, edge, 12).voxels for edge in itertools.product(edges, edges, edges)]
+    assert TilePlan.cover(shape, choose_tile(shape, 72, 12), 12).voxels == min(costs)
 
-    assert cost(choose_tile(shape, 72, 12)) == min(cost(edge) for edge in (72, 80, 88, 96))
+
+def test_tiles_may_have_to_be_shorter_than_the_patch():
+    assert max(choose_tile((128, 256, 256), 72, 12, largest=48)) == 48

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+import copy
 import dataclasses
 import datetime
 import logging
@@ -13,6 +15,8 @@ from typing import Any, Dict, List, Sequence, Tuple, Union
 
 import numpy as np
 import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from deepetpicker import __version__
 from deepetpicker.benchmarking.baseline import pick_as_published
@@ -20,16 +24,17 @@ from deepetpicker.benchmarking.detector import blob_detector
 from deepetpicker.config import BenchmarkOptions, PickOptions, SimulateOptions
 from deepetpicker.data.normalise import normalise, robust_intensity
 from deepetpicker.evaluation import compare
-from deepetpicker.inference import Picker, working_grid
 from deepetpicker.io.coordinates import CoordinateTable
 from deepetpicker.io.manifest import machine
 from deepetpicker.io.modelcard import ClassCard, ModelCard
 from deepetpicker.io.volumes import Volume, open_volume
 from deepetpicker.models.modelfile import load_model, save_model
 from deepetpicker.models.resunet import ResUNet3D
+from deepetpicker.picker import Picker, working_grid
 from deepetpicker.predictor import Arithmetic
 from deepetpicker.progress import progress
 from deepetpicker.simulation import simulate
+from deepetpicker.tiling import Tile, TilePlan
 
 PathLike = Union[str, pathlib.Path]
 log = logging.getLogger(__name__)
@@ -129,24 +134,45 @@ def _summary(ours: Sequence[float], reference: Sequence[float], tables: Tuple[Co
     larger = max(len(mine), len(tables[1]))
     shared = len(both.pairs) / larger if larger else 1.0
     where = dict(picker.seconds)
-    flop = picker.tiles * forward_flop(picker.tile)
-    rate = flop / where["network"] / 1e9 if where.get("network") else 0.0
-    ceiling = max(convolution_rate(picker.predictor.arithmetic, side) for side in (48, 72, picker.tile))
+    assert picker.last is not None
+    tiles = picker.last.tiles
+    rate = scan_flop(picker.predictor.network, tiles) / where["network"] / 1e9 if where.get("network") else 0.0
+    ceiling = max(convolution_rate(picker.predictor.arithmetic, side) for side in (48, 72, 96))
     return {
         "ratio": statistics.median(r / o for r, o in zip(reference, ours)),
         "ours_s": statistics.median(ours), "reference_s": statistics.median(reference),
         "agree": bool(shared >= ENOUGH_SHARED), "shared": shared, "picks": [len(mine), len(tables[1])],
         "mean_shift_vox": float(np.mean(both.distances_vox)) if len(both.pairs) else None,
         "ours_all_s": list(ours), "reference_all_s": list(reference), "repeats": options.repeats,
-        "shape_zyx": list(volume.shape_zyx), "tile": picker.tile, "tiles": picker.tiles,
+        "shape_zyx": list(volume.shape_zyx), "tile_zyx": list(tiles.tile_zyx), "tiles": len(tiles),
         "arithmetic": str(picker.predictor.arithmetic), "where_s": where, "gflop_per_s": rate,
         "ceiling_gflop_per_s": ceiling, "ceiling_share": rate / ceiling if ceiling else None,
         "threads": torch.get_num_threads(), "machine": {**machine(), "processor": processor()}}
 
 
-def forward_flop(tile: int) -> float:
-    """Return the floating-point operations of one forward pass of the default network on a cubic tile."""
-    return 109.2e9 * (tile / 72) ** 3
+def scan_flop(network: nn.Module, plan: TilePlan) -> float:
+    """Return the floating-point operations of the convolutions of a scan, counted on shapes alone.
+
+    Parameters
+    ----------
+    network : FoldedResUNet
+        As a predictor holds it.
+    plan : TilePlan
+        The tiles; where less of a tile is kept less is computed.
+    """
+    shapes = copy.deepcopy(network).to("meta")
+    tile = torch.empty(1, 1, *plan.tile_zyx, device="meta", dtype=next(shapes.parameters()).dtype)
+    total = 0.0
+    for inside, count in collections.Counter(_bounds(t) for t in plan).items():
+        with FlopCounterMode(display=False) as counter, torch.inference_mode():
+            shapes(tile, tuple(slice(*bounds) for bounds in inside))
+        total += count * counter.get_total_flops()
+    return total
+
+
+def _bounds(tile: Tile) -> Tuple[Tuple[int, int], ...]:
+    """Return where the kept part of a tile begins and ends along z, y and x."""
+    return tuple((s.start, s.stop) for s in tile.inside)
 
 
 def convolution_rate(arithmetic: Arithmetic, side: int, channels: int = 24, repeats: int = 5) -> float:

@@ -35,15 +35,15 @@ def table(result: dict) -> str:
     """Return the result as text for people."""
     z, y, x = result["shape_zyx"]
     where = result["where_s"]
-    rest = where["scan"] - where["network"]
+    tile = " x ".join(map(str, result["tile_zyx"]))
     lines = [
-        f"{z} x {y} x {x} voxels, {result['tiles']} tiles of {result['tile']}; {result['arithmetic']}; "
+        f"{z} x {y} x {x} voxels, {result['tiles']} tiles of {tile}; {result['arithmetic']}; "
         f"{result['threads']} threads; {result['machine']['processor']}",
         f"ours                  {result['ours_s']:8.2f} s (median of {result['repeats']})",
         f"published algorithm   {result['reference_s']:8.2f} s (float32)",
         f"ratio                 {result['ratio']:8.2f}",
-        f"where ours goes       network {where['network']:.2f} s, reading and stitching {rest:.2f} s, "
-        f"post-processing {where['post_processing']:.2f} s",
+        f"where ours goes       scan {where['scan']:.2f} s (network {where['network']:.2f} s; beside it reading "
+        f"{where['read']:.2f} s, writing {where['write']:.2f} s), post-processing {where['post_processing']:.2f} s",
         f"convolution rate      {result['gflop_per_s']:.0f} of {result['ceiling_gflop_per_s']:.0f} GFLOP/s "
         f"({100 * (result['ceiling_share'] or 0):.0f} %)",
         f"picks                 {result['picks'][0]} and {result['picks'][1]}, {100 * result['shared']:.0f} % the "

@@ -2,13 +2,14 @@
 
 Batch normalisation is folded into the convolutions, and the coordinate channels, which are the same for every patch of
 a shape, into a bias map that is computed once: a convolution is linear, so convolving ``[x, coordinates]`` is
-convolving ``x`` and adding what the coordinates give.
+convolving ``x`` and adding what the coordinates give. Where only the inner part of a tile is kept, the last block is
+computed for that part and the voxels it depends on, which changes none of its values.
 """
 
 from __future__ import annotations
 
 import copy
-from typing import Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,9 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from deepetpicker.models.resunet import ResidualBlock, ResUNet3D, coordinate_channels, halve
+
+Box = Tuple[slice, slice, slice]
+_REACH = 3  # voxels that three 3^3 convolutions see on each side
 
 
 class FoldedBlock(nn.Module):
@@ -39,22 +43,29 @@ class FoldedBlock(nn.Module):
             self.conv1.bias = None
             self.conv1.in_channels -= 3
 
-    def bias_map(self, like_bczyx: Tensor) -> Tensor:
-        """Return what the coordinates and the bias add after the first convolution, (1, C, Z, Y, X), cached."""
-        key = tuple(like_bczyx.shape[2:])
-        if key not in self._bias_maps and self.coordinate_weight is not None:
-            coordinates = coordinate_channels(torch.empty(1, 1, *key, device=like_bczyx.device))
+    def bias_map(self, like_bczyx: Tensor, shape_zyx: Tuple[int, ...]) -> Tensor:
+        """Return what coordinates and bias add after the first convolution, (1, C, *shape_zyx), kept for one shape."""
+        if shape_zyx not in self._bias_maps and self.coordinate_weight is not None:
+            coordinates = coordinate_channels(torch.empty(1, 1, *shape_zyx, device=like_bczyx.device))
             bias = functional.conv3d(coordinates, self.coordinate_weight.float(), self.coordinate_bias.float(),
                                      padding=1)
-            self._bias_maps = {key: bias.to(like_bczyx.dtype).contiguous(
-                memory_format=torch.channels_last_3d)}
-        return self._bias_maps[key]
+            self._bias_maps = {shape_zyx: bias.to(like_bczyx.dtype).contiguous(memory_format=torch.channels_last_3d)}
+        return self._bias_maps[shape_zyx]
 
-    def forward(self, x_bczyx: Tensor) -> Tensor:
-        """Return the features (B, C_out, Z, Y, X) of x_bczyx (B, C_in, Z, Y, X)."""
+    def forward(self, x_bczyx: Tensor, box: Optional[Box] = None, shape_zyx: Sequence[int] = ()) -> Tensor:
+        """Return the features (B, C_out, Z, Y, X) of x_bczyx (B, C_in, Z, Y, X).
+
+        Parameters
+        ----------
+        x_bczyx : (B, C_in, Z, Y, X)
+            The block's input, or a part of it.
+        box, shape_zyx : slices and (3,) int, optional
+            Which part of an input of that shape x_bczyx is.
+        """
         first = self.conv1(x_bczyx)
         if self.coordinate_weight is not None:
-            first = first.add_(self.bias_map(x_bczyx))
+            bias = self.bias_map(x_bczyx, tuple(shape_zyx) or tuple(x_bczyx.shape[2:]))
+            first = first.add_(bias if box is None else bias[(..., *box)])
         first = first.relu_()
         last = self.conv3(self.conv2(first).relu_()).relu_()
         return self.activation(last.add_(first) if self.residual else last)
@@ -81,8 +92,16 @@ class FoldedResUNet(nn.Module):
         self.decoders = nn.ModuleList(FoldedBlock(b) for b in network.decoders)  # type: ignore[arg-type]
         self.upsamplers, self.head = network.upsamplers, network.head
 
-    def forward(self, patch_bczyx: Tensor) -> Tensor:
-        """Return logits (B, C, Z, Y, X) of normalised patches (B, 1, Z, Y, X)."""
+    def forward(self, patch_bczyx: Tensor, keep: Optional[Box] = None) -> Tensor:
+        """Return logits (B, C, Z, Y, X) of normalised patches (B, 1, Z, Y, X).
+
+        Parameters
+        ----------
+        patch_bczyx : (B, 1, Z, Y, X)
+            Normalised density.
+        keep : slices, optional
+            The part of the output that is wanted and returned (z, y, x); default: all of it.
+        """
         image, x = patch_bczyx, patch_bczyx
         skips: List[Tensor] = []
         for level, encoder in enumerate(self.encoders):
@@ -92,7 +111,20 @@ class FoldedResUNet(nn.Module):
             x = encoder(x)
             skips.append(x)
         x = skips.pop()
-        for upsampler, decoder in zip(self.upsamplers, self.decoders):
+        pairs = list(zip(self.upsamplers, self.decoders))
+        for upsampler, decoder in pairs[:-1] if keep else pairs:
             skip = skips.pop()
             x = decoder(upsampler(x, output_size=skip.shape[2:]).add_(skip))
-        return self.head(x)
+        return self.head(x) if keep is None else self._last_level(x, skips.pop(), keep)
+
+    def _last_level(self, coarse: Tensor, skip: Tensor, keep: Box) -> Tensor:
+        """Return the logits inside keep from the level below and the finest encoder's output."""
+        shape = skip.shape[2:]
+        wide: Any = tuple(slice(max(0, k.start - _REACH) // 2 * 2, min(n, -(-(k.stop + _REACH) // 2) * 2))
+                     for k, n in zip(keep, shape))
+        below: Tuple[Any, ...] = tuple(slice(w.start // 2, min(w.stop // 2 + 1, n)) for w, n in zip(wide, coarse.shape[2:]))
+        sizes = [2 * (b.stop - b.start) for b in below]
+        x = self.upsamplers[-1](coarse[(..., *below)], output_size=sizes)
+        x = x[(..., *(slice(0, w.stop - w.start) for w in wide))]
+        x = self.decoders[-1](x.add_(skip[(..., *wide)]), wide, shape)
+        return self.head(x[(..., *(slice(k.start - w.start, k.stop - w.start) for k, w in zip(keep, wide)))])
