@@ -1,6 +1,7 @@
 """The stitched probability map: on the GPU where it fits, in memory when small, else in a scratch file.
 
-So memory stays bounded whatever the size of the tomogram. A scratch file is read and written with plain calls, not memory-mapped: mapped pages would count as the process's own.
+So memory stays bounded whatever the size of the tomogram. A scratch file is read and written with plain calls, not
+memory-mapped: mapped pages would count as the process's own.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Overlap-tile: which tiles scan a volume and which part of each is kept.
 
-All tiles of a volume have one shape. Each inner side of a tile discards at least ``border`` voxels; what is kept tiles the volume exactly
-once, whatever its size. Tiles start at multiples of 8, so that the network's pooling sees the same phase in all of
-them; the last one may hang over the end by less than 8 voxels, and a volume thinner than a tile is centred in it. What
-hangs over is filled by reflection, as in training.
+All tiles of a volume have one shape. Each inner side of a tile discards at least ``border`` voxels; what is kept tiles
+the volume exactly once, whatever its size. Tiles start at multiples of 8, so that the network's pooling sees the same
+phase in all of them; the last one may hang over the end by less than 8 voxels, and a volume thinner than a tile is
+centred in it. What hangs over is filled by reflection, as in training.
 
 Source: overlap-tile of Liu et al. 2024, Nat. Commun. 15:2090. We differ: tiles touching the volume's own border keep
 their border voxels (nothing is padded there that the network did not see so in training), and steps are even.

@@ -122,7 +122,7 @@ class FoldedResUNet(nn.Module):
         shape = skip.shape[2:]
         wide: Any = tuple(slice(max(0, k.start - _REACH) // 2 * 2, min(n, -(-(k.stop + _REACH) // 2) * 2))
                      for k, n in zip(keep, shape))
-        below: Tuple[Any, ...] = tuple(slice(w.start // 2, min(w.stop // 2 + 1, n)) for w, n in zip(wide, coarse.shape[2:]))
+        below: Any = tuple(slice(w.start // 2, min(w.stop // 2 + 1, n)) for w, n in zip(wide, coarse.shape[2:]))
         sizes = [2 * (b.stop - b.start) for b in below]
         x = self.upsamplers[-1](coarse[(..., *below)], output_size=sizes)
         x = x[(..., *(slice(0, w.stop - w.start) for w in wide))]
