@@ -323,7 +323,7 @@ class PickOptions(Options):
         unit="angstrom", check=all_above(0))
     memory_limit: float = opt(
         0.0, "memory that picking may take, of the GPU if it computes there, else of the process: tiles and batch "
-        "shrink to fit; 0 sets no limit", unit="GB", check=at_least(0))
+        "shrink to fit; 0 sets no limit", unit="GB", check=at_least(0), expert=True)
     tile: int = opt(0, "edge of the cubic tile the network sees; 0 chooses the fastest along each axis, from the "
                     "training patch up to 96", unit="voxels",
                     check=lambda v: None if v == 0 else multiple_of(8, 32)(v), expert=True)
