@@ -14,7 +14,7 @@ __version__ = "0.1.0"
 _VERBS = {
     "simulate": "deepetpicker.simulation",
     "train": "deepetpicker.training",
-    "pick": "deepetpicker.inference",
+    "pick": "deepetpicker.picking_run",
     "evaluate": "deepetpicker.evaluation",
     "info": "deepetpicker.io.modelcard",
     "import_reference": "deepetpicker.models.reference",

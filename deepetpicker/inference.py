@@ -1,14 +1,13 @@
-"""Pick particles in tomograms with a trained model."""
+"""Pick particles in one tomogram after the other with a trained model."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import pathlib
 import tempfile
 import time
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Union
+from typing import Any, Dict, List, Optional, Sequence, Union
 
 import numpy as np
 
@@ -17,8 +16,8 @@ from deepetpicker.data.resample import open_working_volume
 from deepetpicker.errors import DeepETPickerError, InputError
 from deepetpicker.geometry import WorkingGrid
 from deepetpicker.io.coordinates import CoordinateTable, write_coordinates
-from deepetpicker.io.items import DataItem, items_from_params
-from deepetpicker.io.manifest import Manifest, read_manifest
+from deepetpicker.io.items import DataItem
+from deepetpicker.io.manifest import Manifest
 from deepetpicker.io.modelcard import ModelCard
 from deepetpicker.io.volumes import Volume, VolumeWriter, open_volume
 from deepetpicker.models.modelfile import load_model
@@ -229,91 +228,7 @@ class ProbabilityMaps:
                 writer.write(z0, store.read(channel, slice(z0, min(z0 + 8, depth)), slice(0, height)))
 
 
-def pick(model: PathLike, tomograms: Sequence[PathLike] = (), out: PathLike = "picks",
-         options: PickOptions = PickOptions(), params: Optional[Mapping[str, Any]] = None,
-         quiet: bool = False) -> Dict[str, Any]:
-    """Pick particles in tomograms; one that fails does not stop the others.
-
-    Parameters
-    ----------
-    model : path
-        Model file.
-    tomograms : sequence of path
-        Tomograms; their file stems name the outputs. Left out when params has ``items``.
-    out : path
-        Folder for NAME.csv (the picks), NAME_candidates.csv (all candidates above the floor) and manifest.json.
-    options : PickOptions
-        How to pick.
-    params : mapping, optional
-        Content of a params.json; its ``items`` name the tomograms.
-    quiet : bool
-        True shows no progress.
-
-    Returns
-    -------
-    dict
-        The manifest.
-
-    Raises
-    ------
-    InputError
-        For bad options, or when not one tomogram could be picked.
-    """
-    items = items_from_params(params) if params and params.get("items") else _items(tomograms, options)
-    folder = pathlib.Path(out)
-    manifest = Manifest("pick", options.to_dict(), seed=0)
-    manifest.outputs.update(folder=str(folder), model=str(model), model_sha256=_digest(model))
-    done = _done_before(folder, manifest.outputs["model_sha256"], options) if options.resume else {}
-    picker: Optional[Picker] = None
-    for item in items:
-        if item.name in done:
-            manifest.add_item(**done[item.name])
-            logger.info("%s: done before, skipped", item.name)
-            continue
-        picker = picker or Picker(model, options, quiet)
-        _pick_item(picker, item, folder, manifest)
-        manifest.write(folder / "manifest.json")
-    manifest.write(folder / "manifest.json")
-    result = read_manifest(folder / "manifest.json")
-    failed = [i for i in result["items"] if i["status"] == "failed"]
-    if failed and len(failed) == len(items):
-        raise InputError(f"none of {len(items)} tomogram(s) could be picked; the first: {failed[0]['reason']}")
-    return result
-
-
-def _items(tomograms: Sequence[PathLike], options: PickOptions) -> List[DataItem]:
-    """Return an item per tomogram file, or raise InputError when two have the same name."""
-    if not tomograms:
-        raise InputError("expected at least one tomogram (.mrc, .rec or .map), got none")
-    names = [pathlib.Path(t).stem for t in tomograms]
-    double = sorted({n for n in names if names.count(n) > 1})
-    if double:
-        raise InputError(f"expected tomograms of different names, got {', '.join(double)} twice: their pick tables "
-                         "would overwrite each other; rename one or pick into two folders")
-    return [DataItem(name, str(t), voxel_size_ang=options.voxel_size) for name, t in zip(names, tomograms)]
-
-
-def _digest(path: PathLike) -> str:
-    """Return the SHA-256 of a file, or an empty string when it cannot be read (loading it will say why)."""
-    try:
-        return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
-    except OSError:
-        return ""
-
-
-def _done_before(folder: pathlib.Path, digest: str, options: PickOptions) -> Dict[str, Dict[str, Any]]:
-    """Return the finished items of an earlier run with the same model and options, by name."""
-    try:
-        before = read_manifest(folder / "manifest.json")
-    except DeepETPickerError:
-        return {}
-    if before.get("outputs", {}).get("model_sha256") != digest or before.get("options") != options.to_dict():
-        return {}
-    return {i["name"]: i for i in before["items"]
-            if i["status"] == "done" and pathlib.Path(i["picks"]).is_file()}
-
-
-def _pick_item(picker: Picker, item: DataItem, folder: pathlib.Path, manifest: Manifest) -> None:
+def pick_item(picker: Picker, item: DataItem, folder: pathlib.Path, manifest: Manifest) -> None:
     """Pick one tomogram, write its tables and add it to the manifest, as done or as failed."""
     start = time.perf_counter()
     try:

@@ -12,6 +12,7 @@ from deepetpicker import inference, pick
 from deepetpicker.config import PickOptions
 from deepetpicker.errors import InputError
 from deepetpicker.io.coordinates import read_coordinates
+from deepetpicker.io.manifest import read_manifest
 from deepetpicker.io.modelcard import ClassCard, ModelCard
 from deepetpicker.io.volumes import open_volume, write_volume
 
@@ -190,6 +191,35 @@ def test_resume_skips_what_is_done_and_only_that(model, tomogram, tmp_path, monk
     assert [i["status"] for i in manifest["items"]] == ["done", "done"]
     pick(model, [tomogram], tmp_path / "out", options(resume=True, threshold=0.9), quiet=True)
     assert seen[-1] == str(tomogram)
+
+
+def test_resume_goes_on_from_a_run_that_was_not_started_with_it(model, tomogram, tmp_path, monkeypatch):
+    first = pick(model, [tomogram], tmp_path / "out", options(), quiet=True)
+    monkeypatch.setattr(inference, "open_volume", None)  # calling it would fail
+    again = pick(model, [tomogram], tmp_path / "out", options(resume=True), quiet=True)
+    assert again["items"] == first["items"]
+    assert again["inputs"] == first["inputs"]
+
+
+def test_an_interrupted_resume_forgets_nothing(model, tomogram, tmp_path, monkeypatch):
+    paths = [tmp_path / f"TS_{n}.mrc" for n in (2, 1, 3)]
+    write_volume(paths[0], density(CENTRES[:1]), 10.0)
+    write_volume(paths[2], density(CENTRES[1:]), 10.0)
+    whole = pick(model, paths, tmp_path / "whole", options(), quiet=True)
+    pick(model, paths[1:2], tmp_path / "out", options(), quiet=True)
+    original = inference.open_volume
+
+    def interrupted(path, *more):
+        if path == str(paths[2]):
+            raise KeyboardInterrupt
+        return original(path, *more)
+
+    monkeypatch.setattr(inference, "open_volume", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pick(model, paths, tmp_path / "out", options(resume=True), quiet=True)
+    found = read_manifest(tmp_path / "out" / "manifest.json")
+    assert [i["name"] for i in found["items"]] == ["TS_2", "TS_1"]
+    assert found["inputs"] == whole["inputs"][:2]
 
 
 def test_names_that_would_overwrite_each_other_are_refused(model, tomogram, tmp_path):

@@ -17,8 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Pick; return 0 when every tomogram was picked, 1 when some failed."""
-    from deepetpicker.inference import pick
+    """Pick; return 0 when every tomogram (of this shard) was picked, 1 when some failed."""
+    from deepetpicker.picking_run import pick
 
     params = read_params(args.params) if getattr(args, "params", None) else None
     manifest = pick(args.model, args.tomograms, args.out, from_arguments(PickOptions, args), params,
