@@ -12,7 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="model file (.safetensors)")
     parser.add_argument("tomograms", nargs="*", metavar="TOMO", help="tomograms (.mrc, .rec, .map)")
     parser.add_argument("--out", required=True, metavar="DIR",
-                        help="folder for NAME.csv, NAME_candidates.csv and manifest.json")
+                        help="folder for NAME.csv, NAME_candidates.csv and manifest.json; shards of one run share it")
     add_options(parser, PickOptions)
 
 
