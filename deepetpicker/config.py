@@ -336,7 +336,9 @@ class PickOptions(Options):
                        expert=True)
     precision: str = opt("auto", "arithmetic; auto takes bfloat16 where the hardware has it", choices=PRECISIONS,
                          expert=True)
-    resume: bool = opt(False, "skip the tomograms that the manifest in the output folder lists as done with the same "
+    shard: str = opt("", "i/n picks every n-th tomogram from the i-th on: n processes, on one machine or many, get the "
+                     "same list and output folder, and each another i (docs/many_machines.rst)", expert=True)
+    resume: bool = opt(False, "skip the tomograms that the manifests in the output folder list as done with the same "
                        "model and options")
 
 

@@ -1,4 +1,4 @@
-"""Pick particles in tomograms with a trained model."""
+"""``pick``: which tomograms, in which order, what is done already, and what is written."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from deepetpicker.errors import DeepETPickerError, InputError
 from deepetpicker.io.coordinates import write_coordinates
 from deepetpicker.io.items import DataItem, items_from_params
 from deepetpicker.io.manifest import Manifest, read_manifest
-from deepetpicker.io.volumes import open_volume
+from deepetpicker.io.volumes import Volume, open_volume
 from deepetpicker.picker import Picker, ProbabilityMaps, working_grid
+from deepetpicker.planning import duration, gigabytes
+from deepetpicker.sharding import RunRecord, Shard
 
 PathLike = Union[str, pathlib.Path]
 logger = logging.getLogger(__name__)
@@ -32,9 +34,10 @@ def pick(model: PathLike, tomograms: Sequence[PathLike] = (), out: PathLike = "p
     tomograms : sequence of path
         Tomograms; their file stems name the outputs. Left out when params has ``items``.
     out : path
-        Folder for NAME.csv (the picks), NAME_candidates.csv (all candidates above the floor) and manifest.json.
+        Folder for NAME.csv (the picks), NAME_candidates.csv (all candidates above the floor), manifest.json and, with
+        shards, shards/manifest_I_of_N.json.
     options : PickOptions
-        How to pick.
+        How to pick, and which shard.
     params : mapping, optional
         Content of a params.json; its ``items`` name the tomograms.
     quiet : bool
@@ -43,32 +46,40 @@ def pick(model: PathLike, tomograms: Sequence[PathLike] = (), out: PathLike = "p
     Returns
     -------
     dict
-        The manifest.
+        The manifest; that of the shard when this is one of several.
 
     Raises
     ------
     InputError
-        For bad options, or when not one tomogram could be picked.
+        For bad options, or when not one tomogram (of this shard) could be picked.
     """
+    shard = Shard.parse(options.shard or "1/1")
     items = items_from_params(params) if params and params.get("items") else _items(tomograms, options)
     folder = pathlib.Path(out)
     manifest = Manifest("pick", options.to_dict(), seed=0)
     manifest.outputs.update(folder=str(folder), model=str(model), model_sha256=_digest(model))
-    done = _done_before(folder, manifest.outputs["model_sha256"], options) if options.resume else {}
-    picker: Optional[Picker] = None
-    for item in items:
-        if item.name in done:
-            manifest.add_item(**done[item.name])
-            logger.info("%s: done before, skipped", item.name)
-            continue
-        picker = picker or Picker(model, options, quiet)
-        _pick_item(picker, item, folder, manifest)
-        manifest.write(folder / "manifest.json")
-    manifest.write(folder / "manifest.json")
-    result = read_manifest(folder / "manifest.json")
+    record = RunRecord(folder, manifest, [item.name for item in items], shard)
+    done = record.resume() if options.resume else []
+    for name in done:
+        logger.info("%s: done before, skipped", name)
+    mine = shard.choose(items)
+    todo = [item for item in mine if item.name not in done]
+    if todo:
+        picker = Picker(model, options, quiet)  # before anything of an earlier run is replaced
+        volumes = _announce(picker, todo)
+    record.begin(options.resume)
+    for item in todo:
+        _pick_item(picker, item, folder, manifest, volumes.pop(item.name, None))
+        record.write()
+    complete = record.end()
+    if shard.count > 1:
+        share = f"{len(mine)} of {len(items)} tomogram(s)" if mine else f"no tomogram, there are only {len(items)}"
+        logger.info("shard %s: %s; done so far: %d of %d shards (%s)", shard, share, len(complete), shard.count,
+                    ", ".join(map(str, complete)))
+    result = read_manifest(record.path)
     failed = [i for i in result["items"] if i["status"] == "failed"]
-    if failed and len(failed) == len(items):
-        raise InputError(f"none of {len(items)} tomogram(s) could be picked; the first: {failed[0]['reason']}")
+    if failed and len(failed) == len(mine):
+        raise InputError(f"none of {len(mine)} tomogram(s) could be picked; the first: {failed[0]['reason']}")
     return result
 
 
@@ -92,23 +103,34 @@ def _digest(path: PathLike) -> str:
         return ""
 
 
-def _done_before(folder: pathlib.Path, digest: str, options: PickOptions) -> Dict[str, Dict[str, Any]]:
-    """Return the finished items of an earlier run with the same model and options, by name."""
-    try:
-        before = read_manifest(folder / "manifest.json")
-    except DeepETPickerError:
-        return {}
-    if before.get("outputs", {}).get("model_sha256") != digest or before.get("options") != options.to_dict():
-        return {}
-    return {i["name"]: i for i in before["items"]
-            if i["status"] == "done" and pathlib.Path(i["picks"]).is_file()}
+def _open(picker: Picker, item: DataItem) -> Volume:
+    """Return the tomogram of an item."""
+    return open_volume(item.tomogram, item.voxel_size_ang or picker.options.voxel_size, item.name)
 
 
-def _pick_item(picker: Picker, item: DataItem, folder: pathlib.Path, manifest: Manifest) -> None:
+def _announce(picker: Picker, items: Sequence[DataItem]) -> Dict[str, Volume]:
+    """Say what several tomograms will take together; return those that can be opened, by name."""
+    volumes: Dict[str, Volume] = {}
+    plans = []
+    for item in items if len(items) > 1 else ():
+        try:
+            volume = _open(picker, item)
+            plans.append(picker.plan(volume))
+        except DeepETPickerError:
+            continue  # said when its turn comes
+        volumes[item.name] = volume
+    if plans:
+        logger.info("%d tomograms: %d tiles, %s, about %s", len(plans), sum(len(p.tiles) for p in plans),
+                    gigabytes(max(p.memory_bytes for p in plans)), duration(sum(p.seconds for p in plans)))
+    return volumes
+
+
+def _pick_item(picker: Picker, item: DataItem, folder: pathlib.Path, manifest: Manifest,
+               volume: Optional[Volume]) -> None:
     """Pick one tomogram, write its tables and add it to the manifest, as done or as failed."""
     start = time.perf_counter()
     try:
-        facts = _write_item(picker, item, folder, manifest)
+        facts = _write_item(picker, item, folder, manifest, volume or _open(picker, item))
         status, reason = "done", ""
     except DeepETPickerError as error:
         facts, status, reason = {}, "failed", str(error)
@@ -120,9 +142,9 @@ def _pick_item(picker: Picker, item: DataItem, folder: pathlib.Path, manifest: M
                     facts["n_candidates"], seconds)
 
 
-def _write_item(picker: Picker, item: DataItem, folder: pathlib.Path, manifest: Manifest) -> Dict[str, Any]:
+def _write_item(picker: Picker, item: DataItem, folder: pathlib.Path, manifest: Manifest,
+                volume: Volume) -> Dict[str, Any]:
     """Pick one tomogram and write its tables and maps; return the facts for the manifest."""
-    volume = open_volume(item.tomogram, item.voxel_size_ang or picker.options.voxel_size, item.name)
     manifest.add_input(volume)
     folder.mkdir(parents=True, exist_ok=True)
     maps: Dict[str, str] = {}

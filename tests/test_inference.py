@@ -14,6 +14,7 @@ from deepetpicker import inference, pick, picker
 from deepetpicker.config import NetworkOptions, PickOptions
 from deepetpicker.errors import InputError
 from deepetpicker.io.coordinates import read_coordinates
+from deepetpicker.io.manifest import read_manifest
 from deepetpicker.io.modelcard import ClassCard, ModelCard
 from deepetpicker.io.volumes import open_volume, write_volume
 from deepetpicker.models.modelfile import save_model
@@ -196,6 +197,35 @@ def test_resume_skips_what_is_done_and_only_that(model, tomogram, tmp_path, monk
     assert seen[-1] == str(tomogram)
 
 
+def test_resume_goes_on_from_a_run_that_was_not_started_with_it(model, tomogram, tmp_path, monkeypatch):
+    first = pick(model, [tomogram], tmp_path / "out", options(), quiet=True)
+    monkeypatch.setattr(inference, "open_volume", None)  # calling it would fail
+    again = pick(model, [tomogram], tmp_path / "out", options(resume=True), quiet=True)
+    assert again["items"] == first["items"]
+    assert again["inputs"] == first["inputs"]
+
+
+def test_an_interrupted_resume_forgets_nothing(model, tomogram, tmp_path, monkeypatch):
+    paths = [tmp_path / f"TS_{n}.mrc" for n in (2, 1, 3)]
+    write_volume(paths[0], density(CENTRES[:1]), 10.0)
+    write_volume(paths[2], density(CENTRES[1:]), 10.0)
+    whole = pick(model, paths, tmp_path / "whole", options(), quiet=True)
+    pick(model, paths[1:2], tmp_path / "out", options(), quiet=True)
+    original = picker.Picker.candidates
+
+    def interrupted(self, volume, *more, **named):
+        if volume.name == "TS_3":
+            raise KeyboardInterrupt
+        return original(self, volume, *more, **named)
+
+    monkeypatch.setattr(picker.Picker, "candidates", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pick(model, paths, tmp_path / "out", options(resume=True), quiet=True)
+    found = read_manifest(tmp_path / "out" / "manifest.json")
+    assert [i["name"] for i in found["items"]] == ["TS_2", "TS_1"]
+    assert found["inputs"] == whole["inputs"][:2]
+
+
 def test_names_that_would_overwrite_each_other_are_refused(model, tomogram, tmp_path):
     with pytest.raises(InputError, match="TS_1 twice"):
         pick(model, [tomogram, tmp_path / "x" / "TS_1.rec"], tmp_path / "out", options(), quiet=True)
@@ -307,3 +337,16 @@ def test_a_memory_limit_holds_in_a_process_of_its_own(tmp_path, limit):
         done = subprocess.run([*command, str(gb)], capture_output=True, text=True, check=True)
         peaks.append(int(done.stdout.split()[-1]) * 1024)
     assert peaks[0] <= limit * 1e9 < peaks[1]
+
+
+def test_several_tomograms_are_planned_together_and_a_broken_one_is_told_in_its_turn(model, tomogram, tmp_path, caplog):
+    broken = tmp_path / "broken.mrc"
+    broken.write_bytes(b"not a tomogram")
+    other = tmp_path / "TS_2.mrc"
+    other.write_bytes(tomogram.read_bytes())
+    with caplog.at_level("INFO"):
+        manifest = pick(model, [tomogram, broken, other], tmp_path / "out", options(), quiet=True)
+    assert [i["status"] for i in manifest["items"]] == ["done", "failed", "done"]
+    together = next(m for m in caplog.messages if m.startswith("2 tomograms: "))
+    assert "tiles, " in together
+    assert " GB, about " in together

@@ -12,12 +12,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="model file (.safetensors)")
     parser.add_argument("tomograms", nargs="*", metavar="TOMO", help="tomograms (.mrc, .rec, .map)")
     parser.add_argument("--out", required=True, metavar="DIR",
-                        help="folder for NAME.csv, NAME_candidates.csv and manifest.json")
+                        help="folder for NAME.csv, NAME_candidates.csv and manifest.json; shards of one run share it")
     add_options(parser, PickOptions)
 
 
 def main(args: argparse.Namespace) -> int:
-    """Pick; return 0 when every tomogram was picked, 1 when some failed."""
+    """Pick; return 0 when every tomogram (of this shard) was picked, 1 when some failed."""
     from deepetpicker.inference import pick
 
     params = read_params(args.params) if getattr(args, "params", None) else None

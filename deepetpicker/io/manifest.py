@@ -112,7 +112,18 @@ class Manifest:
         OutputError
             If the file cannot be written.
         """
-        write_text(path, json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n")
+        write_content(path, self.to_dict())
+
+
+def write_content(path: PathLike, content: Mapping[str, Any]) -> None:
+    """Write the content of a manifest, as :meth:`Manifest.to_dict` gives it, complete or not at all.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written.
+    """
+    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 def machine() -> Dict[str, Any]:

@@ -66,7 +66,7 @@ class ProtDeepETPickerPick(ProtDeepETPickerBase, ProtStreamingBase):
                   help="Yes: the probability of each class also becomes a set of tomogram masks, at the voxel size the "
                   "network works at.")
         form.addSection(label="Expert")
-        addOptions(form, PickOptions, expertNames(PickOptions))
+        addOptions(form, PickOptions, expertNames(PickOptions, without=("shard",)))
         form.addParam("tomogramsPerStart", params.IntParam, default=20, expertLevel=params.LEVEL_ADVANCED,
                       label="Tomograms per start of the engine", validators=[params.GE(1, error="must be 1 or more")],
                       help="Starting the engine takes some seconds, so that one start picks several tomograms. Results "
@@ -280,8 +280,9 @@ class ProtDeepETPickerPick(ProtDeepETPickerBase, ProtStreamingBase):
                 for ts, item in picked.items(self._getExtraPath(PICKS_DIR)).items() if item["status"] == "done"}
 
     def _options(self) -> Dict[str, Any]:
-        """Return the engine's options that the form gives."""
-        return readOptions(self, PickOptions, device=self._device(), voxel_size=0.0, mask="", resume=False)
+        """Return the engine's options that the form gives; tomograms are shared out by this protocol, not by shards."""
+        options = readOptions(self, PickOptions, device=self._device(), voxel_size=0.0, mask="", resume=False)
+        return {name: value for name, value in options.items() if name != "shard"}
 
     def _signature(self) -> Dict[str, Any]:
         """Return what must not change while picks of earlier starts are kept."""

@@ -78,6 +78,12 @@ class TestForms(PluginTest):
             found = forms.readOptions(self.newProtocol(kind), cls)
             self.assertEqual(found, {**cls().to_dict(), **{k: v for k, v in fixed.items() if k in found}})
 
+    def test_picking_shares_out_tomograms_by_itself(self):
+        protocol = self.newProtocol(ProtDeepETPickerPick)
+        self.assertNotIn("shard", self.parameters(ProtDeepETPickerPick))
+        self.assertNotIn("shard", protocol._options())
+        self.assertIn("slab", protocol._options())
+
     def test_units_are_in_the_labels(self):
         shown = self.parameters(ProtDeepETPickerTrain)
         self.assertEqual(shown["diameterAngstrom"].label.get(), "Particle diameter (Å)")
