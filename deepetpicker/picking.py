@@ -31,6 +31,7 @@ MAX_WINDOW = 2
 _BLOCK = 64
 _EQUAL = 1 - 1e-6  # rounding must not break a plateau into pieces
 _POINTS = {False: 1 << 19, True: 1 << 25}  # looked at together, by whether they are on a GPU: they bound the memory
+_MUCH = 64  # one voxel in so many above the floor: all are compared with their neighbours at once
 _NEIGHBOURS = sorted(set(itertools.product(range(-MAX_WINDOW, MAX_WINDOW + 1), repeat=3)) - {(0, 0, 0)},
                      key=lambda step: (sum(map(abs, step)), step))  # of a voxel, nearest first
 
@@ -146,13 +147,26 @@ def local_maxima(pooled_zyx: Tensor, floor: float, inner: Tuple[slice, ...] = ()
 def _maxima_of_planes(pooled_zyx: Tensor, floor: float, z: slice, y: slice) -> Tensor:
     """Return the local maxima in rows y of planes z: points above the floor lose against one neighbour at a time."""
     device, shape = pooled_zyx.device, torch.tensor(pooled_zyx.shape, device=pooled_zyx.device)
-    points = (pooled_zyx[z, y] > floor).nonzero() + torch.tensor([z.start, y.start, 0], device=device)
+    points = _rough_maxima(pooled_zyx[z, y], floor).nonzero() + torch.tensor([z.start, y.start, 0], device=device)
     for step in torch.as_tensor(_NEIGHBOURS, device=device):
         near = points + step
         inside = ((near >= 0) & (near < shape)).all(1)
         near = torch.where(inside[:, None], near, points)
         points = points[pooled_zyx[tuple(points.T)] >= pooled_zyx[tuple(near.T)] * _EQUAL]
     return points
+
+
+def _rough_maxima(pooled_zyx: Tensor, floor: float) -> Tensor:
+    """Return where (Z, Y, X) bool a map is above the floor and, if that is much of it, not below its six neighbours."""
+    mask = pooled_zyx > floor
+    if mask.count_nonzero() * _MUCH < mask.numel():
+        return mask
+    for axis in range(3):
+        n = pooled_zyx.shape[axis] - 1
+        low, high = pooled_zyx.narrow(axis, 0, n), pooled_zyx.narrow(axis, 1, n)
+        mask.narrow(axis, 0, n).logical_and_(low >= high * _EQUAL)
+        mask.narrow(axis, 1, n).logical_and_(high >= low * _EQUAL)
+    return mask
 
 
 def sub_voxel(pooled_zyx: Tensor, points_zyx: Tensor) -> np.ndarray:
