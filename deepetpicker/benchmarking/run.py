@@ -68,7 +68,7 @@ def benchmark(model: PathLike = "", tomogram: PathLike = "", options: BenchmarkO
     with tempfile.TemporaryDirectory() as folder:
         work = pathlib.Path(folder)
         volume = open_volume(tomogram or _simulated(work, options))
-        path = pathlib.Path(model) if model else _detector_model(work, volume.voxel_size_ang)
+        path = pathlib.Path(model) if model else detector_model(work, volume.voxel_size_ang)
         network, card = load_model(path)
         picker = Picker(path, PickOptions(device=options.device, precision=options.precision, threshold=0.0), True)
         if working_grid(volume, card).factor != 1:
@@ -86,7 +86,7 @@ def _simulated(work: pathlib.Path, options: BenchmarkOptions) -> pathlib.Path:
     return work / "tomo_00.mrc"
 
 
-def _detector_model(work: pathlib.Path, voxel_size_ang: float) -> pathlib.Path:
+def detector_model(work: pathlib.Path, voxel_size_ang: float) -> pathlib.Path:
     """Write the detector as a model file and return its path."""
     network = blob_detector()
     card = ModelCard(network=network.options.to_dict(), classes=(ClassCard(1, "blob", 20 * voxel_size_ang, 9.0),),
