@@ -87,15 +87,12 @@ def read_reflected(source: Voxels, starts_zyx: Sequence[int], stops_zyx: Sequenc
 def runs_of(plan: TilePlan) -> List[List[Tile]]:
     """Return the tiles in runs along x, z slowest: whole rows, or parts of them where a row is too long to be read."""
     width = RUN_VOXELS // (plan.tile_zyx[0] * plan.tile_zyx[1])
-    runs: List[List[Tile]] = []
-    for z in plan.z:
-        for y in plan.y:
-            runs.append([])
-            for x in plan.x:
-                if runs[-1] and x.start + plan.tile_zyx[2] - runs[-1][0].x.start > width:
-                    runs.append([])
-                runs[-1].append(Tile(z, y, x))
-    return runs
+    parts: List[List[AxisTile]] = []
+    for x in plan.x:
+        if not parts or x.start + plan.tile_zyx[2] - parts[-1][0].start > width:
+            parts.append([])
+        parts[-1].append(x)
+    return [[Tile(z, y, x) for x in part] for z in plan.z for y in plan.y for part in parts]
 
 
 def read_run(source: Voxels, plan: TilePlan, run: Sequence[Tile]) -> np.ndarray:
