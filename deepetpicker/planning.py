@@ -17,7 +17,7 @@ SHORTEST_EDGE = 32
 PLANES, BLOCK_VOXELS = 48, 12 << 20  # of the map, in which peaks are looked for at once
 _BLOCK_BYTES = 16  # per voxel of such a block: float32, four at a time
 _CODE_BYTES = 110 * MIB  # kernels and weights that come with the first tile
-_FEATURES = {False: 10.0, True: 6.6}  # tensors of a tile's finest level alive at once, by leanness of the allocator
+_FEATURES = {False: 11.0, True: 7.3}  # tensors of a tile's finest level alive at once, by leanness of the allocator
 _BIAS_FEATURES = 2.0  # of them held once, however many tiles
 _SECONDS_PER_MAP_VOXEL = 4e-8  # post-processing, one core
 
