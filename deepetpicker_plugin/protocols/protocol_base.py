@@ -51,6 +51,18 @@ class ProtDeepETPickerBase(EMProtocol, ProtTomoBase, EngineMixin):
             errors.append(f"*{label}* {error}" if label else str(error))
             return None
 
+    def _checkedOptions(self, errors: List[str]) -> Optional[Dict[str, Any]]:
+        """Return the engine's options that the form gives; None when one of them is wrong.
+
+        A wrong field says so itself when Scipion checks the form: here only what none of them says becomes a message.
+        """
+        own: List[str] = []
+        options = self._collect(own, self._options)
+        if own and not any(param.validate(self.getAttributeValue(name)) for name, param in
+                           self.getDefinition().iterParams()):
+            errors += own
+        return options
+
     @staticmethod
     def _digestOf(content: Any) -> str:
         """Return a short digest of JSON-ready values: what must make a step run again goes in."""

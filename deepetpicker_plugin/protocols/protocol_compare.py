@@ -117,7 +117,7 @@ class ProtDeepETPickerCompare(ProtDeepETPickerBase):
     def _validate(self) -> List[str]:
         """Return everything that is wrong with the form."""
         errors: List[str] = []
-        options = self._collect(errors, self._options)
+        options = self._checkedOptions(errors)
         first, second = self.inputFirst.get(), self.inputSecond.get()
         if first is None or second is None:
             return errors

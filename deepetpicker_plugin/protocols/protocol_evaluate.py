@@ -134,7 +134,7 @@ class ProtDeepETPickerEvaluate(ProtDeepETPickerBase):
     def _validate(self) -> List[str]:
         """Return everything that is wrong with the form."""
         errors: List[str] = []
-        self._collect(errors, self._options)
+        self._checkedOptions(errors)
         picks, reference = self.inputCoordinates.get(), self.inputReference.get()
         if picks is None or reference is None:
             return errors

@@ -316,7 +316,7 @@ class ProtDeepETPickerPick(ProtDeepETPickerBase, ProtStreamingBase):
         if self.numberOfThreads.get() < 3:
             errors.append("*Scipion threads* expected 3 or more: the main one, one that waits for tomograms, and one "
                           f"or more that pick; found {self.numberOfThreads.get()}")
-        options = self._collect(errors, self._options)
+        options = self._checkedOptions(errors)
         model, tomograms = self.inputModel.get(), self.inputTomograms.get()
         card = self._collect(errors, model.getCard, "Model") if model is not None else None
         distances = options["min_distance_angstrom"] if options is not None else ()

@@ -162,7 +162,7 @@ class ProtDeepETPickerTrain(ProtDeepETPickerBase):
         """Return everything that is wrong with the form."""
         errors: List[str] = []
         coordinates, tomograms = self.inputCoordinates.get(), self.getTomograms()
-        self._collect(errors, self._options)
+        self._checkedOptions(errors)
         if coordinates is None:
             return errors
         if not coordinates.getSize():
