@@ -14,7 +14,7 @@ from tomo.objects import SetOfCoordinates3D
 from tomo.protocols.protocol_base import ProtTomoBase
 
 from deepetpicker.errors import DeepETPickerError
-from deepetpicker_plugin.engine import EngineMixin
+from deepetpicker_plugin.engine import EngineMixin, stopLeftovers
 
 
 class ProtDeepETPickerBase(EMProtocol, ProtTomoBase, EngineMixin):
@@ -40,6 +40,19 @@ class ProtDeepETPickerBase(EMProtocol, ProtTomoBase, EngineMixin):
         folder = self._getExtraPath(*names)
         os.makedirs(folder, exist_ok=True)
         return folder
+
+    def cleanWorkingDir(self) -> None:
+        """Delete the protocol's files, for *Restart* and *Delete*.
+
+        An engine that outlived its protocol is ended first: it would write into the folders of the next run.
+
+        Raises
+        ------
+        EngineError
+            If one may still run on another machine.
+        """
+        stopLeftovers(self._getExtraPath())
+        super().cleanWorkingDir()
 
     # ---- checks
     @staticmethod
@@ -67,6 +80,14 @@ class ProtDeepETPickerBase(EMProtocol, ProtTomoBase, EngineMixin):
     def _digestOf(content: Any) -> str:
         """Return a short digest of JSON-ready values: what must make a step run again goes in."""
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+    @staticmethod
+    def _stateOf(*sets: Any) -> List[List[int]]:
+        """Return what tells a state of some input sets from others, to go into a digest.
+
+        Scipion's *Continue* compares the arguments of steps, and not what the inputs are.
+        """
+        return [[s.getObjId(), s.getSize(), os.stat(s.getFileName()).st_mtime_ns] for s in sets]
 
     def _outputsFinished(self) -> bool:
         """Tell whether the protocol has an output."""

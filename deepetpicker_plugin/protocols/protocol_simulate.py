@@ -93,7 +93,7 @@ class ProtDeepETPickerSimulate(ProtDeepETPickerBase):
             tomogram = byId[item["name"]]
             table = read_coordinates(item["coordinates"])
             convert.appendTable(coordinates, tomogram, convert.Place.of(tomogram), table)
-        if coordinates.getSize():
+        if coordinates.getSize() or hasattr(self, "coordinates"):  # what an earlier run had must not stay
             self._defineOutputs(coordinates=coordinates)
             self._defineSourceRelation(tomograms, coordinates)
 

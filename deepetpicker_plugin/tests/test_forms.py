@@ -99,8 +99,8 @@ class TestForms(PluginTest):
 
     def test_no_problem_is_said_twice(self):
         for kind, wrong in ((ProtDeepETPickerTrain, {"patch": 30}), (ProtDeepETPickerPick, {"threshold": 3.0}),
-                            (ProtDeepETPickerEvaluate, {"beta": -1.0}), (ProtDeepETPickerCompare, {"radiusAngstrom": -1.0}),
-                            (ProtDeepETPickerSimulate, {"n": 0})):
+                            (ProtDeepETPickerEvaluate, {"beta": -1.0}),
+                            (ProtDeepETPickerCompare, {"radiusAngstrom": -1.0}), (ProtDeepETPickerSimulate, {"n": 0})):
             errors = [e for e in self.newProtocol(kind, **wrong).validate() if "EMPTY" not in e]
             self.assertEqual(len(errors), 1, errors)
             self.assertIn("must be", errors[0])

@@ -116,6 +116,20 @@ class TestGrowingSet(PluginTest):
         self.assertEqual(sorted(protocol.coordinates.getTSIds()), [ts for ts in sorted(SHAPES) if ts != "TS_02"])
         self.assertIn("TS_02 failed", " ".join(protocol.summary()))
 
+    def test_an_empty_set_is_waited_for(self):
+        source, _ = self.growing()
+        path = source.tomograms.getFileName()
+        source.tomograms.close()
+        os.remove(path)
+        empty = type(source.tomograms)(filename=path)
+        empty.setSamplingRate(self.closed.getSamplingRate())
+        empty.setStreamState(Set.STREAM_OPEN)
+        empty.write()
+        empty.close()
+        protocol = self.newProtocol(ProtDeepETPickerPick, inputTomograms=empty, inputModel=self.model)
+        self.assertEqual([e for e in protocol.validate() if "empty" in e], [
+            "*Tomograms* the set is empty: wait until it has its first tomogram, or schedule this"])
+
     def test_a_changed_threshold_is_not_mixed_with_old_picks(self):
         copy = self.proj.copyProtocol(self.reference)
         self.launchProtocol(copy)
