@@ -314,7 +314,7 @@ class ProtDeepETPickerPick(ProtDeepETPickerBase, ProtStreamingBase):
     def _signature(self) -> Dict[str, Any]:
         """Return what must not change while picks of earlier starts are kept."""
         masks = self.inputMasks.get()
-        changing = ("device", "batch", "slab", "precision")
+        changing = ("device", "batch", "slab", "precision", "memory_limit")
         return {"options": {k: v for k, v in self._options().items() if k not in changing},
                 "model": self.inputModel.get().getObjId(), "split": self.splitClasses.get(),
                 "masks": masks.getObjId() if masks is not None else None,
