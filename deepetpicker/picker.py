@@ -22,7 +22,7 @@ from deepetpicker.io.volumes import Volume, VolumeWriter, open_volume
 from deepetpicker.memory import resident_bytes, tune_allocator
 from deepetpicker.models.modelfile import load_model
 from deepetpicker.picking import PeakRule, find_peaks
-from deepetpicker.planning import SHORTEST_EDGE, PickPlan, Workplace, make_plan
+from deepetpicker.planning import SHORTEST_EDGE, PickPlan, Workplace, gpu_bytes, make_plan
 from deepetpicker.predictor import Arithmetic, Predictor, is_out_of_memory
 from deepetpicker.progress import progress
 from deepetpicker.scanning import TimedVoxels, probability_map
@@ -34,7 +34,6 @@ logger = logging.getLogger(__name__)
 
 COARSER_BY = 1.25
 DECIMALS = 4  # of positions in voxels and of scores: far below what a pick is worth
-_GPU_SHARE = 0.9  # of its memory that picking may take by itself
 
 
 def peak_rules(card: ModelCard) -> List[PeakRule]:
@@ -113,8 +112,8 @@ class Picker:
             tune_allocator(lean=limit > 0)
         base = resident_bytes()
         if is_gpu:
-            free, total = torch.cuda.mem_get_info(self.device)
-            base, limit = total - free, limit or round(_GPU_SHARE * total)
+            base, limit = gpu_bytes(*torch.cuda.mem_get_info(self.device), torch.cuda.memory_reserved(self.device),
+                                    limit)
         arithmetic = self.predictor.arithmetic
         width = self.predictor.options.widths[0] if self.predictor.options else 1
         return Workplace(len(self.rules), width, arithmetic.dtype.itemsize, self.card.patch_vox,

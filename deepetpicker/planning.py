@@ -18,6 +18,8 @@ PLANES, BLOCK_VOXELS = 48, 12 << 20  # of the map, in which peaks are looked for
 _BLOCK_BYTES = 16  # per voxel of such a block: float32, four at a time
 _CODE_BYTES = 110 * MIB  # kernels and weights that come with the first tile
 _FEATURES = {False: 10.0, True: 6.6}  # tensors of a tile's finest level alive at once, by leanness of the allocator
+_GPU_SHARE = 0.9  # of its memory that picking may take by itself
+_CONTEXT_BYTES = 512 * MIB  # of a GPU, that the driver takes for a process
 _BIAS_FEATURES = 2.0  # of them held once, however many tiles
 _SECONDS_PER_MAP_VOXEL = 4e-8  # post-processing, one core
 
@@ -99,6 +101,25 @@ class PickPlan:
         return text + (f", about {duration(self.seconds)}" if self.seconds else "")
 
 
+def gpu_bytes(free: int, total: int, reserved: int, limit: int = 0) -> Tuple[int, int]:
+    """Return what a GPU holds before the scan and what it may hold at most, as far as a limit counts it, in bytes.
+
+    Parameters
+    ----------
+    free, total : int
+        Bytes of the device that nobody holds, and all of them.
+    reserved : int
+        Bytes that this process's tensors hold.
+    limit : int
+        Of this process alone, what others hold left out; 0 takes most of what there is.
+    """
+    used = total - free
+    if not limit:
+        return used, round(_GPU_SHARE * total)
+    own = min(used, reserved + _CONTEXT_BYTES)
+    return own, min(limit, own + free)
+
+
 def gigabytes(size: float) -> str:
     """Return bytes as "1.1 GB" (10^9)."""
     return f"{size / 1e9:.1f} GB"
@@ -158,9 +179,13 @@ def _plan(tiles: TilePlan, batch: int, options: PickOptions, place: Workplace) -
     whole = map_bytes((place.classes, *tiles.shape_zyx))
     in_memory = rest - features if place.is_gpu else min(IN_MEMORY_BYTES, rest - features)
     held = whole if whole <= in_memory else 0
-    most = min(BLOCK_VOXELS if not place.is_gpu else 1 << 40, max(features, rest - held) // _BLOCK_BYTES)
+    most = max(features, rest - held) // _BLOCK_BYTES
+    on_host = not place.is_gpu or not held  # a map in a scratch file is searched by the CPU
+    if on_host:
+        most = BLOCK_VOXELS if place.is_gpu else min(BLOCK_VOXELS, most)
     block, voxels = _block(tiles.shape_zyx, options.slab, place.halo, most)
-    memory = place.base_bytes + _CODE_BYTES + held + max(features, voxels * _BLOCK_BYTES)
+    peaks = 0 if place.is_gpu and on_host else voxels * _BLOCK_BYTES
+    memory = place.base_bytes + _CODE_BYTES + held + max(features, peaks)
     seconds = tiles.voxels * place.seconds_per_voxel
     if seconds and not place.is_gpu:
         seconds += place.classes * math.prod(tiles.shape_zyx) * _SECONDS_PER_MAP_VOXEL

@@ -12,7 +12,7 @@ import torch
 from deepetpicker.config import PickOptions
 from deepetpicker.errors import InputError
 from deepetpicker.memory import MIB, resident_bytes, tune_allocator
-from deepetpicker.planning import SHORTEST_EDGE, PickPlan, Workplace, duration, make_plan
+from deepetpicker.planning import BLOCK_VOXELS, SHORTEST_EDGE, PickPlan, Workplace, duration, gpu_bytes, make_plan
 from deepetpicker.tiling import TilePlan
 
 PLACE = Workplace(classes=2, width=24, itemsize=4, patch=72, halo=16, batch=1, base_bytes=300 * MIB)
@@ -74,6 +74,25 @@ def test_blocks_are_bounded_whatever_the_shape(shape):
     whole = plan.block == shape[:2]
     assert math.prod(shape) <= 48 * MIB or planes * rows * shape[2] <= 64 * MIB
     assert whole or plan.block[0] >= 1
+
+
+def test_a_map_that_does_not_fit_the_gpu_is_searched_in_small_blocks():
+    gpu = dataclasses.replace(PLACE, is_gpu=True, batch=8, base_bytes=10**9, limit_bytes=30 * 10**9)
+    plan = make_plan((2000, 3000, 3000), PickOptions(), gpu)
+    planes, rows = plan.block
+    assert plan.in_memory_bytes == 0
+    assert (planes + 2 * gpu.halo) * (rows + 2 * gpu.halo) * 3000 <= BLOCK_VOXELS
+    assert plan.memory_bytes < 10 * 10**9
+
+
+def test_a_limit_on_a_gpu_counts_this_process_alone():
+    total, others = 140 * 10**9, 100 * 10**9
+    base, limit = gpu_bytes(total - others, total, 10**8, 20 * 10**9)
+    assert base < 10**9
+    assert limit == 20 * 10**9
+    base, limit = gpu_bytes(total - others, total, 10**8, 60 * 10**9)
+    assert limit - base == total - others
+    assert gpu_bytes(total - others, total, 10**8) == (others, 126 * 10**9)
 
 
 def test_the_shortest_edge_is_tried_last():
