@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from deepetpicker.store import ProbabilityStore
-from deepetpicker.tiling import Tile, TilePlan, reflect_indices
+from deepetpicker.tiling import AxisTile, Tile, TilePlan, reflect_indices
 
 Slices = Tuple[slice, slice, slice]
 Predict = Callable[[Tensor, Slices], Tensor]

@@ -11,6 +11,7 @@ import math
 import os
 import pathlib
 import signal
+import statistics
 import sys
 import threading
 import warnings as python_warnings
@@ -22,6 +23,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader
 
 from deepetpicker import __version__
+from deepetpicker.allocation import memory_kept
 from deepetpicker.callbacks import EpochEnd, LastCheckpoint, is_readable, read_checkpoint
 from deepetpicker.config import NetworkOptions, TrainOptions
 from deepetpicker.data.augment import Augmentation
@@ -271,7 +273,7 @@ def _fit(job: Job, goes_on: bool, quiet: bool) -> Tuple[Dict[str, Any], List[Dic
                                       quiet or not processes.is_first) as bar:
         bar.update(first * job.length)
         end = EpochEnd(validator, job.arithmetic, metrics, bar)
-        with interrupts_kept():
+        with interrupts_kept(), memory_kept():
             _run_trainer(_trainer(job, end), module, loader, job.run.checkpoint if goes_on else None)
     return end.best, end.curve
 
@@ -346,14 +348,14 @@ def _finish(job: Job, best: Mapping[str, Any], curve: List[Dict[str, float]], ma
     for item, table in zip(job.gathered.items, job.gathered.tables):
         role = "both" if item.name in held & trained else "validation" if item.name in held else "training"
         manifest.add_item(item.name, "done", tomogram=item.tomogram, particles=len(table), role=role)
-    row = curve[int(best["epoch"])]
+    row, speed = curve[int(best["epoch"])], statistics.median(r["patches_per_second"] for r in curve)
     manifest.outputs.update(model=str(job.run.model), metrics=str(job.run.metrics), folder=str(job.run.path),
                             kept_epoch=int(best["epoch"]), threshold=best["threshold"], f_alpha=best["f_alpha"],
-                            pick_f1=row["pick_f1"], epochs=len(curve))
+                            pick_f1=row["pick_f1"], epochs=len(curve), patches_per_second=round(speed, 4))
     manifest.write(job.run.manifest)
     job.run.clean()
-    log.info("%s: kept epoch %d (voxel F1 %.3f, pick F1 %.3f on the held-out part)", job.run.model,
-             int(best["epoch"]), row.get("voxel_f1", math.nan), row["pick_f1"])
+    log.info("%s: kept epoch %d (voxel F1 %.3f, pick F1 %.3f on the held-out part); %.3g patches per second",
+             job.run.model, int(best["epoch"]), row.get("voxel_f1", math.nan), row["pick_f1"], speed)
     return read_manifest(job.run.manifest)
 
 

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
+from torch.nn import functional
 
 from deepetpicker.config import NetworkOptions
 from deepetpicker.models.folded import FoldedResUNet
-from deepetpicker.models.resunet import ResUNet3D, coordinate_channels, halve, parameter_count, probabilities
+from deepetpicker.models.resunet import (
+    ConvUnit,
+    ResidualBlock,
+    ResUNet3D,
+    convolved_coordinates,
+    coordinate_channels,
+    halve,
+    parameter_count,
+    probabilities,
+)
 
 SMALL = (4, 6, 8, 10)
 
@@ -84,6 +96,64 @@ def test_coordinates_run_from_minus_one_to_one_in_x_y_z_order():
     torch.testing.assert_close(channels[0, 0, 0, 0], torch.linspace(-1, 1, 9))
     torch.testing.assert_close(channels[1, 1, 0, :, 0], torch.linspace(-1, 1, 5))
     torch.testing.assert_close(channels[0, 2, :, 0, 0], torch.linspace(-1, 1, 3))
+
+
+def published_unit(unit, x):
+    """Return a unit's output as it is published: the coordinates concatenated, the bias added."""
+    if unit.coordinates:
+        x = torch.cat([x, coordinate_channels(x)], 1)
+    return functional.relu(unit.norm(unit.conv(x)))
+
+
+def published_block(block, x):
+    """Return a block's output as it is published: with the activation after the sum."""
+    first = block.unit1(x)
+    last = block.unit3(block.unit2(first))
+    return block.activation(first + last if block.residual else last)
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last_3d, torch.contiguous_format])
+@pytest.mark.parametrize("switch", [{}, {"residual": False, "activation": "leaky_relu"}, {"coordinates": False}])
+def test_a_training_step_is_that_of_the_published_network(switch, layout, monkeypatch):
+    ours = network(**switch).double().train()
+    theirs = copy.deepcopy(ours)
+    x, weight = torch.randn(2, 1, 16, 24, 32).double(), torch.randn(2, 1, 16, 24, 32).double()
+    ours.to(memory_format=layout)
+    out = ours(x.contiguous(memory_format=layout))
+    (out * weight).sum().backward()
+    monkeypatch.setattr(ConvUnit, "forward", published_unit)
+    monkeypatch.setattr(ResidualBlock, "forward", published_block)
+    expected = theirs(x)
+    (expected * weight).sum().backward()
+    torch.testing.assert_close(out, expected, atol=1e-6, rtol=1e-6)
+    for (name, mine), (_, other) in zip(ours.named_parameters(), theirs.named_parameters()):
+        torch.testing.assert_close(mine.grad, other.grad, atol=1e-5, rtol=1e-5, msg=name)
+    for (name, mine), (_, other) in zip(ours.named_buffers(), theirs.named_buffers()):
+        torch.testing.assert_close(mine, other, atol=1e-6, rtol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 9), (1, 4, 2)])
+def test_convolved_coordinates_are_a_convolution_of_the_coordinates(shape):
+    torch.manual_seed(2)
+    weight = torch.randn(4, 3, 3, 3, 3, requires_grad=True)
+    found = convolved_coordinates(weight, shape)
+    channels = torch.stack(torch.meshgrid(*(torch.linspace(-1, 1, n) for n in shape), indexing="ij")[::-1])[None]
+    expected = functional.conv3d(channels, weight, padding=1)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    factor = torch.randn(found.shape)
+    mine, = torch.autograd.grad((found * factor).sum(), weight)
+    other, = torch.autograd.grad((expected * factor).sum(), weight)
+    torch.testing.assert_close(mine, other, atol=1e-4, rtol=1e-4)
+
+
+def test_halving_and_its_gradient_are_those_of_average_pooling():
+    x = torch.randn(2, 3, 8, 12, 16, requires_grad=True)
+    y = x.detach().clone().requires_grad_()
+    weight = torch.randn(2, 3, 4, 6, 8)
+    (halve(x) * weight).sum().backward()
+    (functional.avg_pool3d(y, 2) * weight).sum().backward()
+    torch.testing.assert_close(halve(x), functional.avg_pool3d(y, 2))
+    torch.testing.assert_close(x.grad, y.grad)
 
 
 def test_halving_in_bfloat16_is_average_pooling():

@@ -94,6 +94,8 @@ def test_training_finds_the_balls(data, tmp_path):
     assert kept["f_alpha"] == max(row["f_alpha"] for row in rows)
     assert kept["pick_distance_vox"] < 1.0
     assert all(row["patches_per_second"] > 0 for row in rows)
+    speed = sorted(row["patches_per_second"] for row in rows)[2]
+    assert manifest["outputs"]["patches_per_second"] == pytest.approx(speed, rel=1e-3, abs=1e-3)
     assert (tmp_path / "m_run/metrics.csv").read_text().splitlines()[0] == ",".join(METRICS)
     assert list((tmp_path / "m_run/tensorboard").glob("events*"))
 

@@ -6,13 +6,14 @@ plain 3D U-Net as the baseline) can be run.
 
 from __future__ import annotations
 
-from typing import List
+from typing import Any, List, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from deepetpicker.config import NetworkOptions
+from deepetpicker.models.norm_relu import norm_relu
 
 _ACTIVATIONS = {"elu": nn.ELU, "relu": nn.ReLU, "leaky_relu": nn.LeakyReLU}
 
@@ -36,37 +37,103 @@ def coordinate_channels(like_bczyx: Tensor) -> Tensor:
     return torch.stack([x, y, z]).to(like_bczyx.dtype).expand(batch, -1, -1, -1, -1)
 
 
-class ConvUnit(nn.Module):
-    """A 3x3x3 convolution, batch normalisation and ReLU; (B, C_in, Z, Y, X) to (B, C_out, Z, Y, X)."""
+def convolved_coordinates(weight_okzyx: Tensor, shape_zyx: Sequence[int]) -> Tensor:
+    """Return the 3x3x3 convolution of the coordinate channels, zero outside, as products of short tables.
 
-    def __init__(self, channels_in: int, channels_out: int) -> None:
+    Each channel depends on one axis alone and the padding on each axis apart, so what a tap of the kernel sees is a
+    product of three functions of z, y and x.
+
+    Parameters
+    ----------
+    weight_okzyx : (C, 3, 3, 3, 3)
+        Weights of the x, y and z channel. Gradients reach them.
+    shape_zyx : three int
+        Spatial shape Z, Y, X.
+
+    Returns
+    -------
+    (1, C, Z, Y, X) float32, or float64 like the weights
+        Stored channels last. Equals ``conv3d(coordinate_channels(...), weight, padding=1)``.
+    """
+    tables, dtype = [], torch.promote_types(weight_okzyx.dtype, torch.float32)
+    for axis, n in enumerate(shape_zyx):
+        line = torch.linspace(-1, 1, n, device=weight_okzyx.device, dtype=dtype)
+        line, ones = (functional.pad(v, (1, 1)).unfold(0, n, 1) for v in (line, torch.ones_like(line)))
+        tables.append(torch.stack([line if channel == 2 - axis else ones for channel in range(3)]))
+    (z_kuz, y_kvy, x_kwx), channels = tables, len(weight_okzyx)
+    with torch.autocast(weight_okzyx.device.type, enabled=False):
+        rows = torch.einsum("okuvw,kwx->kuvxo", weight_okzyx.to(dtype), x_kwx)
+        planes = torch.einsum("kuvxo,kvy->kuyxo", rows, y_kvy)
+        out = z_kuz.flatten(0, 1).T @ planes.reshape(9, -1)
+    return out.view(1, *shape_zyx, channels).permute(0, 4, 1, 2, 3)
+
+
+class _AddToEach(torch.autograd.Function):
+    """Add the same features to each patch of a batch, in place; the batch is summed faster than PyTorch would."""
+
+    @staticmethod
+    def forward(ctx: Any, features_bczyx: Tensor, added_1czyx: Tensor) -> Tensor:
+        ctx.dtype = added_1czyx.dtype
+        ctx.mark_dirty(features_bczyx)
+        return features_bczyx.add_(added_1czyx)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tuple[Tensor, Tensor]:
+        batch, channels, *shape = gradient.shape
+        values = gradient.permute(0, 2, 3, 4, 1).reshape(batch, -1)
+        total = values.new_ones(1, batch) @ values if batch > 1 else values
+        return gradient, total.to(ctx.dtype).view(1, *shape, channels).permute(0, 4, 1, 2, 3)
+
+
+class ConvUnit(nn.Module):
+    """A 3x3x3 convolution, batch normalisation and ReLU; (B, C_in, Z, Y, X) to (B, C_out, Z, Y, X).
+
+    Parameters
+    ----------
+    channels_in, channels_out : int
+        Channels of the input, without coordinates, and of the output.
+    coordinates : bool
+        Append the three coordinate channels to the input. They are the same for all patches and a convolution is
+        linear, so they are convolved once for the batch and the result is added: nothing is concatenated.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int, coordinates: bool = False) -> None:
         super().__init__()
-        self.conv = nn.Conv3d(channels_in, channels_out, 3, padding=1)
+        self.coordinates = coordinates
+        self.conv = nn.Conv3d(channels_in + 3 * coordinates, channels_out, 3, padding=1)
         self.norm: nn.Module = nn.BatchNorm3d(channels_out)
 
     def forward(self, x_bczyx: Tensor) -> Tensor:
         """Return the features, same spatial shape as x_bczyx (B, C_in, Z, Y, X)."""
-        return functional.relu(self.norm(self.conv(x_bczyx)), inplace=True)
+        weight, bias = self.conv.weight, self.conv.bias
+        own = weight[:, :-3] if self.coordinates else weight
+        features = functional.conv3d(x_bczyx, own, None if self.training else bias, padding=1)
+        if self.coordinates:
+            added = convolved_coordinates(weight[:, -3:], x_bczyx.shape[2:])
+            features = _AddToEach.apply(features, added)
+        return norm_relu(features, self.norm, bias if self.training else None)
 
 
 class ResidualBlock(nn.Module):
-    """Three convolution units; the first one's output is added to the third's, then the activation."""
+    """Three convolution units; the first one's output is added to the third's, then the activation.
+
+    The units' outputs are not negative, where every activation on offer (ELU, ReLU, leaky ReLU) is the identity, with
+    the same gradients: it is left out. The published block has it, and the option stays in model files.
+    """
 
     def __init__(self, channels_in: int, channels_out: int, options: NetworkOptions) -> None:
         super().__init__()
         self.coordinates, self.residual = options.coordinates, options.residual
-        self.unit1 = ConvUnit(channels_in + 3 * options.coordinates, channels_out)
+        self.unit1 = ConvUnit(channels_in, channels_out, options.coordinates)
         self.unit2 = ConvUnit(channels_out, channels_out)
         self.unit3 = ConvUnit(channels_out, channels_out)
         self.activation = _ACTIVATIONS[options.activation]()
 
     def forward(self, x_bczyx: Tensor) -> Tensor:
         """Return the features (B, C_out, Z, Y, X) of x_bczyx (B, C_in, Z, Y, X)."""
-        if self.coordinates:
-            x_bczyx = torch.cat([x_bczyx, coordinate_channels(x_bczyx)], 1)
         first = self.unit1(x_bczyx)
         last = self.unit3(self.unit2(first))
-        return self.activation(first + last if self.residual else last)
+        return first + last if self.residual else last
 
 
 class ResUNet3D(nn.Module):
@@ -126,20 +193,30 @@ class ResUNet3D(nn.Module):
         """Return the finest features (B, C, Z, Y, X) from the encoders' outputs, finest first."""
         x = skips[-1]
         for upsampler, decoder, skip in zip(self.upsamplers, self.decoders, skips[-2::-1]):
-            x = decoder(upsampler(x, output_size=skip.shape[2:]) + skip)
+            x = decoder(upsampler(x, output_size=skip.shape[2:]).add_(skip))
         return x
 
 
 def halve(x_bczyx: Tensor) -> Tensor:
-    """Return x_bczyx (B, C, Z, Y, X) average-pooled by 2 along each axis.
+    """Return x_bczyx (B, C, Z, Y, X), of even Z, Y and X, average-pooled by 2 along each axis.
 
-    PyTorch has no bfloat16 average pooling on the CPU; trilinear down-sampling by 2 takes the same eight voxels with
-    the same weights.
+    On the CPU PyTorch's average pooling knows neither bfloat16 nor channels stored last; trilinear down-sampling by 2
+    takes the same eight voxels with the same weights.
     """
-    if x_bczyx.dtype == torch.bfloat16 and x_bczyx.device.type == "cpu":
-        size = [n // 2 for n in x_bczyx.shape[2:]]
-        return functional.interpolate(x_bczyx, size=size, mode="trilinear", align_corners=False)
-    return functional.avg_pool3d(x_bczyx, 2)
+    return _Halve.apply(x_bczyx) if x_bczyx.device.type == "cpu" else functional.avg_pool3d(x_bczyx, 2)
+
+
+class _Halve(torch.autograd.Function):
+    """Average pooling by 2 on the CPU; backward each voxel gives its eight the same share."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return functional.interpolate(x, size=[n // 2 for n in x.shape[2:]], mode="trilinear", align_corners=False)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        shares = (gradient / 8).contiguous(memory_format=torch.channels_last_3d)
+        return functional.interpolate(shares, scale_factor=2, mode="nearest")
 
 
 def probabilities(logits_bczyx: Tensor) -> Tensor:
