@@ -160,14 +160,28 @@ def scan_flop(network: nn.Module, plan: TilePlan) -> float:
     plan : TilePlan
         The tiles; where less of a tile is kept less is computed.
     """
+    kinds = collections.Counter(_bounds(t) for t in plan)
+    return sum(count * tile_flop(network, plan.tile_zyx, [slice(*bounds) for bounds in inside])
+               for inside, count in kinds.items())
+
+
+def tile_flop(network: nn.Module, tile_zyx: Sequence[int], inside: Sequence[slice]) -> float:
+    """Return the floating-point operations of the convolutions of one tile, counted on shapes alone.
+
+    Parameters
+    ----------
+    network : FoldedResUNet
+        As a predictor holds it.
+    tile_zyx : (3,) int
+        Edges of the tile in voxels.
+    inside : (3,) slices
+        The part of it that is kept.
+    """
     shapes = copy.deepcopy(network).to("meta")
-    tile = torch.empty(1, 1, *plan.tile_zyx, device="meta", dtype=next(shapes.parameters()).dtype)
-    total = 0.0
-    for inside, count in collections.Counter(_bounds(t) for t in plan).items():
-        with FlopCounterMode(display=False) as counter, torch.inference_mode():
-            shapes(tile, tuple(slice(*bounds) for bounds in inside))
-        total += count * counter.get_total_flops()
-    return total
+    tile = torch.empty(1, 1, *tile_zyx, device="meta", dtype=next(shapes.parameters()).dtype)
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        shapes(tile, tuple(inside))
+    return float(counter.get_total_flops())
 
 
 def _bounds(tile: Tile) -> Tuple[Tuple[int, int], ...]:
