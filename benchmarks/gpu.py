@@ -67,7 +67,7 @@ def supervise(args: argparse.Namespace, folder: str, deadline: float, result: Di
                    *["--quick"] * args.quick, "--work", folder, repr(deadline), "--parts", *todo]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True,
                                    preexec_fn=os.setpgrp)  # so that it can be ended with its children
-        current, why = "", ""
+        current, why, before = "", "", len(todo)
         for event in events(process, deadline):
             current = event["part"]
             why = event.get("stopped", why)
@@ -75,8 +75,9 @@ def supervise(args: argparse.Namespace, folder: str, deadline: float, result: Di
                 todo.remove(current)
             note(result["parts"][current], event)
             write(args, result)
-        if todo and time.time() < deadline:
-            current = current if current in todo else todo[0]
+        if todo and current not in todo and len(todo) == before and time.time() < deadline:
+            current = todo[0]  # it ended before it began anything
+        if current in todo:
             todo.remove(current)
             reason = why or f"the measuring process ended with status {process.returncode}"
             note(result["parts"][current], {"part": current, "part_status": "failed", "reason": reason, "seconds": 0.0})
@@ -88,7 +89,8 @@ def events(process: subprocess.Popen, deadline: float) -> Iterator[Dict[str, Any
 
     def read() -> None:
         for line in process.stdout or ():
-            lines.put(line)
+            if line.startswith("{"):  # a library may have something to say
+                lines.put(line)
         lines.put(None)
 
     reader = threading.Thread(target=read, daemon=True)
@@ -158,7 +160,7 @@ def write(args: argparse.Namespace, result: Dict[str, Any]) -> None:
 
 def work(args: argparse.Namespace, folder: pathlib.Path, deadline: float) -> int:
     """Measure parts one after the other and tell of each figure as a line of JSON; return 0."""
-    from gpu_parts import Bench
+    from gpu_bench import Bench
 
     logging.basicConfig(level=logging.ERROR)
     functions = parts()
@@ -177,13 +179,14 @@ def work(args: argparse.Namespace, folder: pathlib.Path, deadline: float) -> int
 
 def parts() -> Dict[str, Any]:
     """Return the function of each part."""
+    import gpu_network as network
     import gpu_parts as plain
     import gpu_training as training
 
-    return {"machine": plain.machine, "ceiling": plain.ceiling, "picking": plain.picking,
+    return {"machine": plain.machine, "ceiling": network.ceiling, "picking": plain.picking,
             "published": plain.published, "equality": plain.equality, "post_processing": plain.post_processing,
             "memory_limit": plain.memory_limit, "step": training.step, "training": training.training,
-            "forward": plain.forward, "profile": plain.profile, "compile": plain.compiled}
+            "forward": network.forward, "profile": network.profile, "compile": network.compiled}
 
 
 def measure(name: str, function: Any, bench: Any) -> Tuple[str, str]:

@@ -1,193 +1,38 @@
-"""The parts of benchmarks/gpu.py that do not train.
+"""The parts of benchmarks/gpu.py that pick.
 
 Each yields its figures one by one, so that what was measured outlives an error.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import importlib.util
-import math
 import os
 import pathlib
 import platform
-import statistics
 import subprocess
 import time
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import numpy as np
 import torch
-from scale import VOXEL_ANG, write_volume
+from gpu_bench import Bench, Figure, switches
 
 from deepetpicker.benchmarking import benchmark
-from deepetpicker.benchmarking.detector import blob_detector
-from deepetpicker.benchmarking.run import detector_model, processor, tile_flop
+from deepetpicker.benchmarking.run import processor
 from deepetpicker.config import BenchmarkOptions, PickOptions
 from deepetpicker.data.resample import open_working_volume
 from deepetpicker.errors import DeepETPickerError
 from deepetpicker.evaluation import compare
 from deepetpicker.io.coordinates import CoordinateTable
-from deepetpicker.io.volumes import Volume, open_volume, write_volume as write_mrc
-from deepetpicker.models.folded import FoldedResUNet
+from deepetpicker.io.volumes import Volume
 from deepetpicker.picker import Picker, working_grid
 from deepetpicker.picking import find_peaks
-from deepetpicker.predictor import choose_device, choose_dtype
+from deepetpicker.predictor import choose_dtype
 from deepetpicker.scanning import probability_map
 from deepetpicker.store import ProbabilityStore
 
 GB = 1e9
-BORDER = 12
 SAME_WITHIN_VOX = 3.0
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-
-
-@dataclasses.dataclass
-class Figure:
-    """One measured quantity.
-
-    Attributes
-    ----------
-    what, unit : str
-        Its name and unit.
-    values : list of float
-        One per repeat; none for a fact.
-    facts : dict
-        What else is known, ready for JSON.
-    target : str
-        What it should be, such as "<= 1.5"; empty where nothing was asked for.
-    """
-
-    what: str
-    unit: str = ""
-    values: List[float] = dataclasses.field(default_factory=list)
-    facts: Dict[str, Any] = dataclasses.field(default_factory=dict)
-    target: str = ""
-
-
-class Bench:
-    """Device, sizes, files and time of the measurement.
-
-    Parameters
-    ----------
-    folder : path
-        For everything that is written.
-    device : str
-        ``auto``, ``cpu`` or ``cuda``.
-    shape : (3,) int
-        Of the large tomogram, in voxels.
-    deadline : float
-        ``time.time()`` at which no further measurement begins.
-    quick : bool
-        Tiny sizes, which show that everything runs and no more.
-    """
-
-    def __init__(self, folder: pathlib.Path, device: str, shape: Tuple[int, ...], deadline: float, quick: bool) -> None:
-        self.folder, self.shape, self.deadline, self.quick = folder, shape, deadline, quick
-        self.word = device
-        self.device = choose_device(device)
-        self.is_gpu = self.device.type == "cuda"
-        self.repeats = 1 if quick else 5
-
-    @property
-    def left(self) -> float:
-        """Seconds until the deadline."""
-        return self.deadline - time.time()
-
-    def full(self, text: str) -> str:
-        """Return a target where it is meant: on a GPU at full size."""
-        return text if self.is_gpu and not self.quick else ""
-
-    def options(self, **values: Any) -> PickOptions:
-        """Return options of ``pick`` for this device."""
-        return PickOptions(**{"device": self.word, "tile": 48 if self.quick else 0, **values})
-
-    @property
-    def model(self) -> pathlib.Path:
-        """Model file of the detector with set weights."""
-        path = self.folder / "detector.safetensors"
-        return path if path.exists() else detector_model(self.folder, VOXEL_ANG)
-
-    def volume(self, shape: Tuple[int, ...], kind: str = "float32") -> Volume:
-        """Return a volume of noise with dark blobs, stored as float32 or int16."""
-        plain = self.folder / ("x".join(map(str, shape)) + ".mrc")
-        if not plain.exists():
-            write_volume(self.folder, shape)
-        if kind == "float32":
-            return open_volume(plain)
-        path = plain.with_name(f"{plain.stem}_{kind}.mrc")
-        if not path.exists():
-            write_mrc(path, np.round(np.asarray(open_volume(plain).data_zyx) * 100).astype(np.int16), VOXEL_ANG)
-        return open_volume(path)
-
-    def wait(self) -> None:
-        """Wait until the device has done what it was given."""
-        if self.is_gpu:
-            torch.cuda.synchronize(self.device)
-
-    def forget(self) -> None:
-        """Give cached memory back and count peaks from now on."""
-        if self.is_gpu:
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats(self.device)
-
-    def peak(self) -> Dict[str, float]:
-        """Return the peaks of tensors and of reserved memory in GB since :meth:`forget`; nothing on a CPU."""
-        if not self.is_gpu:
-            return {}
-        return {"peak_allocated_gb": round(torch.cuda.max_memory_allocated(self.device) / GB, 3),
-                "peak_reserved_gb": round(torch.cuda.max_memory_reserved(self.device) / GB, 3)}
-
-    def seconds(self, call: Callable[[], Any], at_least: float = 0.02) -> List[float]:
-        """Return the seconds of a call, one per repeat: each the mean of as many calls as fill a fiftieth of a second.
-
-        On a GPU events time it. A call so slow that all repeats would take more than ten seconds is repeated less.
-        """
-        if not self.quick:
-            call()
-        self.wait()
-        begin = time.perf_counter()
-        call()
-        self.wait()
-        once = time.perf_counter() - begin
-        if self.quick:
-            return [once]
-        inner = max(1, min(1000, math.ceil(at_least / once)))
-        return [self._mean(call, inner) for _ in range(max(2, min(self.repeats, int(10 / once))))]
-
-    def _mean(self, call: Callable[[], Any], inner: int) -> float:
-        """Return the mean seconds of some calls in a row."""
-        if not self.is_gpu:
-            begin = time.perf_counter()
-            for _ in range(inner):
-                call()
-            return (time.perf_counter() - begin) / inner
-        first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        first.record()
-        for _ in range(inner):
-            call()
-        last.record()
-        last.synchronize()
-        return first.elapsed_time(last) / 1000 / inner
-
-
-@contextlib.contextmanager
-def switches(tf32: bool = True, best_kernels: bool = False) -> Iterator[None]:
-    """Set whether float32 may be computed as TF32 and whether cuDNN tries all its kernels; put both back after."""
-    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.benchmark
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
-    torch.backends.cudnn.benchmark = best_kernels
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before[:2]
-        torch.backends.cudnn.benchmark = before[2]
-
-
-def rates(seconds: List[float], flop: float) -> List[float]:
-    """Return TFLOP/s."""
-    return [flop / s / 1e12 for s in seconds]
 
 
 def machine(bench: Bench) -> Iterator[Figure]:
@@ -217,120 +62,6 @@ def _smi() -> str:
     except (OSError, subprocess.SubprocessError) as error:
         return f"unknown ({error})"
     return done.stdout.strip()
-
-
-def ceiling(bench: Bench) -> Iterator[Figure]:
-    """Yield the rates of the network's convolutions and of a matrix product by themselves."""
-    side, batch, n = (16, 1, 128) if bench.quick else (96, 8, 8192)
-    for word, dtype in DTYPES.items():
-        for tf32 in (False, True) if word == "fp32" and bench.is_gpu else (True,):
-            for channels in (24, 48):
-                for best in (False, True) if bench.is_gpu else (False,):
-                    x = torch.randn(batch, channels, side, side, side, device=bench.device).to(
-                        dtype, memory_format=torch.channels_last_3d)
-                    conv = torch.nn.Conv3d(channels, channels, 3, padding=1).to(
-                        bench.device, dtype, memory_format=torch.channels_last_3d)
-                    with torch.inference_mode(), switches(tf32, best):
-                        took = bench.seconds(lambda c=conv, x=x: c(x))
-                    what = f"convolution {channels}->{channels}, {side}^3 x {batch}, {word}"
-                    what += f"{' TF32' if tf32 and word == 'fp32' and bench.is_gpu else ''}"
-                    yield Figure(what + f"{', all kernels tried' if best else ''}", "TFLOP/s",
-                                 rates(took, 2 * 27 * channels**2 * x[:, 0].numel()))
-    a = torch.randn(n, n, device=bench.device, dtype=torch.bfloat16)
-    yield Figure(f"matrix product {n}^3, bf16", "TFLOP/s", rates(bench.seconds(lambda: a @ a), 2 * n**3))
-
-
-def _tiles(bench: Bench, edge: int, batch: int, dtype: torch.dtype, layout: str) -> Tuple[Any, Any, Any]:
-    """Return a folded network, a batch of random tiles and the part of them that is kept."""
-    formats = {"channels_last": torch.channels_last_3d, "contiguous": torch.contiguous_format}
-    network = FoldedResUNet(blob_detector()).to(bench.device, dtype).to(memory_format=formats[layout])
-    tiles = torch.randn(batch, 1, edge, edge, edge, device=bench.device, dtype=dtype)
-    return network, tiles.contiguous(memory_format=formats[layout]), (slice(BORDER, edge - BORDER),) * 3
-
-
-def _captured(network: Any, tiles: torch.Tensor, keep: Any) -> Tuple[Callable[[], None], torch.Tensor]:
-    """Return the replay of a CUDA graph of a forward pass, and where its result appears."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            network(tiles, keep)
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        out = network(tiles, keep)
-    return graph.replay, out
-
-
-def forward(bench: Bench) -> Iterator[Figure]:
-    """Yield the seconds per tile of the folded network: type, tile, batch, layout, plain, best kernels, CUDA graph."""
-    edges, batches = ((32,), (2,)) if bench.quick else ((96, 72), (8, 1, 4, 16))
-    for word in DTYPES:
-        for edge in edges:
-            for batch in batches:
-                for way in ("channels_last", "contiguous", "channels_last, all kernels tried",
-                            "channels_last, CUDA graph"):
-                    if bench.is_gpu or "," not in way:
-                        yield _forward(bench, word, edge, batch, way)
-
-
-def _forward(bench: Bench, word: str, edge: int, batch: int, way: str) -> Figure:
-    """Return the figure of one way to compute a batch of tiles."""
-    bench.forget()
-    network, tiles, keep = _tiles(bench, edge, batch, DTYPES[word], way.split(",")[0])
-    facts: Dict[str, Any] = {}
-    with torch.inference_mode(), switches(best_kernels="kernels" in way):
-        if "graph" in way:
-            expected = network(tiles, keep)
-            replay, out = _captured(network, tiles, keep)
-            replay()
-            facts["difference"] = float((out - expected).abs().max())
-            took = bench.seconds(replay)
-        else:
-            took = bench.seconds(lambda: network(tiles, keep))
-    flop = tile_flop(network, (edge,) * 3, keep) * batch
-    facts.update(tflop_per_s=round(statistics.median(rates(took, flop)), 2), **bench.peak())
-    return Figure(f"{word}, tile {edge}, batch {batch}, {way}", "ms per tile", [s * 1e3 / batch for s in took], facts)
-
-
-def compiled(bench: Bench) -> Iterator[Figure]:
-    """Yield the seconds per tile of the network through torch.compile, the compilation left out."""
-    if bench.is_gpu and importlib.util.find_spec("triton") is None:
-        yield Figure("torch.compile", facts={"skipped": "triton is not installed"})
-        return
-    for edge, batch in ((32, 1),) if bench.quick else ((96, 8), (72, 8)):
-        word = "fp32" if not bench.is_gpu else "bf16"
-        network, tiles, keep = _tiles(bench, edge, batch, DTYPES[word], "channels_last")
-        call = torch.compile(network, dynamic=False, backend="inductor" if bench.is_gpu else "eager")
-        with torch.inference_mode():
-            expected = network(tiles, keep)
-            begin = time.perf_counter()
-            difference = float((call(tiles, keep) - expected).abs().max())
-            first = time.perf_counter() - begin
-            took = bench.seconds(lambda c=call, t=tiles, k=keep: c(t, k))
-        rate = statistics.median(rates(took, tile_flop(network, (edge,) * 3, keep) * batch))
-        yield Figure(f"torch.compile, {word}, tile {edge}, batch {batch}", "ms per tile",
-                     [s * 1e3 / batch for s in took],
-                     {"tflop_per_s": round(rate, 2), "difference": difference, "compilation_s": first})
-
-
-def profile(bench: Bench) -> Iterator[Figure]:
-    """Yield which operations a forward pass spends its time in."""
-    from torch.profiler import ProfilerActivity, profile as profiler
-
-    word, edge, batch = ("fp32", 32, 1) if bench.quick else ("bf16", 96, 8)
-    network, tiles, keep = _tiles(bench, edge, batch, DTYPES[word], "channels_last")
-    kinds = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * bench.is_gpu
-    with torch.inference_mode():
-        network(tiles, keep)
-        bench.wait()
-        with profiler(activities=kinds) as record:
-            network(tiles, keep)
-            bench.wait()
-    attribute = "self_device_time_total" if bench.is_gpu else "self_cpu_time_total"
-    rows = sorted(record.key_averages(), key=lambda row: -getattr(row, attribute))[:16]
-    for row in rows:
-        yield Figure(row.key[:90], "ms", [getattr(row, attribute) / 1e3], {"calls": row.count})
 
 
 def picking(bench: Bench) -> Iterator[Figure]:
@@ -378,7 +109,7 @@ def published(bench: Bench) -> Iterator[Figure]:
     begin = time.time()
     first = benchmark(bench.model, path, options, quiet=True)
     pair = time.time() - begin
-    repeats = 0 if bench.quick else int(min(5, (bench.left - 20) / pair))
+    repeats = 0 if bench.quick else max(0, int(min(5, (bench.left - 20) / pair)))
     done = benchmark(bench.model, path, dataclasses.replace(options, repeats=repeats), True) if repeats else first
     pairs = [r / o for r, o in zip(done["reference_all_s"], done["ours_all_s"])]
     kept = ("agree", "shared", "picks", "mean_shift_vox", "gflop_per_s", "ceiling_gflop_per_s", "where_s")

@@ -15,8 +15,8 @@ import time
 from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 import torch
-from gpu_parts import Bench, Figure, equality, switches
-from scale import VOXEL_ANG
+from gpu_bench import VOXEL_ANG, Bench, Figure, switches
+from gpu_parts import equality
 from training_speed import our_step, reference_step
 
 from deepetpicker.config import SimulateOptions, TrainOptions
@@ -29,6 +29,7 @@ from deepetpicker.training import FEWEST_PATCHES, MOST_WORKERS
 from deepetpicker.training_run import read_metrics
 
 RESERVE_S = 30.0  # left for what comes after the training
+LEAST_S = 20.0  # within which the first epochs may end
 ENOUGH_EPOCHS = 4  # after which the rest is foreseen
 
 def training_set(bench: Bench) -> pathlib.Path:
@@ -45,7 +46,8 @@ def recipe(bench: Bench) -> TrainOptions:
     """Return the options of the training: the defaults, or tiny ones."""
     if not bench.quick:
         return TrainOptions(device=bench.word)
-    return TrainOptions(device=bench.word, epochs=2, patch=32, batch=2, patches_per_epoch=2, validation_tiles=1)
+    return TrainOptions(device=bench.word, epochs=2, patch=32, batch=2, patches_per_epoch=2, validation_tiles=1,
+                        widths=bench.network.widths)
 
 
 def step(bench: Bench) -> Iterator[Figure]:
@@ -118,9 +120,13 @@ def training(bench: Bench) -> Iterator[Figure]:
     out = bench.folder / "trained.safetensors"
     command = [sys.executable, "-m", "deepetpicker", "train", "--data", str(data), "--out", str(out)]
     given = {k: v for k, v in options.to_dict().items() if v != TrainOptions().to_dict()[k]}
-    command += [word for k, v in given.items() for word in ("--" + k.replace("_", "-"), str(v))]
+    for name, value in given.items():
+        command += ["--" + name.replace("_", "-"), ",".join(map(str, value if isinstance(value, list) else [value]))]
     metrics = out.with_name("trained_run") / "metrics.csv"
     begin, first, most, fits = time.time(), 0.0, bench.left - RESERVE_S, True
+    if most < LEAST_S:
+        yield Figure("train", facts={"skipped": f"{bench.left:.0f} s are left of the budget"})
+        return
     with open(bench.folder / "training.log", "w", encoding="utf-8") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         try:
@@ -133,8 +139,7 @@ def training(bench: Bench) -> Iterator[Figure]:
         finally:
             took, is_whole = time.time() - begin, process.poll() is not None
             if not is_whole:
-                process.send_signal(signal.SIGINT)
-                process.wait(30)
+                stop(process)
     rows = read_metrics(metrics)
     if not rows or (is_whole and process.returncode):
         tail = (bench.folder / "training.log").read_text(encoding="utf-8").strip().splitlines()[-3:]
@@ -144,6 +149,16 @@ def training(bench: Bench) -> Iterator[Figure]:
         picture = next(iter(sorted(data.glob("*.mrc"))))
         for figure in equality(bench, out, open_volume(picture)):
             yield dataclasses.replace(figure, what=f"trained model, {figure.what}")
+
+
+def stop(process: subprocess.Popen) -> None:
+    """Interrupt a process and wait for its end; kill it when that takes too long."""
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _projected(rows: List[Dict[str, float]], first: float, options: TrainOptions) -> float:

@@ -85,6 +85,12 @@ def test_a_part_that_ends_the_process_or_hangs_costs_only_itself(gpu, tmp_path, 
     assert reason in parts["ceiling"]["reason"]
 
 
+def test_a_process_that_ends_between_two_parts_costs_none(gpu, tmp_path, monkeypatch):
+    code = LOOP % "pass" + "    if part == 'ceiling':\n        os._exit(1)\n"
+    parts = supervised(gpu, tmp_path, monkeypatch, code)["parts"]
+    assert [part["status"] for part in parts.values()] == ["done"] * 3
+
+
 def test_what_the_budget_left_out_is_named(gpu, tmp_path, monkeypatch):
     result = supervised(gpu, tmp_path, monkeypatch, LOOP % "pass", seconds=-1.0)
     assert "picking: left out" in gpu.summary(result)

@@ -14,8 +14,9 @@ from deepetpicker.config import NetworkOptions
 from deepetpicker.models.resunet import ResidualBlock, ResUNet3D
 
 
-def blob_detector(threshold: float = 1.2, sharpness: float = 6.0) -> ResUNet3D:
-    """Return the default network for one class, in evaluation mode, as a detector of dark blobs.
+def blob_detector(threshold: float = 1.2, sharpness: float = 6.0,
+                  options: NetworkOptions = NetworkOptions()) -> ResUNet3D:
+    """Return a network for one class, in evaluation mode, as a detector of dark blobs.
 
     Parameters
     ----------
@@ -23,10 +24,12 @@ def blob_detector(threshold: float = 1.2, sharpness: float = 6.0) -> ResUNet3D:
         Smoothed inverted density, in standard deviations, at which the probability is one half.
     sharpness : float
         How steeply the probability rises there.
+    options : NetworkOptions
+        Of the network; by default it has full size.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = ResUNet3D(NetworkOptions()).eval()
+        network = ResUNet3D(options).eval()
     with torch.no_grad():
         for module in network.modules():
             if isinstance(module, nn.Conv3d):

@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from deepetpicker import __version__
 from deepetpicker.benchmarking.baseline import pick_as_published
 from deepetpicker.benchmarking.detector import blob_detector
-from deepetpicker.config import BenchmarkOptions, PickOptions, SimulateOptions
+from deepetpicker.config import BenchmarkOptions, NetworkOptions, PickOptions, SimulateOptions
 from deepetpicker.data.normalise import normalise, robust_intensity
 from deepetpicker.evaluation import compare
 from deepetpicker.io.coordinates import CoordinateTable
@@ -86,9 +86,10 @@ def _simulated(work: pathlib.Path, options: BenchmarkOptions) -> pathlib.Path:
     return work / "tomo_00.mrc"
 
 
-def detector_model(work: pathlib.Path, voxel_size_ang: float) -> pathlib.Path:
+def detector_model(work: pathlib.Path, voxel_size_ang: float,
+                   options: NetworkOptions = NetworkOptions()) -> pathlib.Path:
     """Write the detector as a model file and return its path."""
-    network = blob_detector()
+    network = blob_detector(options=options)
     card = ModelCard(network=network.options.to_dict(), classes=(ClassCard(1, "blob", 20 * voxel_size_ang, 9.0),),
                      voxel_size_ang=voxel_size_ang, patch_vox=72, border_vox=12, label="tball", normalisation="robust",
                      threshold=0.3, score_floor=0.1, version=__version__,
