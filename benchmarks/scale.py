@@ -67,7 +67,7 @@ def write_volume(folder: pathlib.Path, shape: Tuple[int, ...]) -> pathlib.Path:
     """Write a volume of noise with dark blobs, a few planes at a time, and return its path."""
     path = folder / ("x".join(map(str, shape)) + ".mrc")
     rng = np.random.default_rng(0)
-    centres = rng.uniform(10, np.array(shape) - 10, (math.prod(shape) // 100_000, 3))
+    centres = rng.uniform(10, np.array(shape) - 10, (max(1, math.prod(shape) // 100_000), 3))
     reach = int(4 * BLOB_SIGMA_VOX)
     with VolumeWriter(path, shape, np.float32, VOXEL_ANG) as out:  # type: ignore[arg-type]
         for z0 in range(0, shape[0], 8):

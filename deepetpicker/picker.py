@@ -22,7 +22,7 @@ from deepetpicker.io.volumes import Volume, VolumeWriter, open_volume
 from deepetpicker.memory import freed_memory, resident_bytes
 from deepetpicker.models.modelfile import load_model
 from deepetpicker.picking import PeakRule, find_peaks
-from deepetpicker.planning import SHORTEST_EDGE, PickPlan, Workplace, make_plan
+from deepetpicker.planning import SHORTEST_EDGE, PickPlan, Workplace, gpu_bytes, make_plan
 from deepetpicker.predictor import Arithmetic, Predictor, is_out_of_memory
 from deepetpicker.progress import progress
 from deepetpicker.scanning import TimedVoxels, probability_map
@@ -34,7 +34,6 @@ logger = logging.getLogger(__name__)
 
 COARSER_BY = 1.25
 DECIMALS = 4  # of positions in voxels and of scores: far below what a pick is worth
-_GPU_SHARE = 0.9  # of its memory that picking may take by itself
 
 
 def peak_rules(card: ModelCard) -> List[PeakRule]:
@@ -111,15 +110,14 @@ class Picker:
         limit, is_gpu = round(self.options.memory_limit * 1e9), self.device.type == "cuda"
         base = resident_bytes()
         if is_gpu:
-            free, total = torch.cuda.mem_get_info(self.device)
-            base, limit = total - free, limit or round(_GPU_SHARE * total)
+            base, limit = gpu_bytes(*torch.cuda.mem_get_info(self.device), torch.cuda.memory_reserved(self.device),
+                                    limit)
         arithmetic = self.predictor.arithmetic
         width = self.predictor.options.widths[0] if self.predictor.options else 1
-        lean = limit > 0 and not is_gpu
-        with freed_memory(kept=not lean):
+        with freed_memory(kept=not limit):
             seconds = self.predictor.warm_up()
         return Workplace(len(self.rules), width, arithmetic.dtype.itemsize, self.card.patch_vox,
-                         max(rule.halo for rule in self.rules), arithmetic.batch, base, limit, is_gpu, lean, seconds)
+                         max(rule.halo for rule in self.rules), arithmetic.batch, base, limit, is_gpu, seconds)
 
     def plan(self, volume: Volume) -> PickPlan:
         """Return how a tomogram will be picked: tiles, memory, time."""
@@ -169,7 +167,7 @@ class Picker:
         device = self.device if plan.in_memory_bytes else torch.device("cpu")
         with contextlib.ExitStack() as stack:
             work = stack.enter_context(tempfile.TemporaryDirectory(prefix=".working_", dir=scratch))
-            stack.enter_context(freed_memory(kept=not self._place.lean))
+            stack.enter_context(freed_memory(kept=not plan.is_lean))
             source = TimedVoxels(open_working_volume(volume, grid, cache_dir=work, name=volume.name))
             store = stack.enter_context(ProbabilityStore((len(self.rules), *grid.shape_zyx), work,
                                                          plan.in_memory_bytes, device))

@@ -17,7 +17,10 @@ SHORTEST_EDGE = 32
 PLANES, BLOCK_VOXELS = 48, 12 << 20  # of the map, in which peaks are looked for at once
 _BLOCK_BYTES = 16  # per voxel of such a block: float32, four at a time
 _CODE_BYTES = 110 * MIB  # kernels and weights that come with the first tile
-_FEATURES = {False: 11.0, True: 7.3}  # tensors of a tile's finest level alive at once, by leanness of the allocator
+_FEATURES = {False: 11.0, True: 7.3}  # tensors of a tile's finest level alive at once, by whether freed ones go back
+USUAL_BYTES = 1_200_000_000  # above it, without a limit, freed memory goes back at once: a tenth slower, a third less
+_GPU_SHARE = 0.9  # of its memory that picking may take by itself
+_CONTEXT_BYTES = 512 * MIB  # of a GPU, that the driver takes for a process
 _BIAS_FEATURES = 2.0  # of them held once, however many tiles
 _SECONDS_PER_MAP_VOXEL = 4e-8  # post-processing, one core
 
@@ -40,8 +43,6 @@ class Workplace:
         What it may hold at most; 0 when there is no limit.
     is_gpu : bool
         True when all of it is on a GPU.
-    lean : bool
-        True when the allocator gives memory back at once.
     seconds_per_voxel : float
         Of the network; 0 when unknown.
     """
@@ -55,13 +56,12 @@ class Workplace:
     base_bytes: int = 0
     limit_bytes: int = 0
     is_gpu: bool = False
-    lean: bool = False
     seconds_per_voxel: float = 0.0
 
-    def feature_bytes(self, tile_zyx: Sequence[int], batch: int) -> int:
+    def feature_bytes(self, tile_zyx: Sequence[int], batch: int, is_lean: bool) -> int:
         """Return the bytes of all features of a batch of tiles, with the kept bias maps."""
         one = self.width * math.prod(tile_zyx) * self.itemsize
-        return round(one * (_BIAS_FEATURES + (_FEATURES[self.lean] - _BIAS_FEATURES) * batch))
+        return round(one * (_BIAS_FEATURES + (_FEATURES[is_lean] - _BIAS_FEATURES) * batch))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +82,8 @@ class PickPlan:
         Expected peak of the process, on a GPU of the device.
     seconds : float
         Expected duration; 0 when unknown.
+    is_lean : bool
+        True when freed memory goes back to the system at once (:func:`~deepetpicker.memory.freed_memory`).
     """
 
     tiles: TilePlan
@@ -90,6 +92,7 @@ class PickPlan:
     in_memory_bytes: int
     memory_bytes: int
     seconds: float
+    is_lean: bool = False
 
     def __str__(self) -> str:
         """Return "147 tiles of 88 x 96 x 96 voxels, 1.1 GB, about 70 s"."""
@@ -97,6 +100,25 @@ class PickPlan:
         size = f"{edges[0]}" if len(set(edges)) == 1 else " x ".join(map(str, edges))
         text = f"{len(self.tiles)} tile{'s' * (len(self.tiles) != 1)} of {size} voxels, {gigabytes(self.memory_bytes)}"
         return text + (f", about {duration(self.seconds)}" if self.seconds else "")
+
+
+def gpu_bytes(free: int, total: int, reserved: int, limit: int = 0) -> Tuple[int, int]:
+    """Return what a GPU holds before the scan and what it may hold at most, as far as a limit counts it, in bytes.
+
+    Parameters
+    ----------
+    free, total : int
+        Bytes of the device that nobody holds, and all of them.
+    reserved : int
+        Bytes that this process's tensors hold.
+    limit : int
+        Of this process alone, what others hold left out; 0 takes most of what there is.
+    """
+    used = total - free
+    if not limit:
+        return used, round(_GPU_SHARE * total)
+    own = min(used, reserved + _CONTEXT_BYTES)
+    return own, min(limit, own + free)
 
 
 def gigabytes(size: float) -> str:
@@ -152,19 +174,33 @@ def make_plan(shape_zyx: Shape, options: PickOptions, place: Workplace, largest:
 
 
 def _plan(tiles: TilePlan, batch: int, options: PickOptions, place: Workplace) -> PickPlan:
+    """Return the plan for given tiles; freed memory is kept for the next tile unless that takes much."""
+    if place.is_gpu:
+        return _with_memory(tiles, batch, options, place, is_lean=False)
+    plan = _with_memory(tiles, batch, options, place, is_lean=place.limit_bytes > 0)
+    if plan.is_lean or plan.memory_bytes <= USUAL_BYTES:
+        return plan
+    return _with_memory(tiles, batch, options, place, is_lean=True)
+
+
+def _with_memory(tiles: TilePlan, batch: int, options: PickOptions, place: Workplace, is_lean: bool) -> PickPlan:
     """Return the plan for given tiles, the map in memory if it may be."""
     rest = place.limit_bytes - place.base_bytes - _CODE_BYTES if place.limit_bytes else 1 << 62
-    features = place.feature_bytes(tiles.tile_zyx, batch) + (0 if place.is_gpu else read_bytes(tiles))
+    features = place.feature_bytes(tiles.tile_zyx, batch, is_lean) + (0 if place.is_gpu else read_bytes(tiles))
     whole = map_bytes((place.classes, *tiles.shape_zyx))
     in_memory = rest - features if place.is_gpu else min(IN_MEMORY_BYTES, rest - features)
     held = whole if whole <= in_memory else 0
-    most = min(BLOCK_VOXELS if not place.is_gpu else 1 << 40, max(features, rest - held) // _BLOCK_BYTES)
+    most = max(features, rest - held) // _BLOCK_BYTES
+    on_host = not place.is_gpu or not held  # a map in a scratch file is searched by the CPU
+    if on_host:
+        most = BLOCK_VOXELS if place.is_gpu else min(BLOCK_VOXELS, most)
     block, voxels = _block(tiles.shape_zyx, options.slab, place.halo, most)
-    memory = place.base_bytes + _CODE_BYTES + held + max(features, voxels * _BLOCK_BYTES)
+    peaks = 0 if place.is_gpu and on_host else voxels * _BLOCK_BYTES
+    memory = place.base_bytes + _CODE_BYTES + held + max(features, peaks)
     seconds = tiles.voxels * place.seconds_per_voxel
     if seconds and not place.is_gpu:
         seconds += place.classes * math.prod(tiles.shape_zyx) * _SECONDS_PER_MAP_VOXEL
-    return PickPlan(tiles, batch, block, held, memory, seconds)
+    return PickPlan(tiles, batch, block, held, memory, seconds, is_lean)
 
 
 def _block(shape_zyx: Shape, slab: int, halo: int, most_voxels: int) -> Tuple[Tuple[int, int], int]:

@@ -17,7 +17,8 @@ from deepetpicker.models.resunet import ResUNet3D, probabilities
 logger = logging.getLogger(__name__)
 
 Box = Tuple[slice, slice, slice]
-_NO_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc", "not enough memory", "could not create a memory")
+_NO_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc", "not enough memory", "could not create a memory",
+              "STATUS_ALLOC_FAILED", "unable to find an engine")  # the last two: cuDNN or cuBLAS without workspace
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -87,6 +88,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _NO_MEMORY)
+
+
+def _first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, or its kind when it has none."""
+    return str(error).partition("\n")[0] or type(error).__name__
 
 
 class Predictor:
@@ -197,7 +203,8 @@ class Predictor:
         if self._batch == 1:
             raise DeviceMemoryError(f"{self.arithmetic.device} has too little free memory for one tile of "
                                     f"{' x '.join(map(str, shape_zyx))} voxels: use a smaller --tile, close other "
-                                    "programs on the device, or use --device cpu") from error
+                                    f"programs on the device, or use --device cpu (it said: {_first_line(error)})"
+                                    ) from error
         self._batch //= 2
         if self.arithmetic.device.type == "cuda":
             torch.cuda.empty_cache()

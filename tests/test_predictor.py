@@ -80,7 +80,11 @@ HOST = RuntimeError("[enforce fail at alloc_cpu.cpp:125] . DefaultCPUAllocator: 
                     "allocate 99 bytes. Error code 12 (Cannot allocate memory)")
 
 
-@pytest.mark.parametrize("error", [DEVICE, HOST, MemoryError()])
+CUDNN = RuntimeError("GET was unable to find an engine to execute this computation")
+CUBLAS = RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+
+
+@pytest.mark.parametrize("error", [DEVICE, HOST, CUDNN, CUBLAS, MemoryError()])
 def test_out_of_memory_shrinks_the_batch_and_loses_nothing(error):
     predictor = Predictor(Hungry(2, error), Arithmetic(CPU, torch.float32, 4))
     out = predictor(TILES)
@@ -108,6 +112,11 @@ def test_warming_up_tells_the_time_of_a_voxel():
 def test_out_of_memory_with_one_tile_says_what_to_do():
     with pytest.raises(DeviceMemoryError, match="smaller --tile"):
         Predictor(Hungry(0, DEVICE), Arithmetic(CPU, torch.float32, 4))(TILES)
+
+
+def test_a_lack_of_memory_repeats_what_the_device_said():
+    with pytest.raises(DeviceMemoryError, match="unable to find an engine"):
+        Predictor(Hungry(0, CUDNN), Arithmetic(CPU, torch.float32, 4))(TILES)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

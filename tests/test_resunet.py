@@ -71,6 +71,18 @@ def test_folded_network_serves_patches_of_several_shapes():
             torch.testing.assert_close(folded(x), net(x), atol=2e-5, rtol=1e-4)
 
 
+def test_a_folded_network_may_move_between_two_patches():
+    """What the coordinates add is kept for a shape, but belongs to a device and a number type."""
+    folded, patch = FoldedResUNet(network()), torch.randn(1, 1, 16, 24, 32)
+    with torch.inference_mode():
+        before = folded(patch)
+        after = folded.double()(patch.double())
+        assert torch.allclose(before.double(), after, atol=1e-4)
+        folded.to("meta")(patch.double().to("meta"))
+    for block in folded.decoders:
+        assert [bias.device.type for bias in block._bias_maps.values()] == ["meta"]
+
+
 def test_switches_change_the_parameter_count_as_they_should():
     full = parameter_count(ResUNet3D(NetworkOptions()))
     plain = parameter_count(ResUNet3D(NetworkOptions(coordinates=False, pyramid=False, residual=False)))

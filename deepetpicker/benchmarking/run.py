@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from deepetpicker import __version__
 from deepetpicker.benchmarking.baseline import pick_as_published
 from deepetpicker.benchmarking.detector import blob_detector
-from deepetpicker.config import BenchmarkOptions, PickOptions, SimulateOptions
+from deepetpicker.config import BenchmarkOptions, NetworkOptions, PickOptions, SimulateOptions
 from deepetpicker.data.normalise import normalise, robust_intensity
 from deepetpicker.evaluation import compare
 from deepetpicker.io.coordinates import CoordinateTable
@@ -86,9 +86,10 @@ def _simulated(work: pathlib.Path, options: BenchmarkOptions) -> pathlib.Path:
     return work / "tomo_00.mrc"
 
 
-def detector_model(work: pathlib.Path, voxel_size_ang: float) -> pathlib.Path:
+def detector_model(work: pathlib.Path, voxel_size_ang: float,
+                   options: NetworkOptions = NetworkOptions()) -> pathlib.Path:
     """Write the detector as a model file and return its path."""
-    network = blob_detector()
+    network = blob_detector(options=options)
     card = ModelCard(network=network.options.to_dict(), classes=(ClassCard(1, "blob", 20 * voxel_size_ang, 9.0),),
                      voxel_size_ang=voxel_size_ang, patch_vox=72, border_vox=12, label="tball", normalisation="robust",
                      threshold=0.3, score_floor=0.1, version=__version__,
@@ -160,14 +161,28 @@ def scan_flop(network: nn.Module, plan: TilePlan) -> float:
     plan : TilePlan
         The tiles; where less of a tile is kept less is computed.
     """
+    kinds = collections.Counter(_bounds(t) for t in plan)
+    return sum(count * tile_flop(network, plan.tile_zyx, [slice(*bounds) for bounds in inside])
+               for inside, count in kinds.items())
+
+
+def tile_flop(network: nn.Module, tile_zyx: Sequence[int], inside: Sequence[slice]) -> float:
+    """Return the floating-point operations of the convolutions of one tile, counted on shapes alone.
+
+    Parameters
+    ----------
+    network : FoldedResUNet
+        As a predictor holds it.
+    tile_zyx : (3,) int
+        Edges of the tile in voxels.
+    inside : (3,) slices
+        The part of it that is kept.
+    """
     shapes = copy.deepcopy(network).to("meta")
-    tile = torch.empty(1, 1, *plan.tile_zyx, device="meta", dtype=next(shapes.parameters()).dtype)
-    total = 0.0
-    for inside, count in collections.Counter(_bounds(t) for t in plan).items():
-        with FlopCounterMode(display=False) as counter, torch.inference_mode():
-            shapes(tile, tuple(slice(*bounds) for bounds in inside))
-        total += count * counter.get_total_flops()
-    return total
+    tile = torch.empty(1, 1, *tile_zyx, device="meta", dtype=next(shapes.parameters()).dtype)
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        shapes(tile, tuple(inside))
+    return float(counter.get_total_flops())
 
 
 def _bounds(tile: Tile) -> Tuple[Tuple[int, int], ...]:

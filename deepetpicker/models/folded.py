@@ -31,7 +31,7 @@ class FoldedBlock(nn.Module):
         self.conv1, self.conv2, self.conv3 = (fuse_conv_bn_eval(u.conv, u.norm) for u in units)  # type: ignore[arg-type]
         self.residual = block.residual
         self.coordinate_weight: Optional[nn.Parameter] = None
-        self._bias_maps: Dict[Tuple[int, ...], Tensor] = {}
+        self._bias_maps: Dict[Tuple[Any, ...], Tensor] = {}
         if block.coordinates:
             weight = self.conv1.weight.detach()
             self.coordinate_weight = nn.Parameter(weight[:, -3:].clone(), requires_grad=False)
@@ -42,13 +42,17 @@ class FoldedBlock(nn.Module):
             self.conv1.in_channels -= 3
 
     def bias_map(self, like_bczyx: Tensor, shape_zyx: Tuple[int, ...]) -> Tensor:
-        """Return what coordinates and bias add after the first convolution, (1, C, *shape_zyx), kept for one shape."""
-        if shape_zyx not in self._bias_maps and self.coordinate_weight is not None:
+        """Return what coordinates and bias add after the first convolution, (1, C, *shape_zyx), kept for one shape.
+
+        It is computed anew where the block was moved to another device or number type since.
+        """
+        key = (shape_zyx, like_bczyx.device, like_bczyx.dtype)
+        if key not in self._bias_maps and self.coordinate_weight is not None:
             coordinates = coordinate_channels(torch.empty(1, 1, *shape_zyx, device=like_bczyx.device))
             bias = functional.conv3d(coordinates, self.coordinate_weight.float(), self.coordinate_bias.float(),
                                      padding=1)
-            self._bias_maps = {shape_zyx: bias.to(like_bczyx.dtype).contiguous(memory_format=torch.channels_last_3d)}
-        return self._bias_maps[shape_zyx]
+            self._bias_maps = {key: bias.to(like_bczyx.dtype).contiguous(memory_format=torch.channels_last_3d)}
+        return self._bias_maps[key]
 
     def forward(self, x_bczyx: Tensor, box: Optional[Box] = None, shape_zyx: Sequence[int] = ()) -> Tensor:
         """Return the features (B, C_out, Z, Y, X) of x_bczyx (B, C_in, Z, Y, X).
