@@ -24,60 +24,27 @@ from typing import Any, Callable, Dict, List, Tuple
 import torch
 from torch import Tensor, nn
 
-from deepetpicker.allocation import memory_kept
+from deepetpicker.benchmarking.baseline import plain_logits
 from deepetpicker.config import NetworkOptions, TrainOptions
 from deepetpicker.lightning_module import PickerModule
+from deepetpicker.memory import freed_memory
 from deepetpicker.models.resunet import ResUNet3D
 from deepetpicker.predictor import Arithmetic
 
-WIDTHS = (24, 48, 72, 108)
 Batch = Tuple[Tensor, Tensor, Tensor]
 Step = Callable[[], float]
 
 
-class ReferenceBlock(nn.Module):
-    """Coordinates concatenated, three times convolution, normalisation and ReLU, the residual sum and ELU."""
-
-    def __init__(self, channels_in: int, channels_out: int) -> None:
-        super().__init__()
-        inputs = (channels_in + 3, channels_out, channels_out)
-        self.units = nn.ModuleList(
-            nn.Sequential(nn.Conv3d(n, channels_out, 3, padding=1), nn.BatchNorm3d(channels_out), nn.ReLU())
-            for n in inputs)
-        self.activation = nn.ELU()
-
-    def forward(self, x_bczyx: Tensor) -> Tensor:
-        """Return the features (B, C_out, Z, Y, X) of x_bczyx (B, C_in, Z, Y, X)."""
-        batch, _, *shape = x_bczyx.shape
-        axes = [torch.linspace(-1, 1, n, device=x_bczyx.device) for n in shape]
-        z, y, x = torch.meshgrid(*axes, indexing="ij")
-        first = self.units[0](torch.cat([x_bczyx, torch.stack([x, y, z]).expand(batch, -1, -1, -1, -1)], 1))
-        return self.activation(first + self.units[2](self.units[1](first)))
-
-
-class ReferenceNetwork(nn.Module):
-    """The published 3D-ResUNet for one class, from (B, 1, Z, Y, X) to logits of the same shape."""
+class PlainNetwork(nn.Module):
+    """The published network layer by layer, from (B, 1, Z, Y, X) to logits of the same shape."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.encoders = nn.ModuleList(ReferenceBlock(n + 1, m) for n, m in zip((0, *WIDTHS), WIDTHS))
-        pairs = list(zip(WIDTHS[:0:-1], WIDTHS[-2::-1]))
-        self.upsamplers = nn.ModuleList(nn.ConvTranspose3d(n, m, 3, stride=2, padding=1) for n, m in pairs)
-        self.decoders = nn.ModuleList(ReferenceBlock(m, m) for _, m in pairs)
-        self.pool, self.head = nn.AvgPool3d(2), nn.Conv3d(WIDTHS[0], 1, 1)
+        self.layers = ResUNet3D(NetworkOptions())
 
     def forward(self, patch_bczyx: Tensor) -> Tensor:
         """Return logits (B, 1, Z, Y, X) of patches (B, 1, Z, Y, X)."""
-        image, x, skips = patch_bczyx, patch_bczyx, []
-        for level, encoder in enumerate(self.encoders):
-            if level:
-                image = self.pool(image)
-                x = torch.cat([self.pool(x), image], 1)
-            x = encoder(x)
-            skips.append(x)
-        for upsampler, decoder, skip in zip(self.upsamplers, self.decoders, skips[-2::-1]):
-            x = decoder(upsampler(x, output_size=skip.shape[2:]) + skip)
-        return self.head(x)
+        return plain_logits(self.layers, patch_bczyx)
 
 
 def random_batch(args: argparse.Namespace, device: torch.device) -> Batch:
@@ -93,7 +60,7 @@ def reference_step(args: argparse.Namespace) -> Step:
     """Return a call that does one reference step and returns its loss."""
     arithmetic = Arithmetic.choose(args.device)
     image, label, _ = random_batch(args, arithmetic.device)
-    network = ReferenceNetwork().to(arithmetic.device)
+    network = PlainNetwork().to(arithmetic.device)
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3)
     target = label[:, None].float()
 
@@ -135,7 +102,7 @@ def work(pipe: Any, args: argparse.Namespace, is_ours: bool) -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    with memory_kept() if is_ours else contextlib.nullcontext():
+    with freed_memory(kept=True) if is_ours else contextlib.nullcontext():
         step = our_step(args) if is_ours else reference_step(args)
         while pipe.recv():
             begin = time.perf_counter()

@@ -19,7 +19,7 @@ from deepetpicker.geometry import WorkingGrid
 from deepetpicker.io.coordinates import CoordinateTable
 from deepetpicker.io.modelcard import ModelCard
 from deepetpicker.io.volumes import Volume, VolumeWriter, open_volume
-from deepetpicker.memory import resident_bytes, tune_allocator
+from deepetpicker.memory import freed_memory, resident_bytes
 from deepetpicker.models.modelfile import load_model
 from deepetpicker.picking import PeakRule, find_peaks
 from deepetpicker.planning import SHORTEST_EDGE, PickPlan, Workplace, gpu_bytes, make_plan
@@ -108,17 +108,17 @@ class Picker:
     def _workplace(self) -> Workplace:
         """Return what plans have to know; times the network on a few small tiles."""
         limit, is_gpu = round(self.options.memory_limit * 1e9), self.device.type == "cuda"
-        if not is_gpu:
-            tune_allocator(lean=limit > 0)
         base = resident_bytes()
         if is_gpu:
             base, limit = gpu_bytes(*torch.cuda.mem_get_info(self.device), torch.cuda.memory_reserved(self.device),
                                     limit)
         arithmetic = self.predictor.arithmetic
         width = self.predictor.options.widths[0] if self.predictor.options else 1
+        lean = limit > 0 and not is_gpu
+        with freed_memory(kept=not lean):
+            seconds = self.predictor.warm_up()
         return Workplace(len(self.rules), width, arithmetic.dtype.itemsize, self.card.patch_vox,
-                         max(rule.halo for rule in self.rules), arithmetic.batch, base, limit, is_gpu,
-                         lean=limit > 0 and not is_gpu, seconds_per_voxel=self.predictor.warm_up())
+                         max(rule.halo for rule in self.rules), arithmetic.batch, base, limit, is_gpu, lean, seconds)
 
     def plan(self, volume: Volume) -> PickPlan:
         """Return how a tomogram will be picked: tiles, memory, time."""
@@ -168,6 +168,7 @@ class Picker:
         device = self.device if plan.in_memory_bytes else torch.device("cpu")
         with contextlib.ExitStack() as stack:
             work = stack.enter_context(tempfile.TemporaryDirectory(prefix=".working_", dir=scratch))
+            stack.enter_context(freed_memory(kept=not self._place.lean))
             source = TimedVoxels(open_working_volume(volume, grid, cache_dir=work, name=volume.name))
             store = stack.enter_context(ProbabilityStore((len(self.rules), *grid.shape_zyx), work,
                                                          plan.in_memory_bytes, device))

@@ -23,7 +23,6 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader
 
 from deepetpicker import __version__
-from deepetpicker.allocation import memory_kept
 from deepetpicker.callbacks import EpochEnd, LastCheckpoint, is_readable, read_checkpoint
 from deepetpicker.config import NetworkOptions, TrainOptions
 from deepetpicker.data.augment import Augmentation
@@ -34,6 +33,7 @@ from deepetpicker.errors import InputError
 from deepetpicker.io.manifest import Manifest, read_manifest
 from deepetpicker.io.modelcard import ModelCard
 from deepetpicker.lightning_module import PickerModule, use_global_statistics
+from deepetpicker.memory import freed_memory
 from deepetpicker.models.modelfile import load_model, save_model
 from deepetpicker.models.resunet import ResUNet3D
 from deepetpicker.picking import PeakRule
@@ -273,7 +273,7 @@ def _fit(job: Job, goes_on: bool, quiet: bool) -> Tuple[Dict[str, Any], List[Dic
                                       quiet or not processes.is_first) as bar:
         bar.update(first * job.length)
         end = EpochEnd(validator, job.arithmetic, metrics, bar)
-        with interrupts_kept(), memory_kept():
+        with interrupts_kept(), freed_memory(kept=True):
             _run_trainer(_trainer(job, end), module, loader, job.run.checkpoint if goes_on else None)
     return end.best, end.curve
 

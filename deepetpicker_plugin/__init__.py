@@ -35,6 +35,10 @@ class Plugin(pwem.Plugin):
                        description="Command that activates an environment with the engine, such as 'conda activate "
                        f"{cls.getEnvName()}'. Empty: the engine runs in Scipion's own Python.")
 
+    def getName(self) -> str:
+        """Return the name that stands before the labels of the protocols and the names of the templates."""
+        return "deepetpicker"
+
     @classmethod
     def getEnvName(cls) -> str:
         """Return the name of the conda environment that the plugin can make."""

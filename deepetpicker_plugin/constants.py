@@ -10,7 +10,6 @@ DEEPETPICKER_ENV_ACTIVATION = "DEEPETPICKER_ENV_ACTIVATION"
 PARAMS_FILE = "params.json"
 MANIFEST_FILE = "manifest.json"
 COORDINATES_DIR = "coordinates"
-MASKS_DIR = "masks"
 
 TRAINING_DIR = "training"
 MODEL_FILE = "training/model.safetensors"

@@ -74,6 +74,12 @@ def itemOf(place: Place, **paths: str) -> Dict[str, Any]:
     return {"name": place.tsId, "tomogram": place.fileName, "voxel_size": place.samplingRate, **paths}
 
 
+def itemUnread(tomogram: Tomogram, **paths: str) -> Dict[str, Any]:
+    """Return the engine's item of a tomogram whose file is not looked at: it may be damaged or missing."""
+    return {"name": tomogram.getTsId(), "tomogram": localFile(tomogram.getFileName()),
+            "voxel_size": float(tomogram.getSamplingRate()), **paths}
+
+
 def groupIds(coordinates: SetOfCoordinates3D) -> List[int]:
     """Return the group ids that occur in a set, ascending."""
     return sorted(int(g or 0) for g in coordinates.getUniqueValues(Coordinate3D.GROUP_ID_ATTR))

@@ -26,6 +26,8 @@ from deepetpicker_plugin.constants import (
 )
 
 GRACE_S = 30.0
+ASKED_TO_END = (130, 143)  # how a shell reports Ctrl-C and SIGTERM
+OWN_ERRORS = (2, 3)  # bad input, and an error of the program itself
 
 # The shell that starts the engine outlives a killed protocol: it notes when and where the engine runs and how it ended,
 # which is all that a queue system lets the protocol see. $1 holds the GPUs as Scipion numbers them.
@@ -112,6 +114,18 @@ def readManifest(path: str) -> Optional[Dict[str, Any]]:
         return None
 
 
+def stopLeftovers(top: str) -> None:
+    """End the engines that an earlier, killed run of a protocol left running anywhere below a folder.
+
+    Raises
+    ------
+    EngineError
+        If one may still run on another machine, or cannot be ended.
+    """
+    for path in sorted(pathlib.Path(top).rglob(ENGINE_PID)):
+        stopLeftover(str(path.parent))
+
+
 def stopLeftover(folder: str, grace_s: float = GRACE_S) -> bool:
     """End an engine that an earlier, killed run of the protocol left running in a folder.
 
@@ -187,6 +201,15 @@ def exitCode(folder: str) -> Optional[int]:
         return None
 
 
+def signalOf(folder: str) -> int:
+    """Return the signal that ended the last engine in a folder, as too little memory does; 0 when none did.
+
+    One that asks a program to end, as Scipion's *Stop* and a queue's time limit do, does not count.
+    """
+    code = exitCode(folder) or 0
+    return 0 if code in ASKED_TO_END else max(0, code - 128)
+
+
 class EngineMixin:
     """What protocols that start the engine share."""
 
@@ -227,6 +250,10 @@ class EngineMixin:
         code = exitCode(folder)
         if code in (0, 1):
             return code
+        number = signalOf(folder)
+        if number:
+            raise EngineError(f"the engine was ended by signal {number}"
+                              + (", as happens when memory runs out" if number == signal.SIGKILL else ""))
         raise EngineError(lastError(folder) or f"the engine ended with status {code}: see the output log, and {folder}")
 
     def _engineThreads(self) -> int:

@@ -61,8 +61,10 @@ def items(folder: str) -> Dict[str, Dict[str, Any]]:
 
 
 def recordFailure(folder: str, tsId: str, reason: str) -> None:
-    """Write down in a start's folder that a tomogram ended the engine."""
+    """Write down in a start's folder that a tomogram could not be given to the engine, or ended it."""
     manifest = Manifest("pick", {})
+    for item in (readManifest(os.path.join(folder, CRASH_FILE)) or {}).get("items", []):
+        manifest.add_item(item["name"], item["status"], item["reason"])
     manifest.add_item(tsId, "failed", reason)
     manifest.write(os.path.join(folder, CRASH_FILE))
 
@@ -77,6 +79,14 @@ def outputNames(start: str, ids: Sequence[int], names: Sequence[str]) -> Dict[in
 def suffix(output: str) -> str:
     """Return the end of the file name of an output: two sets of one protocol must not share a file."""
     return "" if output == COORDINATES else "_" + output.lower()
+
+
+def isReadable(tomogram: Tomogram) -> bool:
+    """Tell whether a tomogram's file is there and has a header with a size."""
+    try:
+        return tomogram.getDim() is not None
+    except Exception:  # whatever Scipion's reader of this format makes of a damaged file
+        return False
 
 
 def maskOf(tomogram: Tomogram, fileName: str) -> TomoMask:

@@ -9,11 +9,19 @@ import pytest
 import torch
 
 from deepetpicker.__main__ import main
-from deepetpicker.benchmarking.baseline import BORDER, TILE, pick_as_published, tile_peaks, tile_starts
+from deepetpicker.benchmarking.baseline import (
+    BORDER,
+    TILE,
+    pick_as_published,
+    plain_logits,
+    tile_peaks,
+    tile_starts,
+)
 from deepetpicker.benchmarking.detector import blob_detector
 from deepetpicker.benchmarking.run import scan_flop
+from deepetpicker.config import NetworkOptions
 from deepetpicker.models.folded import FoldedResUNet
-from deepetpicker.models.resunet import parameter_count
+from deepetpicker.models.resunet import ResUNet3D, parameter_count
 from deepetpicker.tiling import TilePlan
 
 
@@ -23,6 +31,15 @@ def test_published_tiles_step_by_48(length, count):
     assert len(starts) == count
     assert starts[0] == -BORDER
     assert starts[-1] + TILE - BORDER >= length
+
+
+@pytest.mark.parametrize("plain", [{}, {"coordinates": False, "pyramid": False, "residual": False}])
+def test_the_plain_network_computes_what_ours_does(plain):
+    torch.manual_seed(0)
+    network = ResUNet3D(NetworkOptions(n_classes=2, widths=(4, 6, 8, 10), **plain)).eval()
+    patch = torch.randn(2, 1, 16, 24, 32)
+    with torch.inference_mode():
+        torch.testing.assert_close(plain_logits(network, patch), network(patch), atol=1e-5, rtol=1e-4)
 
 
 def test_a_peak_on_the_tile_border_is_claimed_by_two_tiles():

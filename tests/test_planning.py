@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import sys
 
 import pytest
-import torch
 
 from deepetpicker.config import PickOptions
 from deepetpicker.errors import InputError
-from deepetpicker.memory import MIB, resident_bytes, tune_allocator
+from deepetpicker.memory import MIB
 from deepetpicker.planning import BLOCK_VOXELS, SHORTEST_EDGE, PickPlan, Workplace, duration, gpu_bytes, make_plan
 from deepetpicker.tiling import TilePlan
 
@@ -111,24 +109,3 @@ def test_a_plan_in_words():
         f"{len(tiles)} tiles of 72 voxels, 1.1 GB, about 70 s"
     one = PickPlan(TilePlan.cover((20, 80, 90), (64, 88, 96), 12), 1, (20, 80), 0, 9e8, 0.0)
     assert str(one) == "1 tile of 64 x 88 x 96 voxels, 0.9 GB"
-
-
-def test_this_process_knows_its_memory():
-    before = resident_bytes()
-    held = b"x" * (200 * MIB)
-    assert resident_bytes() >= before + 190 * MIB
-    assert resident_bytes(peak=True) >= resident_bytes() - 50 * MIB
-    assert len(held) == 200 * MIB
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only glibc is told")
-def test_a_lean_allocator_gives_memory_back_at_once():
-    try:
-        assert tune_allocator(lean=True)
-        before = resident_bytes()
-        held = torch.ones(20 * MIB // 4)
-        assert resident_bytes() >= before + 19 * MIB
-        del held
-        assert resident_bytes() <= before + MIB
-    finally:
-        tune_allocator(lean=False)

@@ -7,14 +7,14 @@ voxels, with the number of pooling passes set by the largest class and duplicate
 
 from __future__ import annotations
 
-from typing import List, Tuple
+from typing import Any, List, Tuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from deepetpicker.models.resunet import ResUNet3D, probabilities
+from deepetpicker.models.resunet import ResUNet3D, coordinate_channels, probabilities
 
 TILE, BORDER = 72, 12
 FLOOR = 0.1
@@ -24,6 +24,39 @@ def tile_starts(length: int) -> List[int]:
     """Return where tiles start along an axis of length voxels that is padded by the border on each side."""
     step = TILE - 2 * BORDER
     return list(range(-BORDER, max(length - BORDER, -BORDER + 1), step))
+
+
+def plain_logits(network: ResUNet3D, patch_bczyx: Tensor) -> Tensor:
+    """Return the network's logits (B, C, Z, Y, X) layer by layer: coordinates concatenated, nothing merged or left out.
+
+    Parameters
+    ----------
+    network : ResUNet3D
+        Gives the layers; evaluation mode.
+    patch_bczyx : (B, 1, Z, Y, X)
+        Normalised density.
+    """
+    image, x, skips = patch_bczyx, patch_bczyx, []
+    for level, encoder in enumerate(network.encoders):
+        if level:
+            x, image = functional.avg_pool3d(x, 2), functional.avg_pool3d(image, 2)
+            x = torch.cat([x, image], 1) if network.options.pyramid else x
+        x = _plain_block(encoder, x)
+        skips.append(x)
+    for upsampler, decoder, skip in zip(network.upsamplers, network.decoders, skips[-2::-1]):
+        x = _plain_block(decoder, upsampler(x, output_size=skip.shape[2:]) + skip)
+    return network.head(x)
+
+
+def _plain_block(block: Any, x_bczyx: Tensor) -> Tensor:
+    """Return the features of a ResidualBlock."""
+    if block.coordinates:
+        x_bczyx = torch.cat([x_bczyx, coordinate_channels(x_bczyx)], 1)
+    outputs = []
+    for unit in (block.unit1, block.unit2, block.unit3):
+        x_bczyx = functional.relu(unit.norm(unit.conv(x_bczyx)))
+        outputs.append(x_bczyx)
+    return block.activation(outputs[0] + outputs[2] if block.residual else outputs[2])
 
 
 def tile_peaks(probability_czyx: Tensor, passes: int) -> List[Tuple[int, Tensor, Tensor]]:
@@ -72,7 +105,7 @@ def pick_as_published(network: ResUNet3D, volume_zyx: np.ndarray, diameters_vox:
         for corner in np.array(np.meshgrid(*map(tile_starts, volume_zyx.shape), indexing="ij")).reshape(3, -1).T:
             z, y, x = (int(v) + BORDER for v in corner)
             tile = np.ascontiguousarray(padded[z:z + TILE, y:y + TILE, x:x + TILE], np.float32)
-            output = probabilities(network(torch.from_numpy(tile)[None, None].to(device)))[0]
+            output = probabilities(plain_logits(network, torch.from_numpy(tile)[None, None].to(device)))[0]
             for channel, voxels, values in tile_peaks(output, passes):
                 rows += [(channel + 1, *(v + corner), s) for v, s in zip(voxels.cpu().numpy(), values.tolist())]
     return remove_duplicates(np.array(rows, float).reshape(-1, 5), volume_zyx.shape, min(diameters_vox) / 2)

@@ -29,9 +29,7 @@ class FoldedBlock(nn.Module):
         super().__init__()
         units = (block.unit1, block.unit2, block.unit3)
         self.conv1, self.conv2, self.conv3 = (fuse_conv_bn_eval(u.conv, u.norm) for u in units)  # type: ignore[arg-type]
-        self.residual, self.activation = block.residual, copy.deepcopy(block.activation)
-        if hasattr(self.activation, "inplace"):
-            self.activation.inplace = True
+        self.residual = block.residual
         self.coordinate_weight: Optional[nn.Parameter] = None
         self._bias_maps: Dict[Tuple[Any, ...], Tensor] = {}
         if block.coordinates:
@@ -72,7 +70,7 @@ class FoldedBlock(nn.Module):
             first = first.add_(bias if box is None else bias[(..., *box)])
         first = first.relu_()
         last = self.conv3(self.conv2(first).relu_()).relu_()
-        return self.activation(last.add_(first) if self.residual else last)
+        return last.add_(first) if self.residual else last  # not negative: the activation would be the identity
 
 
 class FoldedResUNet(nn.Module):

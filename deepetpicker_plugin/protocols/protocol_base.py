@@ -14,7 +14,7 @@ from tomo.objects import SetOfCoordinates3D
 from tomo.protocols.protocol_base import ProtTomoBase
 
 from deepetpicker.errors import DeepETPickerError
-from deepetpicker_plugin.engine import EngineMixin
+from deepetpicker_plugin.engine import EngineMixin, stopLeftovers
 
 
 class ProtDeepETPickerBase(EMProtocol, ProtTomoBase, EngineMixin):
@@ -41,6 +41,19 @@ class ProtDeepETPickerBase(EMProtocol, ProtTomoBase, EngineMixin):
         os.makedirs(folder, exist_ok=True)
         return folder
 
+    def cleanWorkingDir(self) -> None:
+        """Delete the protocol's files, for *Restart* and *Delete*.
+
+        An engine that outlived its protocol is ended first: it would write into the folders of the next run.
+
+        Raises
+        ------
+        EngineError
+            If one may still run on another machine.
+        """
+        stopLeftovers(self._getExtraPath())
+        super().cleanWorkingDir()
+
     # ---- checks
     @staticmethod
     def _collect(errors: List[str], check: Callable[[], Any], label: str = "") -> Any:
@@ -51,10 +64,30 @@ class ProtDeepETPickerBase(EMProtocol, ProtTomoBase, EngineMixin):
             errors.append(f"*{label}* {error}" if label else str(error))
             return None
 
+    def _checkedOptions(self, errors: List[str]) -> Optional[Dict[str, Any]]:
+        """Return the engine's options that the form gives; None when one of them is wrong.
+
+        A wrong field says so itself when Scipion checks the form: here only what none of them says becomes a message.
+        """
+        own: List[str] = []
+        options = self._collect(own, self._options)
+        if own and not any(param.validate(self.getAttributeValue(name)) for name, param in
+                           self.getDefinition().iterParams()):
+            errors += own
+        return options
+
     @staticmethod
     def _digestOf(content: Any) -> str:
         """Return a short digest of JSON-ready values: what must make a step run again goes in."""
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+    @staticmethod
+    def _stateOf(*sets: Any) -> List[List[int]]:
+        """Return what tells a state of some input sets from others, to go into a digest.
+
+        Scipion's *Continue* compares the arguments of steps, and not what the inputs are.
+        """
+        return [[s.getObjId(), s.getSize(), os.stat(s.getFileName()).st_mtime_ns] for s in sets]
 
     def _outputsFinished(self) -> bool:
         """Tell whether the protocol has an output."""

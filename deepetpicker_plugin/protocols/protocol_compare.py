@@ -44,7 +44,7 @@ class ProtDeepETPickerCompare(ProtDeepETPickerBase):
 
     def _insertAllSteps(self) -> None:
         """Insert the steps; the digest makes them run again when anything in the form changes."""
-        digest = self._digestOf(self._options())
+        digest = self._digestOf([self._options(), self._stateOf(self.inputFirst.get(), self.inputSecond.get())])
         self._insertFunctionStep(self.compareStep, digest, needsGPU=False)
         self._insertFunctionStep(self.createOutputStep, digest, needsGPU=False)
 
@@ -82,7 +82,7 @@ class ProtDeepETPickerCompare(ProtDeepETPickerBase):
             wanted[ONLY_FIRST] += [i for row, i in enumerate(idsA) if row not in inA]
             wanted[ONLY_SECOND] += [i for row, i in enumerate(idsB) if row not in inB]
         for name, pointer in ((BOTH, self.inputFirst), (ONLY_FIRST, self.inputFirst), (ONLY_SECOND, self.inputSecond)):
-            if wanted[name]:
+            if wanted[name] or hasattr(self, name):  # what an earlier run had must not stay
                 self._copyItems(name, pointer, wanted[name])
 
     def _copyItems(self, name: str, pointer: Any, objIds: Sequence[int]) -> None:
@@ -117,7 +117,7 @@ class ProtDeepETPickerCompare(ProtDeepETPickerBase):
     def _validate(self) -> List[str]:
         """Return everything that is wrong with the form."""
         errors: List[str] = []
-        options = self._collect(errors, self._options)
+        options = self._checkedOptions(errors)
         first, second = self.inputFirst.get(), self.inputSecond.get()
         if first is None or second is None:
             return errors

@@ -50,7 +50,8 @@ class ProtDeepETPickerEvaluate(ProtDeepETPickerBase):
 
     def _insertAllSteps(self) -> None:
         """Insert the steps; the digest makes them run again when anything in the form changes."""
-        digest = self._digestOf([self._options(), self.diameters.get(), self.useGroups.get()])
+        digest = self._digestOf([self._options(), self.diameters.get(), self.useGroups.get(),
+                                 self._stateOf(self.inputCoordinates.get(), self.inputReference.get())])
         self._insertFunctionStep(self.evaluateStep, digest, needsGPU=False)
         self._insertFunctionStep(self.createOutputStep, digest, needsGPU=False)
 
@@ -134,7 +135,7 @@ class ProtDeepETPickerEvaluate(ProtDeepETPickerBase):
     def _validate(self) -> List[str]:
         """Return everything that is wrong with the form."""
         errors: List[str] = []
-        self._collect(errors, self._options)
+        self._checkedOptions(errors)
         picks, reference = self.inputCoordinates.get(), self.inputReference.get()
         if picks is None or reference is None:
             return errors

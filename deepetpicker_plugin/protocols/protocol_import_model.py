@@ -52,8 +52,8 @@ class ProtDeepETPickerImportModel(ProtDeepETPickerBase):
 
     def _insertAllSteps(self) -> None:
         """Insert the one step."""
-        self._insertFunctionStep(self.importStep, self.modelFile.get(), self.importFrom.get(), self.diameters.get(),
-                                 self.samplingRate.get(), needsGPU=False)
+        settings = (self.importFrom, self.diameters, self.samplingRate, self.labelDiameter, self.patch)
+        self._insertFunctionStep(self.importStep, self._file(), *(s.get() for s in settings), needsGPU=False)
 
     def importStep(self, fileName: str, *settings: Any) -> List[str]:
         """Copy or convert the file and make it an output."""
@@ -72,7 +72,7 @@ class ProtDeepETPickerImportModel(ProtDeepETPickerBase):
     def _validate(self) -> List[str]:
         """Return everything that is wrong with the form."""
         errors: List[str] = []
-        fileName = (self.modelFile.get() or "").strip()
+        fileName = self._file()
         if not os.path.isfile(fileName):
             errors.append(f"*Model file* no such file: {fileName or 'none was given'}")
         elif self.importFrom.get() == OURS:
@@ -85,6 +85,10 @@ class ProtDeepETPickerImportModel(ProtDeepETPickerBase):
             if self.samplingRate.get() is None or self.samplingRate.get() <= 0:
                 errors.append("*Voxel size it was trained at* expected a number > 0 Å: a checkpoint does not say it")
         return errors
+
+    def _file(self) -> str:
+        """Return the path of the form's file."""
+        return (self.modelFile.get() or "").strip()
 
     def _diameters(self) -> List[float]:
         """Return the diameters of the form in angstrom.

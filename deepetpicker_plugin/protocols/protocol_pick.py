@@ -18,8 +18,15 @@ from deepetpicker.config import PickOptions
 from deepetpicker.io.atomic import write_text
 from deepetpicker.io.coordinates import CoordinateTable, read_coordinates
 from deepetpicker_plugin import convert, picked
-from deepetpicker_plugin.constants import MASKS_DIR, PICKS_DIR, SIGNATURE_FILE
-from deepetpicker_plugin.engine import EngineError, stopLeftover, writeParams
+from deepetpicker_plugin.constants import PICKS_DIR, SIGNATURE_FILE
+from deepetpicker_plugin.engine import (
+    OWN_ERRORS,
+    EngineError,
+    exitCode,
+    signalOf,
+    stopLeftovers,
+    writeParams,
+)
 from deepetpicker_plugin.forms import addOption, addOptions, expertNames, readOptions
 from deepetpicker_plugin.picked import COORDINATES, FAILED, MAPS
 from deepetpicker_plugin.protocols.protocol_base import ProtDeepETPickerBase
@@ -79,9 +86,7 @@ class ProtDeepETPickerPick(ProtDeepETPickerBase, ProtStreamingBase):
     def stepsGeneratorStep(self) -> None:
         """Insert picking steps for tomograms as they come."""
         self._sign()
-        for folder in picked.batches(self._getExtraPath(PICKS_DIR)):
-            if stopLeftover(folder):
-                self.info(f"{folder}: ended the engine that an earlier run had left running")
+        stopLeftovers(self._getExtraPath())
         seen: List[str] = []
         outputs: List[int] = []
         while True:
@@ -135,44 +140,61 @@ class ProtDeepETPickerPick(ProtDeepETPickerBase, ProtStreamingBase):
         return min(len(self.getGpuList()), workers) if self.usesGpu() and self.getGpuList() else max(1, workers - 1)
 
     def pickStep(self, batch: str, tsIds: List[str]) -> None:
-        """Pick some tomograms with one start of the engine; if one of them ends it, start again for the others."""
-        options = self._options()
-        if self.inputMasks.get() is not None:
-            options["mask"] = self._linkMasks(tsIds)
-        places = {ts: convert.Place.of(t) for ts, t in self._tomograms(tsIds).items()}
-        folder, remaining = self._getExtraPath(PICKS_DIR, batch), list(tsIds)
+        """Pick some tomograms with one start of the engine; if one of them ends it, start again for the others.
+
+        Raises
+        ------
+        EngineError
+            If the engine itself is at fault, or was asked to end. A tomogram is blamed when the engine was killed by
+            a signal, unless this happens twice and there is no result, or when it ended behind others' results.
+        """
+        folder, items = self._getExtraPath(PICKS_DIR, batch), self._engineItems(tsIds)
+        remaining, works, blamed = self._withMask(folder, items), False, []
         while remaining:
-            message = self._pickBatch(folder, options, [convert.itemOf(places[ts]) for ts in remaining])
+            message = self._pickBatch(folder, [items[ts] for ts in remaining])
             done = picked.itemsOf(folder)
             missing = [ts for ts in remaining if ts not in done]
-            if missing and len(missing) == len(remaining):
+            fruitless, killed = len(missing) == len(remaining), signalOf(folder) > 0
+            if missing and not killed and (fruitless or exitCode(folder) not in OWN_ERRORS):
                 raise EngineError(message or f"the engine left no result in {folder}: see the output log")
-            if missing:
-                self.warning(f"{missing[0]}: ended the engine ({message}); the others go on")
-                picked.recordFailure(folder, missing[0], f"ended the engine: {message}")
+            works = works or not fruitless
+            blamed += [(folder, missing[0], message)] if missing else []
+            if len(blamed) > 1 and not works:
+                raise EngineError(message)
+            if works or len(missing) == 1:
+                for case in blamed:
+                    picked.recordFailure(*case)
+                blamed = []
             remaining, folder = missing[1:], f"{folder}_next"
 
-    def _pickBatch(self, folder: str, options: Dict[str, Any], items: List[Dict[str, Any]]) -> str:
+    def _engineItems(self, tsIds: Sequence[str]) -> Dict[str, Dict[str, Any]]:
+        """Return the engine's items of some tomograms by tsId; with masks where the form has them."""
+        tomograms, masks = self._tomograms(tsIds), self.inputMasks.get()
+        if masks is None:
+            return {ts: convert.itemUnread(tomograms[ts]) for ts in tsIds}
+        with self._lock:
+            files = {m.getTsId(): convert.localFile(m.getFileName()) for m in masks.iterItems()}
+            masks.close()
+        return {ts: convert.itemUnread(tomograms[ts], mask=files.get(ts, "")) for ts in tsIds}
+
+    def _withMask(self, folder: str, items: Dict[str, Dict[str, Any]]) -> List[str]:
+        """Return the tsIds that can be picked; one that lacks its mask is recorded as failed."""
+        bare = [ts for ts, item in items.items() if item.get("mask") == ""]
+        for tsId in bare:
+            picked.recordFailure(folder, tsId, f"expected a mask with the tsId {tsId} among those of the region of "
+                                 "interest, found none: add it, or pick without masks")
+        return [ts for ts in items if ts not in bare]
+
+    def _pickBatch(self, folder: str, items: List[Dict[str, Any]]) -> str:
         """Start the engine once; return its last error, empty when it ended well."""
         os.makedirs(folder, exist_ok=True)
-        path = writeParams(folder, options, items)
+        path = writeParams(folder, self._options(), items)
         words = ["pick", self.inputModel.get().getFileName(), "--params", path, "--out", folder]
         try:
             self.runEngine(folder, words, gpu=True)
         except EngineError as error:
             return str(error)
         return ""
-
-    def _linkMasks(self, tsIds: Sequence[str]) -> str:
-        """Link the masks of some tomograms under the names the engine expects; return the folder."""
-        folder = self._ensureExtra(MASKS_DIR)
-        with self._lock:
-            files = {m.getTsId(): convert.localFile(m.getFileName()) for m in self.inputMasks.get().iterItems()}
-        for tsId in tsIds:
-            link = os.path.join(folder, f"{tsId}.mrc")
-            if tsId in files and not os.path.lexists(link):
-                os.symlink(os.path.relpath(files[tsId], folder), link)  # relative: a project may be moved
-        return folder
 
     def _tomograms(self, tsIds: Sequence[str]) -> Dict[str, Tomogram]:
         """Return clones of some tomograms by tsId."""
@@ -228,6 +250,7 @@ class ProtDeepETPickerPick(ProtDeepETPickerBase, ProtStreamingBase):
         failed.copyInfo(tomogram)
         failed.setLocation(tomogram.getLocation())
         failed.setSamplingRate(tomogram.getSamplingRate())
+        failed.setAcquisition(tomogram.getAcquisition())
         failed._failure = String(reason)
         self._appendTomogram(FAILED, SetOfTomograms, failed)
 
@@ -236,12 +259,16 @@ class ProtDeepETPickerPick(ProtDeepETPickerBase, ProtStreamingBase):
         output, isNew = getattr(self, name, None), getattr(self, name, None) is None
         if isNew:
             output = kind.create(self._getPath(), suffix=picked.suffix(name) or "_" + name.lower())
+            output.copyInfo(self.inputTomograms.get())
             output.setSamplingRate(item.getSamplingRate())
         elif item.getTsId() in output.getTSIds():
             return
         else:
             output.enableAppend()
-        output.append(item)
+        if picked.isReadable(item):
+            output.append(item)
+        else:  # a set of tomograms reads the header of what is appended
+            Set.append(output, item)
         self._publish(name, output, isNew)
 
     def _publish(self, name: str, output: Any, isNew: bool) -> None:
@@ -287,7 +314,7 @@ class ProtDeepETPickerPick(ProtDeepETPickerBase, ProtStreamingBase):
     def _signature(self) -> Dict[str, Any]:
         """Return what must not change while picks of earlier starts are kept."""
         masks = self.inputMasks.get()
-        changing = ("device", "batch", "slab", "precision")
+        changing = ("device", "batch", "slab", "precision", "memory_limit")
         return {"options": {k: v for k, v in self._options().items() if k not in changing},
                 "model": self.inputModel.get().getObjId(), "split": self.splitClasses.get(),
                 "masks": masks.getObjId() if masks is not None else None,
@@ -317,9 +344,11 @@ class ProtDeepETPickerPick(ProtDeepETPickerBase, ProtStreamingBase):
         if self.numberOfThreads.get() < 3:
             errors.append("*Scipion threads* expected 3 or more: the main one, one that waits for tomograms, and one "
                           f"or more that pick; found {self.numberOfThreads.get()}")
-        options = self._collect(errors, self._options)
+        options = self._checkedOptions(errors)
         model, tomograms = self.inputModel.get(), self.inputTomograms.get()
         card = self._collect(errors, model.getCard, "Model") if model is not None else None
+        if tomograms is not None and not tomograms.getSize():  # Scipion takes a set without items for a closed one
+            errors.append("*Tomograms* the set is empty: wait until it has its first tomogram, or schedule this")
         distances = options["min_distance_angstrom"] if options is not None else ()
         if card is not None and len(distances) not in (0, 1, len(card.classes)):
             errors.append(f"*Least distance between picks* expected one distance or {len(card.classes)} (one per class "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Sequence
 
 import mrcfile
 import numpy as np
@@ -56,7 +56,7 @@ class ProtDeepETPickerSimulate(ProtDeepETPickerBase):
 
     def _insertAllSteps(self) -> None:
         """Insert the steps; the digest makes them run again when anything in the form changes."""
-        digest = self._digestOf([self._options([]), [v.getFileName() for v in self._volumes()]])
+        digest = self._digestOf([self._options(), [v.getFileName() for v in self._volumes()]])
         self._insertFunctionStep(self.simulateStep, digest, needsGPU=False)
         self._insertFunctionStep(self.createOutputStep, digest, needsGPU=False)
 
@@ -93,7 +93,7 @@ class ProtDeepETPickerSimulate(ProtDeepETPickerBase):
             tomogram = byId[item["name"]]
             table = read_coordinates(item["coordinates"])
             convert.appendTable(coordinates, tomogram, convert.Place.of(tomogram), table)
-        if coordinates.getSize():
+        if coordinates.getSize() or hasattr(self, "coordinates"):  # what an earlier run had must not stay
             self._defineOutputs(coordinates=coordinates)
             self._defineSourceRelation(tomograms, coordinates)
 
@@ -132,15 +132,15 @@ class ProtDeepETPickerSimulate(ProtDeepETPickerBase):
             paths.append(path)
         return paths
 
-    def _options(self, maps: List[str]) -> Dict[str, Any]:
+    def _options(self, maps: Sequence[str] = ()) -> Dict[str, Any]:
         """Return the engine's options that the form gives."""
-        return readOptions(self, SimulateOptions, maps=maps)
+        return readOptions(self, SimulateOptions, maps=list(maps))
 
     # ---- information
     def _validate(self) -> List[str]:
         """Return everything that is wrong with the form."""
         errors: List[str] = []
-        self._collect(errors, lambda: self._options([]))
+        self._checkedOptions(errors)
         for volume in self._volumes():
             if not volume.getSamplingRate():
                 errors.append(f"*Density maps* {volume.getFileName()} has no sampling rate: import it again with one")

@@ -43,11 +43,12 @@ class ProtDeepETPickerThreshold(ProtDeepETPickerBase):
                       "brings more. No: choose among the picks in the set.")
 
     def _insertAllSteps(self) -> None:
-        """Insert the one step."""
-        self._insertFunctionStep(self.filterStep, self.threshold.get(), self.maxPicks.get(), self.useCandidates.get(),
-                                 needsGPU=False)
+        """Insert the one step; the digest makes it run again when anything changes."""
+        self._insertFunctionStep(self.filterStep, self._digestOf([
+            self.threshold.get(), self.maxPicks.get(), self.useCandidates.get(),
+            self._stateOf(self.inputCoordinates.get())]), needsGPU=False)
 
-    def filterStep(self, *settings: Any) -> None:
+    def filterStep(self, digest: str) -> None:
         """Write the chosen picks as a new set."""
         coordinates = self.inputCoordinates.get()
         tables = self._tables()

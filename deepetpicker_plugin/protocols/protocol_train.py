@@ -162,7 +162,7 @@ class ProtDeepETPickerTrain(ProtDeepETPickerBase):
         """Return everything that is wrong with the form."""
         errors: List[str] = []
         coordinates, tomograms = self.inputCoordinates.get(), self.getTomograms()
-        self._collect(errors, self._options)
+        self._checkedOptions(errors)
         if coordinates is None:
             return errors
         if not coordinates.getSize():
@@ -176,10 +176,10 @@ class ProtDeepETPickerTrain(ProtDeepETPickerBase):
             errors.append(f"*Tomograms* none of them has coordinates: expected some of the tsIds "
                           f"{', '.join(sorted(annotated)[:4])}, found {', '.join(sorted(tomograms.getTSIds())[:4])}")
         kept = {w.strip() for w in (self.validation.get() or "").split(",") if w.strip()}
-        if kept - annotated:
-            errors.append(f"*Tomograms kept for validation* no coordinates in {', '.join(sorted(kept - annotated))}: "
-                          f"choose among {', '.join(sorted(annotated)[:8])}")
-        elif kept and usable and usable <= kept:
+        if usable and kept - usable:
+            errors.append(f"*Tomograms kept for validation* no coordinates in {', '.join(sorted(kept - usable))}, or "
+                          f"not among the tomograms: choose among {', '.join(sorted(usable)[:8])}")
+        elif kept and usable <= kept and usable:
             errors.append("*Tomograms kept for validation* nothing is left to train on: leave at least one tomogram "
                           "out")
         model = self.initModel.get()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import subprocess
+import sys
 
 from pwem import Domain
 from pyworkflow.protocol import params
@@ -12,6 +14,7 @@ import deepetpicker_plugin
 from deepetpicker.config import EvaluateOptions, PickOptions, SimulateOptions, TrainOptions
 from deepetpicker_plugin import Plugin, forms, picked, protocols
 from deepetpicker_plugin.protocols import (
+    ProtDeepETPickerCompare,
     ProtDeepETPickerEvaluate,
     ProtDeepETPickerImportModel,
     ProtDeepETPickerPick,
@@ -99,6 +102,33 @@ class TestForms(PluginTest):
                      "*Epochs* must be a number >= 1, got 0", "*Seed*", "between 0 and 180"):
             self.assertIn(part, text)
         self.assertNotIn("Traceback", text)
+
+    def test_no_problem_is_said_twice(self):
+        for kind, wrong in ((ProtDeepETPickerTrain, {"patch": 30}), (ProtDeepETPickerPick, {"threshold": 3.0}),
+                            (ProtDeepETPickerEvaluate, {"beta": -1.0}),
+                            (ProtDeepETPickerCompare, {"radiusAngstrom": -1.0}), (ProtDeepETPickerSimulate, {"n": 0})):
+            errors = [e for e in self.newProtocol(kind, **wrong).validate() if "EMPTY" not in e]
+            self.assertEqual(len(errors), 1, errors)
+            self.assertIn("must be", errors[0])
+            self.assertTrue(errors[0].startswith("*"), errors[0])  # it names the field as the form does
+
+    def test_names_in_the_tree(self):
+        for name in protocols.__all__:
+            label = getattr(protocols, name).getClassLabel()
+            self.assertEqual(label, f"deepetpicker - {getattr(protocols, name)._label}")
+        plugin = ProtDeepETPickerTrain.getPlugin()
+        self.assertEqual([t.getObjId() for t in plugin.getTemplates()], ["deepetpicker-train_and_pick"])
+
+    def test_nothing_heavy_is_loaded_at_start(self):
+        heavy = ("torch", "lightning", "matplotlib", "deepetpicker.models", "deepetpicker.cli", "tkinter")
+        code = ("import pwem.protocols, pwem.viewers, tomo.protocols, tomo.viewers, pyworkflow.wizard, sys\n"
+                "before = set(sys.modules)\n"
+                "import deepetpicker_plugin, deepetpicker_plugin.bibtex\n"
+                "from deepetpicker_plugin import objects, protocols, viewers, wizards\n"
+                f"print([m for m in set(sys.modules) - before if m.startswith({heavy!r})])\n"
+                "print([m for m in sys.modules if m.partition('.')[0] in ('torch', 'lightning')])\n")
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        self.assertEqual(done.stdout.splitlines()[-2:], ["[]", "[]"], done.stdout)
 
     def test_picking_needs_threads(self):
         text = "\n".join(self.newProtocol(ProtDeepETPickerPick, numberOfThreads=2, threshold=3.0).validate())

@@ -377,7 +377,7 @@ class TestGuiWindows(PluginTest):
             return {value for child in tree.get_children(item) for value in (child, *below(child))}
 
         shown = {tree.item(item, "text").strip() for item in below("")}
-        labels = {f"deepetpicker_plugin - {getattr(protocols, name)._label}" for name in protocols.__all__}
+        labels = {f"deepetpicker - {getattr(protocols, name)._label}" for name in protocols.__all__}
         self.assertLessEqual({"DeepETPicker", *labels}, shown)
         mine = next(item for item in below("") if tree.item(item, "text").strip() == "DeepETPicker")
         tree.item(mine, open=True)

@@ -1,0 +1,55 @@
+"""What the process holds, and memory that stays with it, or goes back, while a computation runs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from deepetpicker import memory
+from deepetpicker.memory import MIB, freed_memory, resident_bytes
+
+MEASURE = """
+import sys
+import numpy as np
+from deepetpicker.memory import MIB, freed_memory, resident_bytes
+
+with freed_memory(kept=sys.argv[1] == "kept") as can:
+    before = resident_bytes()
+    np.ones(int(sys.argv[2]) * MIB, np.uint8)
+    inside = resident_bytes()
+print(int(can), (inside - before) // MIB, (inside - resident_bytes()) // MIB)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.parametrize(("how", "size", "kept"), [("kept", 48, True), ("kept", 8, True), ("back", 48, False),
+                                                   ("back", 8, False)])
+def test_freed_memory_stays_in_the_block_or_goes_back_at_once(how, size, kept):
+    result = subprocess.run([sys.executable, "-c", MEASURE, how, str(size)], capture_output=True, text=True, check=True)
+    can, held, given_back = (int(word) for word in result.stdout.split())
+    if not can:
+        pytest.skip("the C library is not glibc")
+    assert (held >= size - 4) == kept
+    assert not kept or given_back >= size - 4
+
+
+def test_an_error_in_the_block_is_passed_on():
+    with pytest.raises(ValueError, match="from inside"), freed_memory():
+        raise ValueError("from inside")
+
+
+def test_without_glibc_nothing_changes(monkeypatch):
+    monkeypatch.setattr(memory.sys, "platform", "darwin")
+    with freed_memory() as can:
+        assert not can
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_this_process_knows_its_memory():
+    before = resident_bytes()
+    held = b"x" * (200 * MIB)
+    assert resident_bytes() >= before + 190 * MIB
+    assert resident_bytes(peak=True) >= resident_bytes() - 50 * MIB
+    assert len(held) == 200 * MIB
