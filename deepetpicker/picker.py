@@ -114,11 +114,10 @@ class Picker:
                                     limit)
         arithmetic = self.predictor.arithmetic
         width = self.predictor.options.widths[0] if self.predictor.options else 1
-        lean = limit > 0 and not is_gpu
-        with freed_memory(kept=not lean):
+        with freed_memory(kept=not limit):
             seconds = self.predictor.warm_up()
         return Workplace(len(self.rules), width, arithmetic.dtype.itemsize, self.card.patch_vox,
-                         max(rule.halo for rule in self.rules), arithmetic.batch, base, limit, is_gpu, lean, seconds)
+                         max(rule.halo for rule in self.rules), arithmetic.batch, base, limit, is_gpu, seconds)
 
     def plan(self, volume: Volume) -> PickPlan:
         """Return how a tomogram will be picked: tiles, memory, time."""
@@ -168,7 +167,7 @@ class Picker:
         device = self.device if plan.in_memory_bytes else torch.device("cpu")
         with contextlib.ExitStack() as stack:
             work = stack.enter_context(tempfile.TemporaryDirectory(prefix=".working_", dir=scratch))
-            stack.enter_context(freed_memory(kept=not self._place.lean))
+            stack.enter_context(freed_memory(kept=not plan.is_lean))
             source = TimedVoxels(open_working_volume(volume, grid, cache_dir=work, name=volume.name))
             store = stack.enter_context(ProbabilityStore((len(self.rules), *grid.shape_zyx), work,
                                                          plan.in_memory_bytes, device))

@@ -17,7 +17,8 @@ SHORTEST_EDGE = 32
 PLANES, BLOCK_VOXELS = 48, 12 << 20  # of the map, in which peaks are looked for at once
 _BLOCK_BYTES = 16  # per voxel of such a block: float32, four at a time
 _CODE_BYTES = 110 * MIB  # kernels and weights that come with the first tile
-_FEATURES = {False: 11.0, True: 7.3}  # tensors of a tile's finest level alive at once, by leanness of the allocator
+_FEATURES = {False: 11.0, True: 7.3}  # tensors of a tile's finest level alive at once, by whether freed ones go back
+USUAL_BYTES = 1_200_000_000  # above it, without a limit, freed memory goes back at once: a tenth slower, a third less
 _GPU_SHARE = 0.9  # of its memory that picking may take by itself
 _CONTEXT_BYTES = 512 * MIB  # of a GPU, that the driver takes for a process
 _BIAS_FEATURES = 2.0  # of them held once, however many tiles
@@ -42,8 +43,6 @@ class Workplace:
         What it may hold at most; 0 when there is no limit.
     is_gpu : bool
         True when all of it is on a GPU.
-    lean : bool
-        True when the allocator gives memory back at once.
     seconds_per_voxel : float
         Of the network; 0 when unknown.
     """
@@ -57,13 +56,12 @@ class Workplace:
     base_bytes: int = 0
     limit_bytes: int = 0
     is_gpu: bool = False
-    lean: bool = False
     seconds_per_voxel: float = 0.0
 
-    def feature_bytes(self, tile_zyx: Sequence[int], batch: int) -> int:
+    def feature_bytes(self, tile_zyx: Sequence[int], batch: int, is_lean: bool) -> int:
         """Return the bytes of all features of a batch of tiles, with the kept bias maps."""
         one = self.width * math.prod(tile_zyx) * self.itemsize
-        return round(one * (_BIAS_FEATURES + (_FEATURES[self.lean] - _BIAS_FEATURES) * batch))
+        return round(one * (_BIAS_FEATURES + (_FEATURES[is_lean] - _BIAS_FEATURES) * batch))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +82,8 @@ class PickPlan:
         Expected peak of the process, on a GPU of the device.
     seconds : float
         Expected duration; 0 when unknown.
+    is_lean : bool
+        True when freed memory goes back to the system at once (:func:`~deepetpicker.memory.freed_memory`).
     """
 
     tiles: TilePlan
@@ -92,6 +92,7 @@ class PickPlan:
     in_memory_bytes: int
     memory_bytes: int
     seconds: float
+    is_lean: bool = False
 
     def __str__(self) -> str:
         """Return "147 tiles of 88 x 96 x 96 voxels, 1.1 GB, about 70 s"."""
@@ -173,9 +174,19 @@ def make_plan(shape_zyx: Shape, options: PickOptions, place: Workplace, largest:
 
 
 def _plan(tiles: TilePlan, batch: int, options: PickOptions, place: Workplace) -> PickPlan:
+    """Return the plan for given tiles; freed memory is kept for the next tile unless that takes much."""
+    if place.is_gpu:
+        return _with_memory(tiles, batch, options, place, is_lean=False)
+    plan = _with_memory(tiles, batch, options, place, is_lean=place.limit_bytes > 0)
+    if plan.is_lean or plan.memory_bytes <= USUAL_BYTES:
+        return plan
+    return _with_memory(tiles, batch, options, place, is_lean=True)
+
+
+def _with_memory(tiles: TilePlan, batch: int, options: PickOptions, place: Workplace, is_lean: bool) -> PickPlan:
     """Return the plan for given tiles, the map in memory if it may be."""
     rest = place.limit_bytes - place.base_bytes - _CODE_BYTES if place.limit_bytes else 1 << 62
-    features = place.feature_bytes(tiles.tile_zyx, batch) + (0 if place.is_gpu else read_bytes(tiles))
+    features = place.feature_bytes(tiles.tile_zyx, batch, is_lean) + (0 if place.is_gpu else read_bytes(tiles))
     whole = map_bytes((place.classes, *tiles.shape_zyx))
     in_memory = rest - features if place.is_gpu else min(IN_MEMORY_BYTES, rest - features)
     held = whole if whole <= in_memory else 0
@@ -189,7 +200,7 @@ def _plan(tiles: TilePlan, batch: int, options: PickOptions, place: Workplace) -
     seconds = tiles.voxels * place.seconds_per_voxel
     if seconds and not place.is_gpu:
         seconds += place.classes * math.prod(tiles.shape_zyx) * _SECONDS_PER_MAP_VOXEL
-    return PickPlan(tiles, batch, block, held, memory, seconds)
+    return PickPlan(tiles, batch, block, held, memory, seconds, is_lean)
 
 
 def _block(shape_zyx: Shape, slab: int, halo: int, most_voxels: int) -> Tuple[Tuple[int, int], int]:

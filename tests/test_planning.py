@@ -10,7 +10,16 @@ import pytest
 from deepetpicker.config import PickOptions
 from deepetpicker.errors import InputError
 from deepetpicker.memory import MIB
-from deepetpicker.planning import BLOCK_VOXELS, SHORTEST_EDGE, PickPlan, Workplace, duration, gpu_bytes, make_plan
+from deepetpicker.planning import (
+    BLOCK_VOXELS,
+    SHORTEST_EDGE,
+    USUAL_BYTES,
+    PickPlan,
+    Workplace,
+    duration,
+    gpu_bytes,
+    make_plan,
+)
 from deepetpicker.tiling import TilePlan
 
 PLACE = Workplace(classes=2, width=24, itemsize=4, patch=72, halo=16, batch=1, base_bytes=300 * MIB)
@@ -19,7 +28,7 @@ SHAPES = [(64, 64, 64), (128, 256, 256), (200, 512, 512), (400, 1024, 1024), (20
 
 def limited(limit_gb, **values):
     """Return the workplace with a limit in gigabytes."""
-    return dataclasses.replace(PLACE, limit_bytes=round(limit_gb * 1e9), lean=True, **values)
+    return dataclasses.replace(PLACE, limit_bytes=round(limit_gb * 1e9), **values)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -40,6 +49,13 @@ def test_a_large_tomogram_needs_no_more_memory_than_a_small_one():
     small, large = (make_plan(shape, PickOptions(), PLACE).memory_bytes for shape in ((200, 512, 512),
                                                                                      (400, 1024, 1024)))
     assert large <= 1.1 * small
+
+
+def test_what_takes_much_memory_gives_it_back_as_it_goes():
+    plans = [make_plan((200, 512, 512), PickOptions(tile=edge), PLACE) for edge in (48, 96)]
+    assert [p.is_lean for p in plans] == [False, True]
+    assert plans[1].memory_bytes <= USUAL_BYTES
+    assert make_plan((64, 64, 64), PickOptions(), limited(4.0)).is_lean
 
 
 def test_a_limit_that_is_too_low_says_what_is_needed():
