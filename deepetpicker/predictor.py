@@ -74,9 +74,13 @@ class Arithmetic:
 
     @classmethod
     def choose(cls, device: str = "auto", precision: str = "auto", batch: int = 0) -> Arithmetic:
-        """Return the arithmetic for the words of the options; batch 0 takes 1 on a CPU and 8 on a GPU."""
+        """Return the arithmetic for the words of the options; batch 0 takes 8 on a GPU and 1 on a CPU.
+
+        With a single thread it takes 2: for one patch PyTorch then uses a convolution four times as slow.
+        """
         where = choose_device(device)
-        return cls(where, choose_dtype(precision, where), batch or (8 if where.type == "cuda" else 1))
+        usual = 8 if where.type == "cuda" else 1 if torch.get_num_threads() > 1 else 2
+        return cls(where, choose_dtype(precision, where), batch or usual)
 
     def __str__(self) -> str:
         """Return "cpu, bfloat16, 1 tile at a time"."""

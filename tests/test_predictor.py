@@ -124,3 +124,10 @@ def test_a_missing_gpu_is_named_and_auto_goes_on_without():
     assert choose_device("auto") == CPU
     with pytest.raises(InputError, match="--device cpu"):
         choose_device("cuda")
+
+
+@pytest.mark.parametrize(("threads", "batch"), [(1, 2), (2, 1)])
+def test_a_single_thread_takes_two_tiles_at_once(monkeypatch, threads, batch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert Arithmetic.choose("cpu").batch == batch
+    assert Arithmetic.choose("cpu", batch=5).batch == 5
