@@ -25,7 +25,7 @@ import numpy as np
 from deepetpicker.benchmarking.run import detector_model, processor
 from deepetpicker.config import PickOptions
 from deepetpicker.io.volumes import VolumeWriter, open_volume
-from deepetpicker.memory import resident_bytes
+from deepetpicker.memory import ask_for_large_pages, resident_bytes
 from deepetpicker.picker import Picker
 
 SHAPES = ("128,128,128", "128,256,256", "200,512,512", "400,1024,1024")
@@ -46,6 +46,7 @@ def main() -> int:
     args = parser.parse_args()
     options = PickOptions(device=args.device, precision=args.precision, memory_limit=args.memory_limit)
     if args.one:
+        ask_for_large_pages()
         say(json.dumps(pick_once(*args.one, options)))
         return 0
     shapes = [tuple(int(n) for n in text.split(",")) for text in args.shapes]

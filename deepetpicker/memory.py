@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import re
 import sys
 from typing import Any, Iterator, Optional
@@ -12,6 +13,11 @@ MIB = 1 << 20
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # parameters of mallopt, from malloc.h
 _MMAP_MAX_DEFAULT = 65536
 _MMAP_THRESHOLD_HIGHEST, _TRIM_THRESHOLD_HIGHEST = 32 * MIB, 64 * MIB  # where glibc's own adjustment ends
+
+
+def ask_for_large_pages() -> None:
+    """Make PyTorch ask Linux for pages of 2 MB, which are cleared faster; only before its first array is made."""
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
 def resident_bytes(peak: bool = False) -> int:

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BASE = ("deepetpicker.errors", "deepetpicker.config", "deepetpicker.geometry", "deepetpicker.progress",
-        "deepetpicker.sharding", "deepetpicker.io")
+        "deepetpicker.memory", "deepetpicker.sharding", "deepetpicker.io")
 TORCH = {"torch", "lightning", "pytorch_lightning", "safetensors.torch", "torchmetrics"}
 SCIPION = {"pyworkflow", "pwem", "tomo", "scipion", "deepetpicker_plugin"}
 

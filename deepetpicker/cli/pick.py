@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from deepetpicker.config import PickOptions, add_arguments as add_options, from_arguments, read_params
+from deepetpicker.memory import ask_for_large_pages
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Pick; return 0 when every tomogram (of this shard) was picked, 1 when some failed."""
+    ask_for_large_pages()
     from deepetpicker.inference import pick
 
     params = read_params(args.params) if getattr(args, "params", None) else None
