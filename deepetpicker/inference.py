@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import pathlib
@@ -66,10 +67,10 @@ def pick(model: PathLike, tomograms: Sequence[PathLike] = (), out: PathLike = "p
     todo = [item for item in mine if item.name not in done]
     if todo:
         picker = Picker(model, options, quiet)  # before anything of an earlier run is replaced
-        volumes = _announce(picker, todo)
+        _announce(picker, todo)
     record.begin(options.resume)
     for item in todo:
-        _pick_item(picker, item, folder, manifest, volumes.pop(item.name, None))
+        _pick_item(picker, item, folder, manifest)
         record.write()
     complete = record.end()
     if shard.count > 1:
@@ -103,34 +104,27 @@ def _digest(path: PathLike) -> str:
         return ""
 
 
-def _open(picker: Picker, item: DataItem) -> Volume:
+def _open(picker: Picker, item: DataItem, quiet: bool = False) -> Volume:
     """Return the tomogram of an item."""
-    return open_volume(item.tomogram, item.voxel_size_ang or picker.options.voxel_size, item.name)
+    return open_volume(item.tomogram, item.voxel_size_ang or picker.options.voxel_size, item.name, quiet)
 
 
-def _announce(picker: Picker, items: Sequence[DataItem]) -> Dict[str, Volume]:
-    """Say what several tomograms will take together; return those that can be opened, by name."""
-    volumes: Dict[str, Volume] = {}
+def _announce(picker: Picker, items: Sequence[DataItem]) -> None:
+    """Say what several tomograms will take together; one that cannot be opened is told when its turn comes."""
     plans = []
     for item in items if len(items) > 1 else ():
-        try:
-            volume = _open(picker, item)
-            plans.append(picker.plan(volume))
-        except DeepETPickerError:
-            continue  # said when its turn comes
-        volumes[item.name] = volume
+        with contextlib.suppress(DeepETPickerError):
+            plans.append(picker.plan(_open(picker, item, quiet=True), quiet=True))
     if plans:
         logger.info("%d tomograms: %d tiles, %s, about %s", len(plans), sum(len(p.tiles) for p in plans),
                     gigabytes(max(p.memory_bytes for p in plans)), duration(sum(p.seconds for p in plans)))
-    return volumes
 
 
-def _pick_item(picker: Picker, item: DataItem, folder: pathlib.Path, manifest: Manifest,
-               volume: Optional[Volume]) -> None:
+def _pick_item(picker: Picker, item: DataItem, folder: pathlib.Path, manifest: Manifest) -> None:
     """Pick one tomogram, write its tables and add it to the manifest, as done or as failed."""
     start = time.perf_counter()
     try:
-        facts = _write_item(picker, item, folder, manifest, volume or _open(picker, item))
+        facts = _write_item(picker, item, folder, manifest)
         status, reason = "done", ""
     except DeepETPickerError as error:
         facts, status, reason = {}, "failed", str(error)
@@ -142,9 +136,9 @@ def _pick_item(picker: Picker, item: DataItem, folder: pathlib.Path, manifest: M
                     facts["n_candidates"], seconds)
 
 
-def _write_item(picker: Picker, item: DataItem, folder: pathlib.Path, manifest: Manifest,
-                volume: Volume) -> Dict[str, Any]:
+def _write_item(picker: Picker, item: DataItem, folder: pathlib.Path, manifest: Manifest) -> Dict[str, Any]:
     """Pick one tomogram and write its tables and maps; return the facts for the manifest."""
+    volume = _open(picker, item)
     manifest.add_input(volume)
     folder.mkdir(parents=True, exist_ok=True)
     maps: Dict[str, str] = {}

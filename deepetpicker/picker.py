@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from deepetpicker.config import PickOptions
-from deepetpicker.data.resample import open_working_volume
+from deepetpicker.data.resample import open_working_volume, resample_bytes
 from deepetpicker.errors import DeviceMemoryError, InputError
 from deepetpicker.geometry import WorkingGrid
 from deepetpicker.io.coordinates import CoordinateTable
@@ -27,7 +27,6 @@ from deepetpicker.predictor import Arithmetic, Predictor, is_out_of_memory
 from deepetpicker.progress import progress
 from deepetpicker.scanning import TimedVoxels, probability_map
 from deepetpicker.store import ProbabilityStore
-from deepetpicker.tiling import PHASE
 
 PathLike = Union[str, pathlib.Path]
 logger = logging.getLogger(__name__)
@@ -42,7 +41,7 @@ def peak_rules(card: ModelCard) -> List[PeakRule]:
             for c in card.classes]
 
 
-def working_grid(volume: Volume, card: ModelCard) -> WorkingGrid:
+def working_grid(volume: Volume, card: ModelCard, quiet: bool = False) -> WorkingGrid:
     """Return the grid on which a model sees a tomogram.
 
     A finer tomogram is resampled to the model's voxel size; one that is coarser by up to a quarter is used as it is,
@@ -58,7 +57,7 @@ def working_grid(volume: Volume, card: ModelCard) -> WorkingGrid:
         raise InputError(f"{volume.path}: expected a voxel size of at most {card.voxel_size_ang * COARSER_BY:.4g} "
                          f"angstrom (the model works at {card.voxel_size_ang:.4g}), found {volume.voxel_size_ang:.4g}: "
                          "use a less binned tomogram, or check --voxel-size")
-    if ratio > 1.02:
+    if ratio > 1.02 and not quiet:
         logger.warning("%s: voxels of %.4g angstrom are coarser than the model's %.4g; expect fewer particles",
                        volume.name, volume.voxel_size_ang, card.voxel_size_ang)
     return WorkingGrid(volume.shape_zyx, volume.voxel_size_ang, max(card.voxel_size_ang, volume.voxel_size_ang))
@@ -117,11 +116,14 @@ class Picker:
         with freed_memory(kept=not limit):
             seconds = self.predictor.warm_up()
         return Workplace(len(self.rules), width, arithmetic.dtype.itemsize, self.card.patch_vox,
-                         max(rule.halo for rule in self.rules), arithmetic.batch, base, limit, is_gpu, seconds)
+                         max(rule.halo for rule in self.rules), arithmetic.batch, base, limit, is_gpu, seconds,
+                         self.predictor.stride)
 
-    def plan(self, volume: Volume) -> PickPlan:
-        """Return how a tomogram will be picked: tiles, memory, time."""
-        return make_plan(working_grid(volume, self.card).shape_zyx, self.options, self._place, self._largest)
+    def plan(self, volume: Volume, quiet: bool = False) -> PickPlan:
+        """Return how a tomogram will be picked: tiles, memory, time; quiet keeps a warning about it back."""
+        grid = working_grid(volume, self.card, quiet)
+        before = 0 if self._place.is_gpu else resample_bytes(grid)
+        return make_plan(grid.shape_zyx, self.options, self._place, self._largest, before)
 
     @property
     def threshold(self) -> float:
@@ -145,38 +147,39 @@ class Picker:
         """
         grid = working_grid(volume, self.card)
         while True:
-            plan = self.plan(volume)
+            plan = self.plan(volume, quiet=True)
             logger.info("%s: %s", volume.name, plan)
             try:
                 return self._in_mask(self._candidates(volume, grid, plan, scratch, maps), volume,
                                      mask or self.options.mask)
-            except (RuntimeError, MemoryError) as error:
-                self._largest = max(plan.tiles.tile_zyx) * 3 // 4 // PHASE * PHASE
-                is_last = self.options.tile or self._largest < SHORTEST_EDGE
-                if is_last and is_out_of_memory(error) and not isinstance(error, DeviceMemoryError):
-                    raise DeviceMemoryError(f"{volume.name}: no memory left ({error}): use --memory-limit or close "
-                                            "other programs") from error
-                if is_last or not is_out_of_memory(error):
+            except DeviceMemoryError:  # not even one tile fitted
+                edge = max(plan.tiles.tile_zyx)
+                smaller = edge * 3 // 4 // self.predictor.stride * self.predictor.stride
+                if self.options.tile or smaller < SHORTEST_EDGE:
                     raise
+                self._largest = smaller
                 logger.warning("%s: out of memory with tiles of %d voxels, starting it again with at most %d",
-                               volume.name, max(plan.tiles.tile_zyx), self._largest)
+                               volume.name, edge, smaller)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                raise InputError(f"{volume.name}: no memory left ({error}): use --memory-limit, close other programs, "
+                                 "or pick fewer tomograms at once") from error
 
     def _candidates(self, volume: Volume, grid: WorkingGrid, plan: PickPlan, scratch: Optional[pathlib.Path],
                     maps: Optional[ProbabilityMaps]) -> CoordinateTable:
         """Return all candidates of a tomogram by a plan."""
-        device = self.device if plan.in_memory_bytes else torch.device("cpu")
         with contextlib.ExitStack() as stack:
             work = stack.enter_context(tempfile.TemporaryDirectory(prefix=".working_", dir=scratch))
             stack.enter_context(freed_memory(kept=not plan.is_lean))
             source = TimedVoxels(open_working_volume(volume, grid, cache_dir=work, name=volume.name))
-            store = stack.enter_context(ProbabilityStore((len(self.rules), *grid.shape_zyx), work,
-                                                         plan.in_memory_bytes, device))
+            store = stack.enter_context(self._store(grid, work, plan))
             begin = time.perf_counter()
             with progress(len(plan.tiles), f"{volume.name}: scanning", "tile", self.quiet) as bar:
                 probability_map(source, self.predictor, plan.tiles, store, min(plan.batch, self.predictor.batch), bar,
                                 self.device)
             network, scanned = self.predictor.take_seconds(), time.perf_counter()
-            found = find_peaks(store, self.rules, self.options.floor, self._distances(grid), plan.block)
+            found = self._peaks(store, grid, plan)
             self.last = plan
             self.seconds = {"scan": scanned - begin, "read": source.seconds, "network": network,
                             "write": store.write_seconds, "post_processing": time.perf_counter() - scanned}
@@ -184,6 +187,30 @@ class Picker:
                 maps.write(store)
         positions = np.clip(grid.to_input(found.positions_zyx_vox), 0, np.array(volume.shape_zyx) - 1.0)
         return CoordinateTable(positions.round(DECIMALS), found.class_ids, found.scores.round(DECIMALS), {})
+
+    def _store(self, grid: WorkingGrid, work: str, plan: PickPlan) -> ProbabilityStore:
+        """Return the store of the map, in a scratch file when there is no memory for it after all."""
+        shape = (len(self.rules), *grid.shape_zyx)
+        try:
+            return ProbabilityStore(shape, work, plan.in_memory_bytes, self.device)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return ProbabilityStore(shape, work, 0)
+
+    def _peaks(self, store: ProbabilityStore, grid: WorkingGrid, plan: PickPlan) -> CoordinateTable:
+        """Return the peaks of the map, looked for in smaller blocks when there is no memory for the planned ones."""
+        planes, rows = plan.block
+        while True:
+            try:
+                return find_peaks(store, self.rules, self.options.floor, self._distances(grid), (planes, rows))
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error) or planes * rows <= 64:
+                    raise
+                planes, rows = max(1, planes // 2), max(1, rows // 2)
+                logger.warning("out of memory, looking for peaks in blocks of %d planes and %d rows", planes, rows)
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
 
     def _distances(self, grid: WorkingGrid) -> Dict[int, float]:
         """Return the least distance between picks per class, in working voxels."""

@@ -21,6 +21,7 @@ _FEATURES = {False: 13.0, True: 7.3}  # tensors of a tile's finest level alive a
 USUAL_BYTES = 1_200_000_000  # above it, without a limit, freed memory goes back at once: a tenth slower, a third less
 _GPU_SHARE = 0.9  # of its memory that picking may take by itself
 _CONTEXT_BYTES = 512 * MIB  # of a GPU, that the driver takes for a process
+_LOGIT_BYTES = 14  # per voxel and channel: logits and probabilities in float32 and float16
 _BIAS_FEATURES = 2.0  # of them held once, however many tiles
 _SECONDS_PER_MAP_VOXEL = 4e-8  # post-processing, one core
 
@@ -45,6 +46,8 @@ class Workplace:
         True when all of it is on a GPU.
     seconds_per_voxel : float
         Of the network; 0 when unknown.
+    phase : int
+        Edges and starts of tiles are multiples of it.
     """
 
     classes: int
@@ -57,11 +60,13 @@ class Workplace:
     limit_bytes: int = 0
     is_gpu: bool = False
     seconds_per_voxel: float = 0.0
+    phase: int = PHASE
 
     def feature_bytes(self, tile_zyx: Sequence[int], batch: int, is_lean: bool) -> int:
         """Return the bytes of all features of a batch of tiles, with the kept bias maps."""
         one = self.width * math.prod(tile_zyx) * self.itemsize
-        return round(one * (_BIAS_FEATURES + (_FEATURES[is_lean] - _BIAS_FEATURES) * batch))
+        logits = _LOGIT_BYTES * (self.classes + 1) * math.prod(tile_zyx) * batch
+        return round(one * (_BIAS_FEATURES + (_FEATURES[is_lean] - _BIAS_FEATURES) * batch)) + logits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +138,8 @@ def duration(seconds: float) -> str:
     return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def make_plan(shape_zyx: Shape, options: PickOptions, place: Workplace, largest: int = 0) -> PickPlan:
+def make_plan(shape_zyx: Shape, options: PickOptions, place: Workplace, largest: int = 0,
+              before_bytes: int = 0) -> PickPlan:
     """Return how a volume is picked: with the least work that fits into the memory there is.
 
     Parameters
@@ -146,17 +152,22 @@ def make_plan(shape_zyx: Shape, options: PickOptions, place: Workplace, largest:
         Model and machine.
     largest : int
         Longest edge of a tile in voxels; 0 leaves the choice free.
+    before_bytes : int
+        What is needed before the scan only, to resample.
 
     Raises
     ------
     InputError
         If the memory limit is too low for the shortest tile, or for the one given.
     """
+    if options.tile % place.phase:
+        raise InputError(f"tile must be a multiple of {place.phase} for this model, got {options.tile}")
     plan: Optional[PickPlan] = None
-    largest = largest or max(place.patch, LARGEST_TILE)
-    for edge in range(largest, min(largest, SHORTEST_EDGE) - 1, -PHASE):
-        tile = (options.tile,) * 3 if options.tile else choose_tile(shape_zyx, place.patch, options.border, edge)
-        tiles = TilePlan.cover(shape_zyx, tile, options.border)
+    largest = max(largest or max(place.patch, LARGEST_TILE), SHORTEST_EDGE)
+    for edge in range(largest, SHORTEST_EDGE - 1, -PHASE):
+        tile = (options.tile,) * 3 if options.tile else choose_tile(shape_zyx, place.patch, options.border, edge,
+                                                                    place.phase)
+        tiles = TilePlan.cover(shape_zyx, tile, options.border, place.phase)
         batch = options.batch or min(place.batch, max(1, len(tiles)))
         plan = _plan(tiles, batch, options, place)
         while place.limit_bytes and plan.memory_bytes > place.limit_bytes and batch > 1 and not options.batch:
@@ -165,6 +176,7 @@ def make_plan(shape_zyx: Shape, options: PickOptions, place: Workplace, largest:
         if options.tile or not place.limit_bytes or plan.memory_bytes <= place.limit_bytes:
             break
     assert plan is not None
+    plan = dataclasses.replace(plan, memory_bytes=max(plan.memory_bytes, place.base_bytes + before_bytes))
     if place.limit_bytes and plan.memory_bytes > place.limit_bytes:
         what = f"tiles of {options.tile}" if options.tile else "this model with its shortest tile"
         raise InputError(f"picking with {what} and a batch of {plan.batch} needs {gigabytes(plan.memory_bytes + 5e7)}, "
@@ -186,17 +198,19 @@ def _plan(tiles: TilePlan, batch: int, options: PickOptions, place: Workplace) -
 def _with_memory(tiles: TilePlan, batch: int, options: PickOptions, place: Workplace, is_lean: bool) -> PickPlan:
     """Return the plan for given tiles, the map in memory if it may be."""
     rest = place.limit_bytes - place.base_bytes - _CODE_BYTES if place.limit_bytes else 1 << 62
-    features = place.feature_bytes(tiles.tile_zyx, batch, is_lean) + (0 if place.is_gpu else read_bytes(tiles))
+    strips = 4 * place.classes * math.prod(tiles.tile_zyx[:2]) * tiles.shape_zyx[2]  # two, of float16
+    features = place.feature_bytes(tiles.tile_zyx, batch, is_lean) + strips + (0 if place.is_gpu else read_bytes(tiles))
     whole = map_bytes((place.classes, *tiles.shape_zyx))
     in_memory = rest - features if place.is_gpu else min(IN_MEMORY_BYTES, rest - features)
     held = whole if whole <= in_memory else 0
-    most = max(features, rest - held) // _BLOCK_BYTES
+    kept = round(_BIAS_FEATURES * place.width * tiles.tile_voxels * place.itemsize)
+    most = max(features, rest - held - kept) // _BLOCK_BYTES
     on_host = not place.is_gpu or not held  # a map in a scratch file is searched by the CPU
     if on_host:
         most = BLOCK_VOXELS if place.is_gpu else min(BLOCK_VOXELS, most)
     block, voxels = _block(tiles.shape_zyx, options.slab, place.halo, most)
     peaks = 0 if place.is_gpu and on_host else voxels * _BLOCK_BYTES
-    memory = place.base_bytes + _CODE_BYTES + held + max(features, peaks)
+    memory = place.base_bytes + _CODE_BYTES + held + max(features, kept + peaks)
     seconds = tiles.voxels * place.seconds_per_voxel
     if seconds and not place.is_gpu:
         seconds += place.classes * math.prod(tiles.shape_zyx) * _SECONDS_PER_MAP_VOXEL
@@ -208,7 +222,7 @@ def _block(shape_zyx: Shape, slab: int, halo: int, most_voxels: int) -> Tuple[Tu
     depth, height, width = shape_zyx
     if not slab and math.prod(shape_zyx) <= most_voxels:
         return (depth, height), math.prod(shape_zyx)
-    planes = min(depth, slab or PLANES)
+    planes = min(depth, slab or max(8, min(PLANES, most_voxels // ((8 + 2 * halo) * width) - 2 * halo)))
     deep = min(depth, planes + 2 * halo)
     rows = min(height, max(8, most_voxels // (deep * width) - 2 * halo))
     return (planes, rows), deep * min(height, rows + 2 * halo) * width

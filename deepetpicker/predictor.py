@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from deepetpicker.errors import DeviceMemoryError, InputError
 from deepetpicker.models.folded import FoldedResUNet
 from deepetpicker.models.resunet import ResUNet3D, probabilities
+from deepetpicker.tiling import PHASE
 
 logger = logging.getLogger(__name__)
 
@@ -160,18 +161,25 @@ class Predictor:
         event.record()
         return event
 
-    def warm_up(self, edge: int = 32) -> float:
-        """Return the seconds that one voxel of a tile takes: the best of three passes of a small batch.
+    @property
+    def stride(self) -> int:
+        """Number that every edge of a tile must be a multiple of, at least 8."""
+        levels = len(self.options.widths) if self.options else 1
+        return max(PHASE, 2 ** (levels - 1))
+
+    def warm_up(self, edge: int = 48) -> float:
+        """Return the seconds that one voxel of a tile takes: the better of two passes of a small batch.
 
         Parameters
         ----------
         edge : int
             Edge of the tiles in voxels; three quarters are kept along each axis, as in a scan.
         """
+        edge = -(-edge // self.stride) * self.stride
         tiles = torch.zeros(self._batch, edge, edge, edge, device=self.arithmetic.device)
         keep = (slice(edge // 8, edge - edge // 8),) * 3
         seconds = []
-        for _ in range(4):  # the first one loads the kernels
+        for _ in range(3):  # the first one loads the kernels
             self.take_seconds()
             self(tiles, keep)
             seconds.append(self.take_seconds())
@@ -196,11 +204,14 @@ class Predictor:
         with torch.inference_mode():
             x = tiles_bzyx[:, None].to(self.arithmetic.device, self.arithmetic.dtype, non_blocking=True)
             x = x.contiguous(memory_format=torch.channels_last_3d)
+            n_tiles = len(x)
+            if n_tiles == 1 and x.device.type == "cpu" and torch.get_num_threads() == 1:
+                x = x.expand(2, -1, -1, -1, -1).contiguous(memory_format=torch.channels_last_3d)  # see choose
             if isinstance(self.network, FoldedResUNet):
                 logits = self.network(x, keep)
             else:
                 logits = self.network(x)[(..., *(keep or ()))]
-            return probabilities(logits.float()).half().contiguous()
+            return probabilities(logits[:n_tiles].float()).half().contiguous()
 
     def _shrink(self, shape_zyx: Tuple[int, ...], error: BaseException) -> None:
         """Halve the batch, or raise DeviceMemoryError when it is 1."""

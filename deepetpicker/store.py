@@ -108,7 +108,7 @@ class ProbabilityStore:
         else:
             for channel, volume in enumerate(probability_czyx.to(_CPU, DTYPE).contiguous().numpy()):
                 for z, plane in enumerate(volume, z0):
-                    os.pwrite(self._file.fileno(), plane.data, self._offset(channel, z, y0))
+                    self._write_all(plane.tobytes(), self._offset(channel, z, y0))
         self.write_seconds += time.perf_counter() - begin
 
     def read(self, channel: int, z: slice, y: slice) -> Tensor:
@@ -121,6 +121,16 @@ class ProbabilityStore:
             data = bytearray(os.pread(self._file.fileno(), rows * width * _ITEM, self._offset(channel, plane, y.start)))
             out[i] = torch.frombuffer(data, dtype=DTYPE).view(rows, width)
         return out
+
+    def _write_all(self, data: bytes, at: int) -> None:
+        """Write bytes to a place in the scratch file, or raise OutputError."""
+        try:
+            while data:
+                done = os.pwrite(self._file.fileno(), data, at)
+                data, at = data[done:], at + done
+        except OSError as error:
+            raise OutputError(error.errno, f"cannot write the probability map: {error.strerror}; free space, or choose "
+                              "another folder") from error
 
     def _offset(self, channel: int, z: int, y: int) -> int:
         """Return the place of a row in the scratch file, in bytes."""

@@ -1,9 +1,9 @@
 """Overlap-tile: which tiles scan a volume and which part of each is kept.
 
 All tiles of a volume have one shape. Each inner side of a tile discards at least ``border`` voxels; what is kept tiles
-the volume exactly once, whatever its size. Tiles start at multiples of 8, so that the network's pooling sees the same
-phase in all of them; the last one may hang over the end by less than 8 voxels, and a volume thinner than a tile is
-centred in it. What hangs over is filled by reflection, as in training.
+the volume exactly once, whatever its size. Tiles start at multiples of 8 (of 16 and more for deeper networks), so that
+the network's pooling sees the same phase in all of them; the last one may hang over the end by less than that, and a
+volume thinner than a tile is centred in it. What hangs over is filled by reflection, as in training.
 
 Source: overlap-tile of Liu et al. 2024, Nat. Commun. 15:2090. We differ: tiles touching the volume's own border keep
 their border voxels (nothing is padded there that the network did not see so in training), and steps are even.
@@ -43,7 +43,7 @@ class AxisTile:
         return slice(self.keep_from - self.start, self.keep_to - self.start)
 
 
-def axis_tiles(length: int, tile: int, border: int) -> Tuple[AxisTile, ...]:
+def axis_tiles(length: int, tile: int, border: int, phase: int = PHASE) -> Tuple[AxisTile, ...]:
     """Return the tiles along an axis; the kept parts cover 0 to length exactly once.
 
     Parameters
@@ -51,25 +51,27 @@ def axis_tiles(length: int, tile: int, border: int) -> Tuple[AxisTile, ...]:
     length : int
         Voxels along the axis, >= 1.
     tile : int
-        Edge of the tile in voxels, a multiple of 8.
+        Edge of the tile in voxels, a multiple of the phase.
     border : int
         Voxels discarded on each inner side, >= 0.
+    phase : int
+        Tiles start at multiples of it.
 
     Raises
     ------
     InputError
-        If the border leaves less than 8 voxels of the tile.
+        If the border leaves less than a phase of the tile.
     """
-    if tile - 2 * border < PHASE:
-        raise InputError(f"border must leave at least {PHASE} voxels of a tile of {tile}, got {border}: use a border "
-                         f"of at most {(tile - PHASE) // 2} or a larger tile")
+    if tile - 2 * border < phase:
+        raise InputError(f"border must leave at least {phase} voxels of a tile of {tile}, got {border}: use a border "
+                         f"of at most {(tile - phase) // 2} or a larger tile")
     if length <= tile:
-        start = -(((tile - length) // 2) // PHASE) * PHASE
+        start = -(((tile - length) // 2) // phase) * phase
         return (AxisTile(start, 0, length),)
-    step = (tile - 2 * border) // PHASE * PHASE
-    last = math.ceil((length - tile) / PHASE) * PHASE
+    step = (tile - 2 * border) // phase * phase
+    last = math.ceil((length - tile) / phase) * phase
     count = math.ceil(last / step) + 1
-    starts = [round(i * last / (count - 1) / PHASE) * PHASE for i in range(count)]
+    starts = [round(i * last / (count - 1) / phase) * phase for i in range(count)]
     cuts = [0, *((a + tile + b) // 2 for a, b in zip(starts, starts[1:])), length]
     return tuple(AxisTile(s, a, b) for s, a, b in zip(starts, cuts, cuts[1:]))
 
@@ -109,7 +111,7 @@ class TilePlan:
     x: Tuple[AxisTile, ...]
 
     @classmethod
-    def cover(cls, shape_zyx: Shape, tile: Union[int, Shape], border: int) -> TilePlan:
+    def cover(cls, shape_zyx: Shape, tile: Union[int, Shape], border: int, phase: int = PHASE) -> TilePlan:
         """Return the plan that covers a volume.
 
         Parameters
@@ -119,10 +121,12 @@ class TilePlan:
         tile : int or (3,) int
             Edge of cubic tiles, or the edge along each axis, in voxels.
         border : int
-            Voxels discarded on each inner side; as many as leave 8 of an edge that is too short for it.
+            Voxels discarded on each inner side; as many as leave a phase of an edge that is too short for it.
+        phase : int
+            Tiles start at multiples of it: 8, or what a deeper network asks for.
         """
         edges = (tile,) * 3 if isinstance(tile, int) else tuple(tile)
-        z, y, x = (axis_tiles(n, e, min(border, (e - PHASE) // 2)) for n, e in zip(shape_zyx, edges))
+        z, y, x = (axis_tiles(n, e, min(border, (e - phase) // 2), phase) for n, e in zip(shape_zyx, edges))
         return cls(tuple(shape_zyx), edges, z, y, x)  # type: ignore[arg-type]
 
     @property
@@ -148,7 +152,7 @@ class TilePlan:
         return (tile for z in self.z for tile in self.layer(z))
 
 
-def choose_tile(shape_zyx: Shape, patch: int, border: int, largest: int = 0) -> Shape:
+def choose_tile(shape_zyx: Shape, patch: int, border: int, largest: int = 0, phase: int = PHASE) -> Shape:
     """Return the edges (3,) of the tile that covers a volume with the least work, in voxels.
 
     Larger tiles throw less away at their borders, but hang over more; a network trained on smaller patches picks as
@@ -164,15 +168,18 @@ def choose_tile(shape_zyx: Shape, patch: int, border: int, largest: int = 0) -> 
     border : int
         Voxels discarded on each inner side.
     largest : int
-        Longest edge, a multiple of 8, when memory is short; it wins over the training patch.
+        Longest edge when memory is short; it wins over the training patch.
+    phase : int
+        Edges are multiples of it.
     """
-    high = largest or max(patch, LARGEST_TILE)
+    patch = -(-patch // phase) * phase
+    high = max(phase, (largest or max(patch, LARGEST_TILE)) // phase * phase)
     low = min(max(SMALLEST_TILE, patch), high)
-    edges = range(low, high + 1, PHASE)
-    border = min(border, (low - PHASE) // 2)
+    edges = range(low, high + 1, phase)
+    border = min(border, (low - phase) // 2)
 
     def best(length: int) -> int:
-        return min(edges, key=lambda edge: (len(axis_tiles(length, edge, border)) * edge, -edge))
+        return min(edges, key=lambda edge: (len(axis_tiles(length, edge, border, phase)) * edge, -edge))
 
     z, y, x = shape_zyx
     return best(z), best(y), best(x)

@@ -304,6 +304,63 @@ def test_without_memory_for_the_smallest_tile_the_tomogram_fails_with_advice(mod
         run(model, tomogram, tmp_path / "out", tile=64)
 
 
+def test_a_tomogram_that_fails_for_memory_does_not_shrink_the_tiles_of_the_next(model, tomogram, tmp_path, monkeypatch,
+                                                                               caplog):
+    hungry(monkeypatch, 24)
+    monkeypatch.setattr(picker.Predictor, "warm_up", lambda self: 0.0)
+    other = tmp_path / "TS_2.mrc"
+    other.write_bytes(tomogram.read_bytes())
+    with caplog.at_level("INFO"), pytest.raises(InputError, match="none of 2"):
+        pick(model, [tomogram, other], tmp_path / "out", options(), quiet=True)
+    plans = [m for m in caplog.messages if m.startswith("TS_2: ") and "tiles of" in m]
+    assert [m for m in plans if "of 32 voxels" in m]
+    assert not [m for m in plans if "of 24 voxels" in m]
+
+
+@pytest.mark.parametrize("error", [MemoryError("much"), RuntimeError("CUDA out of memory")])
+def test_without_memory_for_the_peaks_blocks_shrink(model, tomogram, tmp_path, monkeypatch, caplog, error):
+    expected = run(model, tomogram, tmp_path / "a")
+    original, blocks = picker.find_peaks, []
+
+    def hungry_peaks(store, rules, floor, distances, block):
+        blocks.append(block)
+        if block[0] * block[1] > 800:
+            raise error
+        return original(store, rules, floor, distances, block)
+
+    monkeypatch.setattr(picker, "find_peaks", hungry_peaks)
+    found = run(model, tomogram, tmp_path / "b")
+    np.testing.assert_allclose(found.positions_zyx_vox, expected.positions_zyx_vox, atol=1e-3)
+    assert len(blocks) > 1
+    assert "looking for peaks in blocks" in caplog.text
+
+
+def test_without_memory_for_the_map_it_goes_to_a_file(model, tomogram, tmp_path, monkeypatch):
+    expected = run(model, tomogram, tmp_path / "a")
+    original = picker.ProbabilityStore
+    kinds = []
+
+    def store(shape, work, in_memory_bytes, *device):
+        if in_memory_bytes:
+            raise MemoryError
+        kinds.append("file")
+        return original(shape, work, in_memory_bytes, *device)
+
+    monkeypatch.setattr(picker, "ProbabilityStore", store)
+    found = run(model, tomogram, tmp_path / "b")
+    assert kinds == ["file"]
+    np.testing.assert_array_equal(found.positions_zyx_vox, expected.positions_zyx_vox)
+
+
+def test_a_lack_of_memory_elsewhere_fails_that_tomogram_with_advice(model, tomogram, tmp_path, monkeypatch):
+    def write(self, store):
+        raise MemoryError("planes")
+
+    monkeypatch.setattr(picker.ProbabilityMaps, "write", write)
+    with pytest.raises(InputError, match=r"no memory left \(planes\): use --memory-limit"):
+        run(model, tomogram, tmp_path / "out", save_map=True)
+
+
 def test_the_plan_is_told_before_the_start(model, tomogram, tmp_path, caplog):
     with caplog.at_level("INFO"):
         run(model, tomogram, tmp_path / "out")

@@ -109,6 +109,28 @@ def test_a_limit_on_a_gpu_counts_this_process_alone():
     assert gpu_bytes(total - others, total, 10**8) == (others, 126 * 10**9)
 
 
+def test_a_deep_network_gets_tiles_and_starts_that_fit():
+    deep = dataclasses.replace(PLACE, phase=16, patch=70)
+    plan = make_plan((200, 333, 512), PickOptions(), deep)
+    assert all(edge % 16 == 0 for edge in plan.tiles.tile_zyx)
+    assert all(t.start % 16 == 0 for axis in (plan.tiles.z, plan.tiles.y, plan.tiles.x) for t in axis)
+    with pytest.raises(InputError, match="multiple of 16"):
+        make_plan((200, 333, 512), PickOptions(tile=72), deep)
+
+
+def test_classes_and_resampling_are_counted():
+    one, many = (make_plan((96, 96, 1000), PickOptions(), dataclasses.replace(PLACE, classes=n)).memory_bytes
+                 for n in (1, 8))
+    assert many > one + 8 * 2 * 84 * 96 * 1000
+    assert make_plan((96, 96, 96), PickOptions(), PLACE, before_bytes=10**10).memory_bytes > 10**10
+
+
+def test_blocks_lose_planes_when_rows_are_not_enough():
+    plan = make_plan((300, 900, 4000), PickOptions(), dataclasses.replace(limited(1.0), halo=36))
+    assert plan.block[0] < 48
+    assert plan.memory_bytes <= 1e9
+
+
 def test_the_shortest_edge_is_tried_last():
     tight = make_plan((200, 512, 512), PickOptions(), limited(0.56))
     assert SHORTEST_EDGE <= max(tight.tiles.tile_zyx) < 72

@@ -131,3 +131,22 @@ def test_a_single_thread_takes_two_tiles_at_once(monkeypatch, threads, batch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     assert Arithmetic.choose("cpu").batch == batch
     assert Arithmetic.choose("cpu", batch=5).batch == 5
+
+
+def test_one_tile_with_one_thread_gives_what_it_gives_with_more(monkeypatch):
+    predictor = Predictor(network(), Arithmetic(CPU, torch.float32, 2))
+    expected = predictor(TILES[:1])
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    out = predictor(TILES[:1])
+    assert out.shape == expected.shape
+    torch.testing.assert_close(out, expected, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("widths", [(4,), (4, 6), (4, 6, 8), (4, 6, 8, 10, 12)])
+def test_networks_of_any_depth_predict_a_part_of_a_tile(widths):
+    torch.manual_seed(0)
+    predictor = Predictor(ResUNet3D(NetworkOptions(widths=widths)).eval(), Arithmetic(CPU, torch.float32, 1))
+    assert predictor.stride == max(8, 2 ** (len(widths) - 1))
+    tiles, keep = TILES[:1, :, :16, :], (slice(3, 11), slice(0, 16), slice(12, 25))
+    torch.testing.assert_close(predictor(tiles, keep), predictor(tiles)[(..., *keep)], atol=0, rtol=0)
+    assert predictor.warm_up(8) > 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -31,3 +33,19 @@ def test_a_full_disk_is_told_before_the_work_starts(tmp_path, monkeypatch):
     monkeypatch.setattr("os.posix_fallocate", full)
     with pytest.raises(OutputError, match="free space"):
         ProbabilityStore((1, 10, 10, 10), tmp_path, 0)
+
+
+def test_short_writes_are_completed_and_a_full_disk_is_told(tmp_path, monkeypatch):
+    volume = torch.rand(1, 3, 5, 40)
+    original = os.pwrite
+    with ProbabilityStore(volume.shape, tmp_path, 0) as store:
+        monkeypatch.setattr("os.pwrite", lambda file, data, at: original(file, data[:33], at))
+        store.write(0, 0, volume)
+        np.testing.assert_allclose(store.read(0, slice(0, 3), slice(0, 5)), volume[0], atol=3e-4)
+
+        def full(*args):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr("os.pwrite", full)
+        with pytest.raises(OutputError, match="No space left on device; free space"):
+            store.write(0, 0, volume)

@@ -22,6 +22,14 @@ def test_kept_parts_cover_an_axis_exactly_once(length, tile, border):
     assert (count == 1).all()
 
 
+@pytest.mark.parametrize("length", [1, 31, 80, 81, 200, 333])
+def test_a_deeper_network_has_another_phase(length):
+    tiles = axis_tiles(length, 80, 12, 16)
+    assert all(t.start % 16 == 0 for t in tiles)
+    assert [t.keep_from for t in tiles[1:]] == [t.keep_to for t in tiles[:-1]]
+    assert (tiles[0].keep_from, tiles[-1].keep_to) == (0, length)
+
+
 @pytest.mark.parametrize("length", [73, 96, 200, 512])
 def test_inner_sides_discard_at_least_the_border(length):
     tiles = axis_tiles(length, 72, 12)

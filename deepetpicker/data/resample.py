@@ -309,7 +309,7 @@ def open_working_volume(volume: Union[np.ndarray, Volume], grid: WorkingGrid, in
     if cache_dir is None or grid.factor == 1:
         return source
     array = _cached(source, pathlib.Path(cache_dir), name)
-    return WorkingVolume(volume_zyx, grid, intensity, array, resampler)
+    return WorkingVolume(volume_zyx, grid, intensity, array)  # a resampler of its own: this one holds many planes
 
 
 def _cached(source: WorkingVolume, folder: pathlib.Path, name: str) -> np.ndarray:
@@ -335,7 +335,17 @@ def _fill(source: WorkingVolume, array: np.ndarray, step: int = 16) -> np.ndarra
     for z0 in range(0, len(array), step):
         z1 = min(z0 + step, len(array))
         array[z0:z1] = source.planes(z0, z1)
+        release_pages(array)
     return array
+
+
+def resample_bytes(grid: WorkingGrid, step: int = 16) -> int:
+    """Return the bytes that resampling a volume takes while it runs; 0 when nothing is resampled."""
+    if grid.factor == 1:
+        return 0
+    planes = round((step + 2 * LOBES) * grid.factor) + 2
+    _, height, width = grid.shape_zyx
+    return 4 * height * width * (2 * planes + 2 * step) + 3 * _CHUNK_BYTES + _MEMORY_BYTES
 
 
 def whole(shape_zyx: Sequence[int]) -> Slices:

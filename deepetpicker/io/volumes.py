@@ -94,7 +94,7 @@ def release_pages(mapped_zyx: np.ndarray) -> None:
         mapped.madvise(mmap.MADV_DONTNEED)
 
 
-def open_volume(path: PathLike, voxel_size_ang: float = 0.0, name: str = "") -> Volume:
+def open_volume(path: PathLike, voxel_size_ang: float = 0.0, name: str = "", quiet: bool = False) -> Volume:
     """Map an MRC file (.mrc, .rec, .map) into memory.
 
     Parameters
@@ -105,6 +105,8 @@ def open_volume(path: PathLike, voxel_size_ang: float = 0.0, name: str = "") -> 
         Voxel size in angstrom; it wins over the header. 0 takes the header's.
     name : str
         Name for messages; default: the file name without its suffix.
+    quiet : bool
+        True logs nothing of what is odd about the file.
 
     Returns
     -------
@@ -134,7 +136,7 @@ def open_volume(path: PathLike, voxel_size_ang: float = 0.0, name: str = "") -> 
         warnings.append(f"the file is {size - expected} bytes longer than its header says")
     voxel = _voxel_size(header, voxel_size_ang, file, warnings)
     title = name or file.stem
-    for text in warnings:
+    for text in warnings if not quiet else ():
         log.warning("%s: %s", title, text)
     data = np.memmap(file, dtype=dtype, mode="r", offset=offset, shape=shape)
     return Volume(title, file, data, voxel, tuple(warnings))

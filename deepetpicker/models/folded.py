@@ -117,7 +117,9 @@ class FoldedResUNet(nn.Module):
         for upsampler, decoder in pairs[:-1] if keep else pairs:
             skip = skips.pop()
             x = decoder(upsampler(x, output_size=skip.shape[2:]).add_(skip))
-        return self.head(x) if keep is None else self._last_level(x, skips.pop(), keep)
+        if keep is None or not pairs:
+            return self.head(x if keep is None else x[(..., *keep)])
+        return self._last_level(x, skips.pop(), keep)
 
     def _last_level(self, coarse: Tensor, skip: Tensor, keep: Box) -> Tensor:
         """Return the logits inside keep from the level below and the finest encoder's output."""
