@@ -28,15 +28,15 @@ LOW = 0.3
 # An engine that a tomogram can end, as too little memory does, or that waits there for ever.
 ENGINE = """
 import os, runpy, signal, sys, time
-import deepetpicker.inference as inference
-opened = inference.open_volume
-def trap(path, voxel=0.0, name=""):
-    if name in os.environ["TRAPS"].split():
+from deepetpicker.picker import Picker
+candidates = Picker.candidates
+def trap(self, volume, *more, **named):
+    if volume.name in os.environ["TRAPS"].split():
         os.kill(os.getpid(), signal.SIGKILL)
-    while name in os.environ.get("WAITS", "").split():
+    while volume.name in os.environ.get("WAITS", "").split():
         time.sleep(0.1)
-    return opened(path, voxel, name)
-inference.open_volume = trap
+    return candidates(self, volume, *more, **named)
+Picker.candidates = trap
 sys.argv = sys.argv[2:]
 runpy.run_module("deepetpicker", run_name="__main__", alter_sys=True)
 """
