@@ -65,7 +65,7 @@ def test_the_detector_is_the_full_network_and_finds_dark_blobs():
 def test_flop_of_the_default_patch_and_less_where_less_is_kept():
     network = FoldedResUNet(blob_detector())
     one = scan_flop(network, TilePlan.cover((72, 72, 72), 72, 12))
-    assert one == pytest.approx(109.2e9, rel=0.02)
+    assert one == pytest.approx(105.4e9, rel=0.01)  # the published 109.2 without those of the coordinates
     two = scan_flop(network, TilePlan.cover((72, 72, 120), 72, 12))
     assert 1.8 * one < two < 2 * one
 

@@ -91,10 +91,15 @@ def expected(data, tmp_path_factory):
 
 
 def picked(monkeypatch):
-    """Return a list that fills with the names of the tomograms that are opened from now on."""
+    """Return a list that fills with the names of the tomograms that are picked from now on, or cannot be opened."""
     seen, original = [], inference.open_volume
-    monkeypatch.setattr(inference, "open_volume",
-                        lambda path, *more: seen.append(pathlib.Path(path).stem) or original(path, *more))
+
+    def opening(path, voxel_size_ang, name, quiet):
+        if not quiet:  # else only planned
+            seen.append(pathlib.Path(path).stem)
+        return original(path, voxel_size_ang, name, quiet)
+
+    monkeypatch.setattr(inference, "open_volume", opening)
     return seen
 
 

@@ -19,10 +19,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Pick; return 0 when every tomogram (of this shard) was picked, 1 when some failed."""
-    ask_for_large_pages()
+    options = from_arguments(PickOptions, args)
+    if not options.memory_limit:  # large pages are rounded up
+        ask_for_large_pages()
     from deepetpicker.inference import pick
 
     params = read_params(args.params) if getattr(args, "params", None) else None
-    manifest = pick(args.model, args.tomograms, args.out, from_arguments(PickOptions, args), params,
-                    quiet=getattr(args, "quiet", False))
+    manifest = pick(args.model, args.tomograms, args.out, options, params, quiet=getattr(args, "quiet", False))
     return 1 if any(item["status"] == "failed" for item in manifest["items"]) else 0
