@@ -39,4 +39,4 @@ dist: env-dev  ## source distribution and wheel in dist/
 
 clean:  ## remove the environment, the demo's results and everything built
 	rm -rf $(ENV) demo dist build *.egg-info .pytest_cache .ruff_cache .mypy_cache .coverage
-	find deepetpicker deepetpicker_plugin tests scripts benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	find engine deepetpicker_plugin tests scripts benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -32,6 +32,7 @@ SUBMIT_TEMPLATE = #!/bin/bash
 QUEUES = {"gpu": [["QUEUE_FOR_JOBS", "N", "Use queue for jobs", "Send each job to the queue?"]]}
 QUEUES_DEFAULT = {}
 """
+ROOT = pathlib.Path(__file__).resolve().parent
 HOME = tempfile.mkdtemp(prefix="scipion_test_")
 atexit.register(shutil.rmtree, HOME, ignore_errors=True)
 
@@ -47,7 +48,7 @@ def set_up_scipion(home: str) -> None:
         SCIPION_DOMAIN="pwem", SCIPION_PRIORITY_PACKAGE_LIST="pwem tomo", SCIPION_HOME=home,
         SCIPION_USER_DATA=os.path.join(home, "user"), SCIPION_CONFIG=str(config / "scipion.conf"),
         SCIPION_HOSTS=str(config / "hosts.conf"), SCIPION_NOTIFY="False", SCIPION_TEST_NOSYNC="True",
-        OMP_NUM_THREADS="1",
+        OMP_NUM_THREADS="1", PYTHONPATH=os.pathsep.join([str(ROOT / "engine"), str(ROOT)]),
         PATH=os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"])  # protocols start "python3" from PATH
 
 

@@ -1,29 +1,36 @@
-"""Packaging of scipion-em-deepetpicker; the reason for each requirement stands in docs/dependencies.rst."""
+"""Packaging of scipion-em-deepetpicker, the Scipion plugin; docs/dependencies.rst says why each requirement is there.
 
+The engine is a distribution of its own, in engine/. Scipion takes the first top-level package of a distribution for the
+plugin, so this one holds deepetpicker_plugin alone. Installed from a checkout it brings the engine that lies there.
+"""
+
+import os
 import pathlib
 import re
 
 from setuptools import find_packages, setup
 
 ROOT = pathlib.Path(__file__).resolve().parent
-VERSION = re.search(r'^__version__ = "([^"]+)"', (ROOT / "deepetpicker" / "__init__.py").read_text("utf-8"), re.M)[1]
+ENGINE = ROOT / "engine"
 
-# What the base group and the plugin need: Python 3.8, as in Scipion's own environment.
-BASE = [
-    "numpy>=1.24",
-    "mrcfile>=1.4.0",
-    "tqdm>=4.57",
-]
-# What training, picking, evaluating and simulating need.
-ENGINE = [
-    "torch>=2.2",
-    "lightning>=2.2",
-    "safetensors>=0.4",
-    "scipy>=1.9",
-    "starfile>=0.5",
-    "matplotlib>=3.7",
-    "tensorboard>=2.12",
-]
+
+def read_version():
+    """Return the version, which stands in the engine; a source distribution, which lacks it, has it in PKG-INFO."""
+    source = ENGINE / "deepetpicker" / "__init__.py"
+    if source.exists():
+        return re.search(r'^__version__ = "([^"]+)"', source.read_text("utf-8"), re.M)[1]
+    return re.search(r"^Version: (.+)$", (ROOT / "PKG-INFO").read_text("utf-8"), re.M)[1]
+
+
+def engine_requirement():
+    """Return the requirement of the engine: the one in this checkout, unless DEEPETPICKER_ENGINE=index."""
+    if ENGINE.exists() and os.environ.get("DEEPETPICKER_ENGINE") != "index":
+        return f"deepetpicker @ {ENGINE.as_uri()}"
+    return f"deepetpicker=={VERSION}"
+
+
+VERSION = read_version()
+
 # What makes it a plugin. Scipion's packages do not resolve on Python 3.13, where the engine alone is installed.
 PLUGIN = ["scipion-em-tomo>=3.12"]
 
@@ -58,16 +65,14 @@ setup(
         "Topic :: Scientific/Engineering :: Bio-Informatics",
     ],
     python_requires=">=3.8",
-    packages=find_packages(include=["deepetpicker", "deepetpicker.*", "deepetpicker_plugin", "deepetpicker_plugin.*"]),
+    packages=find_packages(include=["deepetpicker_plugin", "deepetpicker_plugin.*"]),
     package_data={"deepetpicker_plugin": ["protocols.conf", "*.png", "templates/*"]},
     install_requires=[
-        *BASE,
-        *(f'{requirement}; python_version >= "3.9"' for requirement in ENGINE),
+        engine_requirement(),
         *(f'{requirement}; python_version < "3.13"' for requirement in PLUGIN),
     ],
     extras_require=EXTRAS,
     entry_points={
-        "console_scripts": ["deepetpicker = deepetpicker.__main__:main"],
         # Scipion imports the module that the entry point's NAME says.
         "pyworkflow.plugin": ["deepetpicker_plugin = deepetpicker_plugin"],
     },

@@ -16,7 +16,7 @@ from scale import VOXEL_ANG, write_volume
 from deepetpicker.benchmarking.run import detector_model
 from deepetpicker.config import NetworkOptions, PickOptions
 from deepetpicker.io.volumes import Volume, open_volume, write_volume as write_mrc
-from deepetpicker.predictor import choose_device
+from deepetpicker.network.predictor import choose_device
 
 GB = 1e9
 

@@ -12,7 +12,7 @@ from gpu_bench import Bench, Figure, switches
 
 from deepetpicker.benchmarking.detector import blob_detector
 from deepetpicker.benchmarking.run import tile_flop
-from deepetpicker.models.folded import FoldedResUNet
+from deepetpicker.network.folded import FoldedResUNet
 
 BORDER = 12
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}

@@ -20,16 +20,16 @@ from gpu_bench import Bench, Figure, switches
 from deepetpicker.benchmarking import benchmark
 from deepetpicker.benchmarking.run import processor
 from deepetpicker.config import BenchmarkOptions, PickOptions
-from deepetpicker.data.resample import open_working_volume
 from deepetpicker.errors import DeepETPickerError
 from deepetpicker.evaluation import compare
 from deepetpicker.io.coordinates import CoordinateTable
 from deepetpicker.io.volumes import Volume
-from deepetpicker.picker import Picker, working_grid
-from deepetpicker.picking import find_peaks
-from deepetpicker.predictor import choose_dtype
-from deepetpicker.scanning import probability_map
-from deepetpicker.store import ProbabilityStore
+from deepetpicker.network.predictor import choose_dtype
+from deepetpicker.picking.peaks import find_peaks
+from deepetpicker.picking.picker import Picker, working_grid
+from deepetpicker.picking.scan import probability_map
+from deepetpicker.picking.store import ProbabilityStore
+from deepetpicker.preparation.resample import open_working_volume
 
 GB = 1e9
 SAME_WITHIN_VOX = 3.0

@@ -20,13 +20,13 @@ from gpu_parts import equality
 from training_speed import our_step, reference_step
 
 from deepetpicker.config import SimulateOptions, TrainOptions
-from deepetpicker.data.augment import Augmentation
-from deepetpicker.data.gather import annotate, gather, split
-from deepetpicker.data.patches import EpochSampler, ParticlePatches, PatchRule
 from deepetpicker.io.volumes import open_volume
 from deepetpicker.simulation import simulate
-from deepetpicker.training import FEWEST_PATCHES, MOST_WORKERS
-from deepetpicker.training_run import read_metrics
+from deepetpicker.training.augment import Augmentation
+from deepetpicker.training.gather import annotate, gather, split
+from deepetpicker.training.patches import EpochSampler, ParticlePatches, PatchRule
+from deepetpicker.training.run import FEWEST_PATCHES, MOST_WORKERS
+from deepetpicker.training.run_folder import read_metrics
 
 RESERVE_S = 30.0  # left for what comes after the training
 LEAST_S = 20.0  # within which the first epochs may end

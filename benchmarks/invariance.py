@@ -23,7 +23,7 @@ from deepetpicker.config import PickOptions
 from deepetpicker.evaluation import compare
 from deepetpicker.io.coordinates import CoordinateTable
 from deepetpicker.io.volumes import Volume, open_volume, write_volume
-from deepetpicker.picker import Picker
+from deepetpicker.picking.picker import Picker
 
 CUTS: Dict[str, Dict[str, object]] = {
     "tile 72": {"tile": 72}, "tile 96": {"tile": 96}, "batch 4": {"batch": 4}, "slab 7 planes": {"slab": 7},

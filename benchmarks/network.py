@@ -20,8 +20,8 @@ from deepetpicker.benchmarking.baseline import plain_logits
 from deepetpicker.benchmarking.run import processor
 from deepetpicker.config import NetworkOptions
 from deepetpicker.memory import freed_memory
-from deepetpicker.models.folded import FoldedResUNet
-from deepetpicker.models.resunet import ResUNet3D
+from deepetpicker.network.folded import FoldedResUNet
+from deepetpicker.network.resunet import ResUNet3D
 
 BORDER = 12
 

@@ -26,7 +26,7 @@ from deepetpicker.benchmarking.run import detector_model, processor
 from deepetpicker.config import PickOptions
 from deepetpicker.io.volumes import VolumeWriter, open_volume
 from deepetpicker.memory import ask_for_large_pages, resident_bytes
-from deepetpicker.picker import Picker
+from deepetpicker.picking.picker import Picker
 
 SHAPES = ("128,128,128", "128,256,256", "200,512,512", "400,1024,1024")
 VOXEL_ANG = 13.3

@@ -26,10 +26,10 @@ from torch import Tensor, nn
 
 from deepetpicker.benchmarking.baseline import plain_logits
 from deepetpicker.config import NetworkOptions, TrainOptions
-from deepetpicker.lightning_module import PickerModule
 from deepetpicker.memory import freed_memory
-from deepetpicker.models.resunet import ResUNet3D
-from deepetpicker.predictor import Arithmetic
+from deepetpicker.network.predictor import Arithmetic
+from deepetpicker.network.resunet import ResUNet3D
+from deepetpicker.training.module import PickerModule
 
 Batch = Tuple[Tensor, Tensor, Tensor]
 Step = Callable[[], float]

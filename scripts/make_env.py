@@ -32,7 +32,7 @@ TORCH_VERSION = {(3, 9): "2.8.0"}  # the last one for that Python; all others ta
 TORCH_VERSION_DEFAULT = "2.13.0"
 OLDEST, NEWEST = (3, 9), (3, 12)  # Scipion's packages do not resolve on 3.13, the engine needs 3.9
 OTHER_PYTHONS = ("python3.11", "python3.12", "python3.10", "python3.9")
-HASHED = ("setup.py", "pyproject.toml", "scripts/make_env.py")
+HASHED = ("setup.py", "engine/setup.py", "pyproject.toml", "scripts/make_env.py")
 STAMP = "deepetpicker-stamp.json"
 SHOWN = ("Collecting", "Downloading", "Building", "Installing")  # the lines of pip that say what it does
 ADVICE = (
@@ -166,7 +166,7 @@ def clean_environ() -> Dict[str, str]:
     """Return the environment without what would make pip look or write elsewhere."""
     drop = ("PYTHONPATH", "PYTHONHOME", "PIP_USER", "PIP_TARGET", "PIP_PREFIX", "VIRTUAL_ENV")
     kept = {name: value for name, value in os.environ.items() if name not in drop}
-    return {**kept, "PYTHONUNBUFFERED": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    return {**kept, "PYTHONUNBUFFERED": "1", "DEEPETPICKER_ENGINE": "index", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
 
 
 def fail(what: str, output: str, log: pathlib.Path) -> EnvError:
@@ -225,7 +225,8 @@ def build_environment(path: pathlib.Path, python: str, version: str, extras: Seq
 def install_package(steps: Steps, pip: List[str], extras: Sequence[str], install: str) -> None:
     """Install the package itself (editable, or a wheel) with extras, keeping torch as it is."""
     suffix = f"[{','.join(extras)}]" if extras else ""
-    target = [f"{install}{suffix}"] if install else ["--no-build-isolation", "--editable", f"{ROOT}{suffix}"]
+    target = [f"{install}{suffix}"] if install else [
+        "--no-build-isolation", "--editable", str(ROOT / "engine"), "--editable", f"{ROOT}{suffix}"]
     constraint = pathlib.Path(pip[0]).parent.parent / "constraints.txt"
     status, output = steps.run(f"install the package{' with ' + suffix if suffix else ''}",
                                [*pip, "--constraint", str(constraint), *target])

@@ -23,7 +23,7 @@ from deepetpicker import __main__ as command
 from deepetpicker.errors import DeviceMemoryError, FormatError, InputError, ModelFileError, OutputError
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-EXISTING = [verb for verb in command.VERBS if (ROOT / f"deepetpicker/cli/{verb.replace('-', '_')}.py").exists()]
+EXISTING = [verb for verb in command.VERBS if (ROOT / f"engine/deepetpicker/cli/{verb.replace('-', '_')}.py").exists()]
 
 
 def run(words: List[str], code: str = "", timeout: float = 60, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -71,13 +71,13 @@ def test_every_function_of_the_package_is_a_verb():
 
 
 def test_every_verb_has_its_module_and_every_module_its_verb():
-    others = {path.stem for path in (ROOT / "deepetpicker/cli").glob("*.py")} - {"__init__"}
+    others = {path.stem for path in (ROOT / "engine/deepetpicker/cli").glob("*.py")} - {"__init__"}
     assert others == {verb.replace("-", "_") for verb in command.VERBS}
 
 
 @pytest.mark.parametrize("verb", EXISTING)
 def test_every_module_has_the_two_functions(verb: str):
-    tree = ast.parse((ROOT / f"deepetpicker/cli/{verb.replace('-', '_')}.py").read_text("utf-8"))
+    tree = ast.parse((ROOT / f"engine/deepetpicker/cli/{verb.replace('-', '_')}.py").read_text("utf-8"))
     names = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
     assert {"add_arguments", "main"} <= names
     assert ast.get_docstring(tree)

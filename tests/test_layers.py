@@ -10,16 +10,31 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BASE = ("deepetpicker.errors", "deepetpicker.config", "deepetpicker.geometry", "deepetpicker.progress",
-        "deepetpicker.memory", "deepetpicker.sharding", "deepetpicker.io")
+        "deepetpicker.memory", "deepetpicker.io")
+FIGURES = ("deepetpicker.report", "deepetpicker.report.charts", "deepetpicker.report.slices")
+# Each room and the rooms it may import from, the ground floor apart, which all may use.
+ROOMS = {
+    "preparation": set(),
+    "network": {"preparation"},
+    "picking": {"preparation", "network"},
+    "evaluation": set(),
+    "training": {"preparation", "network", "picking", "evaluation"},
+    "report": {"evaluation"},
+    "simulation": set(),
+    "benchmarking": {"preparation", "network", "picking", "evaluation", "simulation"},
+}
 TORCH = {"torch", "lightning", "pytorch_lightning", "safetensors.torch", "torchmetrics"}
 SCIPION = {"pyworkflow", "pwem", "tomo", "scipion", "deepetpicker_plugin"}
+
+
+FOLDERS = {"deepetpicker": ROOT / "engine", "deepetpicker_plugin": ROOT}
 
 
 def module_names(package: str) -> Dict[str, pathlib.Path]:
     """Return the dotted name and the file of every module of a package."""
     names = {}
-    for path in sorted((ROOT / package).rglob("*.py")):
-        parts = path.relative_to(ROOT).with_suffix("").parts
+    for path in sorted((FOLDERS[package] / package).rglob("*.py")):
+        parts = path.relative_to(FOLDERS[package]).with_suffix("").parts
         names[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
     return names
 
@@ -36,7 +51,7 @@ def is_base(name: str) -> bool:
 
 def plugin_may(name: str) -> bool:
     """Return whether the plugin may import a module: the base, and the figures that need matplotlib alone."""
-    return is_base(name) or name == "deepetpicker.figures" or name.startswith("deepetpicker.figures.")
+    return is_base(name) or name in FIGURES
 
 
 def walk(node: ast.AST, inside_functions: bool) -> Iterator[ast.AST]:
@@ -119,8 +134,29 @@ def test_command_line_imports_no_numpy_and_no_torch_at_start(name: str):
     assert name in seen
 
 
+def room(name: str) -> str:
+    """Return the room a module stands in, "" for the ground floor."""
+    part = name.split(".")[1] if "." in name else ""
+    return "" if is_base(name) else part
+
+
+@pytest.mark.parametrize("name", [n for n in ENGINE if not n.startswith(("deepetpicker.cli", "deepetpicker.__main__"))])
+def test_rooms_import_along_the_arrows(name: str):
+    allowed = {"", room(name), *ROOMS.get(room(name), set())}
+    assert {other for other in own(imports(name)) if room(other) not in allowed} == set()
+
+
+def test_rooms_are_listed_and_not_crowded():
+    modules = [name for name in ENGINE if not is_base(name)]
+    assert {room(name) for name in modules} == {*ROOMS, "cli", "__main__"}
+    for one in ROOMS:
+        assert sum(room(name) == one and name != f"deepetpicker.{one}" for name in modules) <= 12, one
+    ground = {name.split(".")[1] for name in ENGINE if is_base(name) and "." in name}
+    assert ground == {name.split(".")[1] for name in BASE}
+
+
 def test_figures_import_only_base_and_numpy_at_start():
-    for name in [name for name in ENGINE if name.startswith("deepetpicker.figures")]:
+    for name in FIGURES:
         found = imports(name, inside_functions=False)
         assert [o for o in own(found) if not plugin_may(o)] == [], name
         assert not roots(found) & (roots(TORCH) | {"scipy", "matplotlib"}), name

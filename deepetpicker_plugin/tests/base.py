@@ -33,8 +33,8 @@ MODEL_CODE = """
 import sys, torch
 from deepetpicker.config import NetworkOptions
 from deepetpicker.io.modelcard import ClassCard, ModelCard
-from deepetpicker.models.modelfile import save_model
-from deepetpicker.models.resunet import ResUNet3D
+from deepetpicker.network.modelfile import save_model
+from deepetpicker.network.resunet import ResUNet3D
 torch.manual_seed(3)
 names = sys.argv[2].split(",")
 options = NetworkOptions(n_classes=len(names), widths=(4, 6, 8, 10))

@@ -23,7 +23,7 @@ from deepetpicker_plugin.tests.base import RATE, TINY, PluginTest, dataFolder, p
 CHECKPOINT = """
 import argparse, re, sys, torch
 from deepetpicker.config import NetworkOptions
-from deepetpicker.models.resunet import ResUNet3D
+from deepetpicker.network.resunet import ResUNet3D
 def name(key):
     key = re.sub(r"\\.unit(\\d)\\.conv\\.", r".basic_module.conv\\1.conv.", key)
     key = re.sub(r"\\.unit(\\d)\\.norm\\.", r".basic_module.conv\\1.batchnorm.", key)

@@ -120,7 +120,7 @@ class TestForms(PluginTest):
         self.assertEqual([t.getObjId() for t in plugin.getTemplates()], ["deepetpicker-train_and_pick"])
 
     def test_nothing_heavy_is_loaded_at_start(self):
-        heavy = ("torch", "lightning", "matplotlib", "deepetpicker.models", "deepetpicker.cli", "tkinter")
+        heavy = ("torch", "lightning", "matplotlib", "deepetpicker.network", "deepetpicker.cli", "tkinter")
         code = ("import pwem.protocols, pwem.viewers, tomo.protocols, tomo.viewers, pyworkflow.wizard, sys\n"
                 "before = set(sys.modules)\n"
                 "import deepetpicker_plugin, deepetpicker_plugin.bibtex\n"

@@ -28,7 +28,7 @@ LOW = 0.3
 # An engine that a tomogram can end, as too little memory does, or that waits there for ever.
 ENGINE = """
 import os, runpy, signal, sys, time
-from deepetpicker.picker import Picker
+from deepetpicker.picking.picker import Picker
 candidates = Picker.candidates
 def trap(self, volume, *more, **named):
     if volume.name in os.environ["TRAPS"].split():

@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
-from deepetpicker.figures import training_figure
+from deepetpicker.report import training_figure
 from deepetpicker_plugin.viewers.window import INK, FigureWindow, canvasOf
 
 REFRESH_MS = 3000

@@ -7,9 +7,9 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
-from deepetpicker.figures.slices import CLASS_LOOKS, SMALLEST_SHARE
 from deepetpicker.io.coordinates import CoordinateTable
 from deepetpicker.io.volumes import open_volume
+from deepetpicker.report.slices import CLASS_LOOKS, SMALLEST_SHARE
 from deepetpicker_plugin import convert
 
 AXES = {0: (2, 1), 1: (2, 0), 2: (0, 1)}  # axis cut (z, y, x) -> those to the right and upwards

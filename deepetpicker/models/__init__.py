@@ -1,1 +1,0 @@
-"""The network, its file, and the import of checkpoints made elsewhere."""

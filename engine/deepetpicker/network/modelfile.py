@@ -1,0 +1,64 @@
+"""Model files: weights and model card in one safetensors file."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Tuple, Union
+
+import safetensors
+import safetensors.torch
+import torch
+
+from deepetpicker.config import NetworkOptions, from_mapping
+from deepetpicker.errors import InputError, ModelFileError
+from deepetpicker.io.atomic import atomic_output
+from deepetpicker.io.modelcard import METADATA_KEY, ModelCard, read_card
+from deepetpicker.network.resunet import ResUNet3D
+
+PathLike = Union[str, pathlib.Path]
+
+
+def save_model(path: PathLike, network: ResUNet3D, card: ModelCard) -> None:
+    """Write the network's weights (float32) and its card to one file, whole or not at all.
+
+    Parameters
+    ----------
+    path : path
+        ``*.safetensors``; replaced if it exists.
+    network : ResUNet3D
+        On any device; not modified.
+    card : ModelCard
+        Written into the file's metadata as JSON.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written.
+    """
+    tensors = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in network.state_dict().items()}
+    tensors = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
+    with atomic_output(path) as temporary:
+        safetensors.torch.save_file(tensors, str(temporary), metadata={METADATA_KEY: card.to_json()})
+
+
+def load_model(path: PathLike) -> Tuple[ResUNet3D, ModelCard]:
+    """Return the network (evaluation mode, CPU, float32) and the card of a model file.
+
+    Raises
+    ------
+    ModelFileError
+        If the file is missing, damaged, of another format version, or its weights do not fit its card.
+    """
+    card = read_card(path)
+    try:
+        options = from_mapping(NetworkOptions, card.network)
+        network = ResUNet3D(options)
+        network.load_state_dict(safetensors.torch.load_file(str(path)), strict=True)
+    except (safetensors.SafetensorError, RuntimeError, InputError) as error:
+        text = str(error).splitlines()[0]
+        raise ModelFileError(
+            f"{path}: the weights do not fit the model card ({text}): expected a file written by deepetpicker, "
+            "copy or train the model again") from error
+    if not all(torch.isfinite(v).all() for v in network.state_dict().values() if v.is_floating_point()):
+        raise ModelFileError(f"{path}: expected finite weights, found NaN or infinite ones: train the model again")
+    return network.eval(), card

@@ -1,0 +1,1 @@
+"""From a model file and tomograms to tables of picks."""

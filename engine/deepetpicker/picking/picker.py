@@ -1,0 +1,301 @@
+"""A model that picks one tomogram after the other: planning, scan, peaks, mask."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import pathlib
+import tempfile
+import time
+from typing import Any, Dict, List, Optional, Sequence, Union
+
+import numpy as np
+import torch
+
+from deepetpicker.config import PickOptions
+from deepetpicker.errors import DeviceMemoryError, InputError
+from deepetpicker.geometry import WorkingGrid
+from deepetpicker.io.coordinates import CoordinateTable
+from deepetpicker.io.modelcard import ModelCard
+from deepetpicker.io.volumes import Volume, VolumeWriter, open_volume
+from deepetpicker.memory import freed_memory, resident_bytes
+from deepetpicker.network.modelfile import load_model
+from deepetpicker.network.predictor import Arithmetic, Predictor, is_out_of_memory
+from deepetpicker.picking.peaks import PeakRule, find_peaks
+from deepetpicker.picking.planning import SHORTEST_EDGE, PickPlan, Workplace, gpu_bytes, make_plan
+from deepetpicker.picking.scan import TimedVoxels, probability_map
+from deepetpicker.picking.store import ProbabilityStore
+from deepetpicker.preparation.resample import open_working_volume, resample_bytes
+from deepetpicker.progress import progress
+
+PathLike = Union[str, pathlib.Path]
+logger = logging.getLogger(__name__)
+
+COARSER_BY = 1.25
+DECIMALS = 4  # of positions in voxels and of scores: far below what a pick is worth
+
+
+def peak_rules(card: ModelCard) -> List[PeakRule]:
+    """Return how each class of a model is picked, in the order of the network's channels."""
+    return [PeakRule(c.id, c.diameter_ang / card.voxel_size_ang, c.label_diameter_vox, card.label)
+            for c in card.classes]
+
+
+def working_grid(volume: Volume, card: ModelCard, quiet: bool = False) -> WorkingGrid:
+    """Return the grid on which a model sees a tomogram.
+
+    A finer tomogram is resampled to the model's voxel size; one that is coarser by up to a quarter is used as it is,
+    with a warning.
+
+    Raises
+    ------
+    InputError
+        If the tomogram is coarser than that: its detail is lost and cannot be made up.
+    """
+    ratio = volume.voxel_size_ang / card.voxel_size_ang
+    if ratio > COARSER_BY:
+        raise InputError(f"{volume.path}: expected a voxel size of at most {card.voxel_size_ang * COARSER_BY:.4g} "
+                         f"angstrom (the model works at {card.voxel_size_ang:.4g}), found {volume.voxel_size_ang:.4g}: "
+                         "use a less binned tomogram, or check --voxel-size")
+    if ratio > 1.02 and not quiet:
+        logger.warning("%s: voxels of %.4g angstrom are coarser than the model's %.4g; expect fewer particles",
+                       volume.name, volume.voxel_size_ang, card.voxel_size_ang)
+    return WorkingGrid(volume.shape_zyx, volume.voxel_size_ang, max(card.voxel_size_ang, volume.voxel_size_ang))
+
+
+class Picker:
+    """A model, ready to pick one tomogram after the other.
+
+    Parameters
+    ----------
+    model : path
+        Model file.
+    options : PickOptions
+        How to pick.
+    quiet : bool
+        True shows no progress.
+
+    Attributes
+    ----------
+    last : PickPlan or None
+        How the last tomogram was picked.
+    seconds : dict
+        Where its time went: ``scan`` (of which ``network``; ``read`` and ``write`` run beside it) and
+        ``post_processing``.
+    """
+
+    def __init__(self, model: PathLike, options: PickOptions, quiet: bool = False) -> None:
+        network, self.card = load_model(model)
+        self.options, self.quiet = options, quiet
+        self.rules = peak_rules(self.card)
+        self.last: Optional[PickPlan] = None
+        self.seconds: Dict[str, float] = {}
+        if len(options.min_distance_angstrom) not in (0, 1, len(self.rules)):
+            raise InputError(f"min_distance_angstrom must give 1 or {len(self.rules)} distances (one per class of the "
+                             f"model), got {len(options.min_distance_angstrom)}")
+        self.predictor = Predictor(network, Arithmetic.choose(options.device, options.precision, options.batch))
+        self._largest = 0
+        self._place = self._workplace()
+        logger.info("%s: %d class(es), %.4g angstrom/voxel; %s", model, len(self.rules), self.card.voxel_size_ang,
+                    self.predictor.arithmetic)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.predictor.arithmetic.device
+
+    def _workplace(self) -> Workplace:
+        """Return what plans have to know; times the network on a few small tiles."""
+        limit, is_gpu = round(self.options.memory_limit * 1e9), self.device.type == "cuda"
+        base = resident_bytes()
+        if is_gpu:
+            base, limit = gpu_bytes(*torch.cuda.mem_get_info(self.device), torch.cuda.memory_reserved(self.device),
+                                    limit)
+        arithmetic = self.predictor.arithmetic
+        width = self.predictor.options.widths[0] if self.predictor.options else 1
+        with freed_memory(kept=not limit):
+            seconds = self.predictor.warm_up()
+        return Workplace(len(self.rules), width, arithmetic.dtype.itemsize, self.card.patch_vox,
+                         max(rule.halo for rule in self.rules), arithmetic.batch, base, limit, is_gpu, seconds,
+                         self.predictor.stride)
+
+    def plan(self, volume: Volume, quiet: bool = False) -> PickPlan:
+        """Return how a tomogram will be picked: tiles, memory, time; quiet keeps a warning about it back."""
+        grid = working_grid(volume, self.card, quiet)
+        before = 0 if self._place.is_gpu else resample_bytes(grid)
+        return make_plan(grid.shape_zyx, self.options, self._place, self._largest, before)
+
+    @property
+    def threshold(self) -> float:
+        """The score below which candidates are not picks: the user's, else the model's."""
+        return self.card.threshold if self.options.threshold < 0 else self.options.threshold
+
+    def candidates(self, volume: Volume, scratch: Optional[pathlib.Path] = None,
+                   maps: Optional[ProbabilityMaps] = None, mask: str = "") -> CoordinateTable:
+        """Return all candidates above the floor, best first, in the tomogram's own voxels.
+
+        Parameters
+        ----------
+        volume : Volume
+            The tomogram.
+        scratch : path, optional
+            Folder for what does not fit into memory.
+        maps : ProbabilityMaps, optional
+            Gets the stitched probability.
+        mask : str
+            Mask of this tomogram; default: the one of the options.
+        """
+        grid = working_grid(volume, self.card)
+        while True:
+            plan = self.plan(volume, quiet=True)
+            logger.info("%s: %s", volume.name, plan)
+            try:
+                return self._in_mask(self._candidates(volume, grid, plan, scratch, maps), volume,
+                                     mask or self.options.mask)
+            except DeviceMemoryError:  # not even one tile fitted
+                edge = max(plan.tiles.tile_zyx)
+                smaller = edge * 3 // 4 // self.predictor.stride * self.predictor.stride
+                if self.options.tile or smaller < SHORTEST_EDGE:
+                    raise
+                self._largest = smaller
+                logger.warning("%s: out of memory with tiles of %d voxels, starting it again with at most %d",
+                               volume.name, edge, smaller)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                raise InputError(f"{volume.name}: no memory left ({error}): use --memory-limit, close other programs, "
+                                 "or pick fewer tomograms at once") from error
+
+    def _candidates(self, volume: Volume, grid: WorkingGrid, plan: PickPlan, scratch: Optional[pathlib.Path],
+                    maps: Optional[ProbabilityMaps]) -> CoordinateTable:
+        """Return all candidates of a tomogram by a plan."""
+        with contextlib.ExitStack() as stack:
+            work = stack.enter_context(tempfile.TemporaryDirectory(prefix=".working_", dir=scratch))
+            stack.enter_context(freed_memory(kept=not plan.is_lean))
+            source = TimedVoxels(open_working_volume(volume, grid, cache_dir=work, name=volume.name))
+            store = stack.enter_context(self._store(grid, work, plan))
+            begin = time.perf_counter()
+            with progress(len(plan.tiles), f"{volume.name}: scanning", "tile", self.quiet) as bar:
+                probability_map(source, self.predictor, plan.tiles, store, min(plan.batch, self.predictor.batch), bar,
+                                self.device)
+            network, scanned = self.predictor.take_seconds(), time.perf_counter()
+            found = self._peaks(store, grid, plan)
+            self.last = plan
+            self.seconds = {"scan": scanned - begin, "read": source.seconds, "network": network,
+                            "write": store.write_seconds, "post_processing": time.perf_counter() - scanned}
+            if maps is not None:
+                maps.write(store)
+        positions = np.clip(grid.to_input(found.positions_zyx_vox), 0, np.array(volume.shape_zyx) - 1.0)
+        return CoordinateTable(positions.round(DECIMALS), found.class_ids, found.scores.round(DECIMALS), {})
+
+    def _store(self, grid: WorkingGrid, work: str, plan: PickPlan) -> ProbabilityStore:
+        """Return the store of the map, in a scratch file when there is no memory for it after all."""
+        shape = (len(self.rules), *grid.shape_zyx)
+        try:
+            return ProbabilityStore(shape, work, plan.in_memory_bytes, self.device)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return ProbabilityStore(shape, work, 0)
+
+    def _peaks(self, store: ProbabilityStore, grid: WorkingGrid, plan: PickPlan) -> CoordinateTable:
+        """Return the peaks of the map, looked for in smaller blocks when there is no memory for the planned ones."""
+        planes, rows = plan.block
+        while True:
+            try:
+                return find_peaks(store, self.rules, self.options.floor, self._distances(grid), (planes, rows))
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error) or planes * rows <= 64:
+                    raise
+                planes, rows = max(1, planes // 2), max(1, rows // 2)
+                logger.warning("out of memory, looking for peaks in blocks of %d planes and %d rows", planes, rows)
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def _distances(self, grid: WorkingGrid) -> Dict[int, float]:
+        """Return the least distance between picks per class, in working voxels."""
+        given = self.options.min_distance_angstrom
+        wanted = [c.diameter_ang / 2 for c in self.card.classes] if not given else (
+            list(given) if len(given) > 1 else list(given) * len(self.rules))
+        return {c.id: d / grid.working_voxel_ang for c, d in zip(self.card.classes, wanted)}
+
+    def _in_mask(self, table: CoordinateTable, volume: Volume, given: str) -> CoordinateTable:
+        """Return the picks inside the mask of this tomogram; all when none is given."""
+        path = mask_path(given, volume.name)
+        if path is None:
+            return table
+        mask = open_volume(path, volume.voxel_size_ang)
+        scale = np.array(mask.shape_zyx) / np.array(volume.shape_zyx)
+        if scale.max() / scale.min() > 1.05:
+            raise InputError(f"{path}: expected a mask of the tomogram's proportions {volume.shape_zyx} (z, y, x), "
+                             f"found {mask.shape_zyx}")
+        at = np.round((table.positions_zyx_vox + 0.5) * scale - 0.5).astype(int)
+        at = np.clip(at, 0, np.array(mask.shape_zyx) - 1)
+        return table.select(np.asarray(mask.data_zyx[tuple(at.T)]) > 0)
+
+    def picks(self, candidates: CoordinateTable) -> CoordinateTable:
+        """Return the candidates at or above the threshold, at most max_picks per class, best first."""
+        kept = candidates.select(candidates.scores >= self.threshold)
+        if not self.options.max_picks:
+            return kept
+        rank = np.zeros(len(kept), int)
+        for class_id in np.unique(kept.class_ids):
+            mine = kept.class_ids == class_id
+            rank[mine] = np.arange(mine.sum())
+        return kept.select(rank < self.options.max_picks)
+
+
+def mask_path(mask: str, name: str) -> Optional[pathlib.Path]:
+    """Return the mask file of a tomogram: the file given, or NAME.mrc in the folder given; None without a mask.
+
+    Raises
+    ------
+    InputError
+        If the folder has no such file.
+    """
+    if not mask:
+        return None
+    path = pathlib.Path(mask)
+    if path.is_dir():
+        path = path / f"{name}.mrc"
+        if not path.is_file():
+            raise InputError(f"expected a mask {path.name} in {mask}, found none: add it or pick without --mask")
+    return path
+
+
+class ProbabilityMaps:
+    """Writes the probability of each class of a tomogram, on the working grid.
+
+    Parameters
+    ----------
+    folder : path
+        Where NAME_probability_CLASS.mrc are written.
+    name : str
+        The tomogram's name.
+    class_ids : sequence of int
+        In the order of the map's channels.
+    grid : WorkingGrid
+        Gives shape and voxel size.
+    """
+
+    def __init__(self, folder: pathlib.Path, name: str, class_ids: Sequence[int], grid: WorkingGrid) -> None:
+        self.paths = {c: folder / f"{name}_probability_{c}.mrc" for c in class_ids}
+        self._writers = [VolumeWriter(p, grid.shape_zyx, np.float32, grid.working_voxel_ang)
+                         for p in self.paths.values()]
+
+    def __enter__(self) -> ProbabilityMaps:
+        with contextlib.ExitStack() as stack:
+            for writer in self._writers:
+                stack.enter_context(writer)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *error: Any) -> Optional[bool]:
+        return self._stack.__exit__(*error)
+
+    def write(self, store: ProbabilityStore) -> None:
+        """Write the maps of a store, a few planes at a time."""
+        depth, height, _ = store.shape_zyx
+        for channel, writer in enumerate(self._writers):
+            for z0 in range(0, depth, 8):
+                writer.write(z0, store.read(channel, slice(z0, min(z0 + 8, depth)), slice(0, height)).cpu().numpy())

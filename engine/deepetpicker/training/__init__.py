@@ -1,0 +1,1 @@
+"""From tomograms and labelled centres to a model file."""

@@ -1,0 +1,178 @@
+"""What happens beside the steps of a training: the epoch's end, the checkpoint and the progress bar."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+import os
+import pathlib
+import time
+from typing import Any, Dict, List, Optional
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback, Checkpoint
+
+from deepetpicker.network.predictor import Arithmetic
+from deepetpicker.training.module import PickerModule
+from deepetpicker.training.run_folder import MetricsFile
+from deepetpicker.training.validation import Validator
+
+log = logging.getLogger(__name__)
+
+
+class EpochEnd(Callback):
+    """Validates at the end of an epoch, keeps the best weights, writes the metrics and stops when nothing improves.
+
+    Parameters
+    ----------
+    validator : Validator
+        Scans the held-out part.
+    arithmetic : Arithmetic
+        How the validation computes.
+    metrics : MetricsFile or None
+        Gets a row per epoch; None in processes other than the first, which do not validate either.
+    bar : progress bar
+        Gets an update per patch and shows the scores.
+
+    Attributes
+    ----------
+    curve : list of dict
+        Metrics of each epoch so far.
+    best : dict
+        ``epoch``, ``f_alpha``, ``val_loss``, ``threshold`` and ``weights`` of the kept model; empty before.
+    """
+
+    def __init__(self, validator: Validator, arithmetic: Arithmetic, metrics: Optional[MetricsFile], bar: Any) -> None:
+        self.validator, self.arithmetic, self.metrics, self.bar = validator, arithmetic, metrics, bar
+        self.curve: List[Dict[str, float]] = []
+        self.best: Dict[str, Any] = {}
+        self._without_better, self.has_stopped = 0, False
+        self._start, self._patches = time.perf_counter(), 0
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock."""
+        self._start, self._patches = time.perf_counter(), 0
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any,
+                           batch_idx: int) -> None:
+        """Count patches and show the loss."""
+        self._patches += len(batch[0]) * trainer.world_size
+        if isinstance(pl_module, PickerModule):
+            self._show(pl_module.mean_loss, trainer.current_epoch)
+        self.bar.update(len(batch[0]) * trainer.world_size)
+
+    def _show(self, loss: float, epoch: int) -> None:
+        """Show epoch, loss and last F1 behind the bar, when it is drawn next."""
+        f1 = next((f", F1 {r['pick_f1']:.2f}" for r in reversed(self.curve) if r["pick_f1"] == r["pick_f1"]), "")
+        self.bar.set_postfix_str(f"epoch {epoch + 1}, loss {loss:.3f}{f1}", refresh=False)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Validate, compare with the best, write the row, decide whether to go on."""
+        assert isinstance(pl_module, PickerModule)
+        seconds = time.perf_counter() - self._start
+        epoch, options = trainer.current_epoch, pl_module.options
+        row = {"epoch": float(epoch), "train_loss": pl_module.mean_loss,
+               "learning_rate": float(trainer.optimizers[0].param_groups[0]["lr"]), "seconds": seconds,
+               "patches_per_second": self._patches / max(seconds, 1e-9), "pick_f1": math.nan}
+        last = epoch + 1 == options.epochs
+        if self.metrics is not None:
+            if (epoch + 1) % options.validate_every == 0 or last:
+                row.update(self._validate(pl_module, epoch))
+            row["seconds"] = time.perf_counter() - self._start
+            self.metrics.append(row)
+            if trainer.logger is not None:
+                trainer.logger.log_metrics({k: v for k, v in row.items() if v == v and k != "epoch"}, epoch)
+        self.curve.append(row)
+        self._show(row["train_loss"], epoch)
+        stop = bool(options.patience and self._without_better >= options.patience)
+        self.has_stopped = trainer.should_stop = bool(trainer.strategy.broadcast(stop))
+        if self.has_stopped and not last and self.metrics is not None:
+            log.info("stopped after epoch %d: no better model in %d validations", epoch, options.patience)
+
+    def _validate(self, module: PickerModule, epoch: int) -> Dict[str, float]:
+        """Return the epoch's validation scores and keep its weights if they are the best so far."""
+        voxels, picks = self.validator(module.network, self.arithmetic)
+        key = (voxels["f_alpha"], -voxels["val_loss"])
+        if not self.best or key > (self.best["f_alpha"], -self.best["val_loss"]):
+            weights = {k: v.detach().to("cpu", copy=True) for k, v in module.network.state_dict().items()}
+            self.best = {"epoch": epoch, "f_alpha": key[0], "val_loss": voxels["val_loss"],
+                         "threshold": picks.threshold, "weights": weights}
+            self._without_better = 0
+        else:
+            self._without_better += 1
+        return {**voxels, "pick_precision": picks.precision, "pick_recall": picks.recall, "pick_f1": picks.f1,
+                "pick_distance_vox": picks.distance_vox}
+
+    def state_dict(self) -> Dict[str, Any]:
+        """Return what a resumed run needs."""
+        return {"curve": self.curve, "best": self.best, "without_better": self._without_better,
+                "has_stopped": self.has_stopped}
+
+    def load_state_dict(self, state_dict: Dict[str, Any]) -> None:
+        """Take over the state of the interrupted run."""
+        self.curve, self.best = state_dict["curve"], state_dict["best"]
+        self._without_better, self.has_stopped = state_dict["without_better"], state_dict["has_stopped"]
+
+
+class LastCheckpoint(Checkpoint):
+    """Writes the state of the run after each epoch, whole or not at all.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        ``last.ckpt``; replaced by renaming.
+    """
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self.path = path
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the checkpoint."""
+        part = self.path.with_suffix(".part")
+        trainer.save_checkpoint(part)
+        if trainer.is_global_zero:
+            os.replace(part, self.path)
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpointed:
+    """What a checkpoint says about its run.
+
+    Attributes
+    ----------
+    epochs_done : int
+        Whole epochs behind it.
+    has_stopped : bool
+        The run ended early, because nothing improved.
+    best, curve : dict, list
+        As in :class:`EpochEnd`.
+    """
+
+    epochs_done: int
+    has_stopped: bool
+    best: Dict[str, Any]
+    curve: List[Dict[str, float]]
+
+
+def read_checkpoint(path: pathlib.Path) -> Checkpointed:
+    """Return what ``last.ckpt`` says about its run.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        Read without running any code that it may hold.
+    """
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    end = state["callbacks"]["EpochEnd"]
+    return Checkpointed(int(state["epoch"]) + 1, end["has_stopped"], end["best"], end["curve"])
+
+
+def is_readable(path: pathlib.Path) -> bool:
+    """Return True if a checkpoint can be gone on from; a damaged one cannot."""
+    try:
+        read_checkpoint(path)
+    except Exception:  # whatever a damaged file makes the reader say, it cannot be used
+        return False
+    return True

@@ -1,0 +1,302 @@
+"""What a training run is made of: tomograms, particles and classes, checked together before anything starts."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import pathlib
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
+
+import numpy as np
+
+from deepetpicker.config import TrainOptions, suggestion
+from deepetpicker.errors import InputError
+from deepetpicker.geometry import ADVISED_VOX, WorkingGrid, check_working_diameter, working_voxel_size
+from deepetpicker.io.coordinates import CoordinateTable, Frame, check_against_volume, read_coordinates
+from deepetpicker.io.items import (
+    DataItem,
+    ParticleClass,
+    classes_from_params,
+    items_from_folder,
+    items_from_params,
+    read_classes,
+)
+from deepetpicker.io.modelcard import ClassCard, ModelCard
+from deepetpicker.io.volumes import Volume, open_volume
+from deepetpicker.preparation.labels import default_label_diameter
+from deepetpicker.preparation.normalise import Intensity, robust_intensity
+from deepetpicker.preparation.resample import Slices, open_working_volume, whole
+from deepetpicker.training.patches import Annotated
+
+log = logging.getLogger(__name__)
+PathLike = Union[str, pathlib.Path]
+
+COARSER_BY = 1.25
+HELD_OUT_SHARE = 0.2
+SLAB_SHARES = (0.15, 0.35)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Gathered:
+    """Checked input of a training run.
+
+    Attributes
+    ----------
+    items : list of DataItem
+        One per tomogram.
+    volumes : list of Volume
+        The tomograms, memory-mapped.
+    tables : list of CoordinateTable
+        Their particles, in input voxels, inside the volumes.
+    intensities : list of Intensity
+        Statistics of the tomograms on their input grids.
+    classes : tuple of ClassCard
+        In the order of the network's channels.
+    voxel_size_ang : float
+        Working voxel size.
+    warnings : list of str
+        What the user should know.
+    """
+
+    items: List[DataItem]
+    volumes: List[Volume]
+    tables: List[CoordinateTable]
+    intensities: List[Intensity]
+    classes: Tuple[ClassCard, ...]
+    voxel_size_ang: float
+    warnings: List[str]
+
+
+def gather(data: PathLike, options: TrainOptions, params: Optional[Mapping[str, Any]] = None,
+           card: Optional[ModelCard] = None) -> Gathered:
+    """Return the tomograms, particles and classes of a run; every problem is found before the first is reported.
+
+    Parameters
+    ----------
+    data : path
+        Data folder; left empty when params has ``items``.
+    options : TrainOptions
+        Diameters, voxel size, working diameter, label diameter.
+    params : mapping, optional
+        Content of a params.json.
+    card : ModelCard, optional
+        Of the model to start from, which sets the working voxel size.
+
+    Raises
+    ------
+    InputError
+        Listing every problem.
+    """
+    params = params or {}
+    if params.get("items"):
+        items, listed, folder_voxel = items_from_params(params), classes_from_params(params), 0.0
+    elif str(data):
+        items = items_from_folder(data)
+        listed, folder_voxel = read_classes(data)
+        listed = classes_from_params(params) or listed
+    else:
+        raise InputError("expected a data folder (--data DIR) or a --params file with items, got neither")
+    problems: List[str] = []
+    warnings: List[str] = []
+    volumes, tables, intensities = [], [], []
+    for item in items:
+        try:
+            volume = _open(item, options.voxel_size, folder_voxel)
+            table, more = _table(item, volume)
+            intensities.append(robust_intensity(volume.data_zyx, str(volume.path)))
+        except InputError as error:
+            problems.append(str(error))
+            continue
+        warnings += [*(f"{volume.name}: {w}" for w in volume.warnings), *more]
+        volumes.append(volume)
+        tables.append(table)
+    if not problems:
+        problems += _lacking(items, tables, options.validation)
+    classes = _classes(tables, listed, options, problems)
+    if problems:
+        raise InputError(problems[0] if len(problems) == 1 else f"{len(problems)} problems: " + "; ".join(
+            f"({k}) {p}" for k, p in enumerate(problems, 1)))
+    voxel, cards = _working(classes, volumes, options, card, warnings)
+    return Gathered(items, volumes, tables, intensities, cards, voxel, warnings)
+
+
+def _open(item: DataItem, given_ang: float, folder_ang: float) -> Volume:
+    """Return an item's tomogram; the voxel size is the option's, the item's, the header's or the folder's."""
+    voxel = given_ang or item.voxel_size_ang
+    try:
+        return open_volume(item.tomogram, voxel, item.name)
+    except InputError:
+        if voxel or not folder_ang:
+            raise
+        return open_volume(item.tomogram, folder_ang, item.name)
+
+
+def _table(item: DataItem, volume: Volume) -> Tuple[CoordinateTable, List[str]]:
+    """Return the particles of an item that lie inside its tomogram, and warnings."""
+    if not item.coordinates:
+        return CoordinateTable.empty(), [f"{item.name}: no coordinates, used as background only"]
+    frame = Frame(volume.voxel_size_ang, volume.shape_zyx, 0, item.name)
+    table, warnings = check_against_volume(read_coordinates(item.coordinates, frame), volume.shape_zyx,
+                                           volume.voxel_size_ang, item.name)
+    if not len(table):
+        warnings.append(f"{item.name}: no particles, used as background only")
+    return table, warnings
+
+
+def _lacking(items: Sequence[DataItem], tables: Sequence[CoordinateTable], validation: Sequence[str]) -> List[str]:
+    """Return what is wrong with the choice of tomograms: no particles, or none left to train on."""
+    known = [item.name for item in items]
+    if not sum(map(len, tables)):
+        return [f"expected at least one particle, got none in {len(items)} tomogram(s): check the coordinate files"]
+    unknown = [name for name in validation if name not in known]
+    if unknown:
+        return [f"validation must name tomograms of the data ({', '.join(known[:10])}), got {unknown[0]!r}"
+                + suggestion(unknown[0], known)]
+    if not any(len(t) for item, t in zip(items, tables) if item.name not in validation):
+        return ["expected particles in the tomograms to train on, got none: every tomogram with particles is kept for "
+                "validation; name fewer in --validation"]
+    return []
+
+
+def _classes(tables: Sequence[CoordinateTable], listed: Sequence[ParticleClass], options: TrainOptions,
+             problems: List[str]) -> List[ParticleClass]:
+    """Return the classes with their diameters; what is wrong with them goes to problems."""
+    seen = sorted({int(c) for t in tables for c in t.class_ids})
+    names: Dict[int, str] = {}
+    for table in tables:
+        names.update(table.class_names)
+    if listed:
+        unknown = [c for c in seen if c not in {one.id for one in listed}]
+        if unknown:
+            problems.append(f"expected particles of the classes {', '.join(f'{c.id} ({c.name})' for c in listed)}, got "
+                            f"also class {', '.join(map(str, unknown))}: add it to the classes or correct the tables")
+    if any(c < 1 for c in seen):
+        problems.append(f"expected class ids from 1, got {min(seen)}: 0 is the background")
+    classes = list(listed) or [ParticleClass(c, names.get(c) or f"class_{c}") for c in seen]
+    given = options.diameter_angstrom
+    if len(given) not in (0, 1, len(classes)) and classes:
+        problems.append(f"expected 1 or {len(classes)} diameters (one per class id: "
+                        f"{', '.join(str(c.id) for c in classes)}), got {len(given)}")
+    elif given:
+        diameters = given if len(given) == len(classes) else given * len(classes)
+        classes = [dataclasses.replace(c, diameter_ang=float(d)) for c, d in zip(classes, diameters)]
+    missing = [c for c in classes if not c.diameter_ang > 0]
+    if missing and len(given) in (0, 1):
+        problems.append(f"expected a particle diameter for class {', '.join(str(c.id) for c in missing)}, got none: "
+                        "give --diameter-angstrom or diameter_angstrom in classes.json")
+    if len(classes) > 255:
+        problems.append(f"expected at most 255 classes, got {len(classes)}")
+    return classes
+
+
+def _working(classes: Sequence[ParticleClass], volumes: Sequence[Volume], options: TrainOptions,
+             card: Optional[ModelCard], warnings: List[str]) -> Tuple[float, Tuple[ClassCard, ...]]:
+    """Return the working voxel size and the classes with their label diameters."""
+    coarsest = max(v.voxel_size_ang for v in volumes)
+    diameters = [c.diameter_ang for c in classes]
+    voxel = card.voxel_size_ang if card else working_voxel_size(diameters, coarsest, options.working_diameter)
+    if coarsest > voxel * COARSER_BY:
+        raise InputError(f"expected tomograms of at most {voxel * COARSER_BY:.4g} angstrom/voxel (the model to start "
+                         f"from works at {voxel:.4g}), found {coarsest:.4g}: use less binned tomograms or train "
+                         "without --init")
+    cards = []
+    for c in classes:
+        size = check_working_diameter(c.diameter_ang, voxel)
+        if not ADVISED_VOX[0] <= size <= ADVISED_VOX[1]:
+            warnings.append(f"class {c.id} ({c.name}) has {size:.1f} voxels across at the working voxel size of "
+                            f"{voxel:.4g} angstrom; {ADVISED_VOX[0]:g} to {ADVISED_VOX[1]:g} work best: "
+                            "check the diameter, use another binning, or change --working-diameter")
+        label = options.label_diameter or default_label_diameter(size)
+        if label > size:
+            raise InputError(f"label_diameter must be at most the particle's diameter, got {label:g} voxels for class "
+                             f"{c.id} ({c.name}) of {size:.1f} voxels: give a smaller one, or 0 to let it be chosen")
+        cards.append(ClassCard(c.id, c.name, c.diameter_ang, label))
+    return voxel, tuple(cards)
+
+
+def annotate(gathered: Gathered, cache_dir: pathlib.Path) -> List[Annotated]:
+    """Return the tomograms on the working grid with their particles, each with its whole volume as the region.
+
+    Parameters
+    ----------
+    gathered : Gathered
+        Checked input.
+    cache_dir : path
+        Folder for resampled volumes.
+    """
+    channel = {c.id: k for k, c in enumerate(gathered.classes, 1)}
+    out = []
+    for volume, table, intensity in zip(gathered.volumes, gathered.tables, gathered.intensities):
+        working = max(gathered.voxel_size_ang, volume.voxel_size_ang)
+        grid = WorkingGrid(volume.shape_zyx, volume.voxel_size_ang, working)
+        source = open_working_volume(volume, grid, intensity if grid.factor == 1 else None, cache_dir)
+        channels = np.array([channel[int(c)] for c in table.class_ids], np.int64)
+        out.append(Annotated(volume.name, source, grid.to_working(table.positions_zyx_vox), channels,
+                             whole(grid.shape_zyx)))
+    return out
+
+
+def split(tomograms: Sequence[Annotated], names: Sequence[str], warnings: List[str]
+          ) -> Tuple[List[Annotated], List[Annotated]]:
+    """Return the parts to train on and the parts held out for validation.
+
+    Parameters
+    ----------
+    tomograms : sequence of Annotated
+        All of them.
+    names : sequence of str
+        Tomograms the user keeps for validation; empty chooses the last fifth of those with particles, at least one,
+        or a slab when only one has particles.
+    warnings : list of str
+        Gets what the user should know.
+    """
+    if names:
+        held = [t for t in tomograms if t.name in names]
+    else:
+        full = [t for t in tomograms if len(t.inside)]
+        if len(full) == 1:
+            kept, slab = split_slab(full[0], warnings)
+            return [kept if t is full[0] else t for t in tomograms], [slab]
+        held = full[-max(1, round(HELD_OUT_SHARE * len(full))):]
+    train = [t for t in tomograms if not any(t is h for h in held)]
+    if not any(len(t.inside) for t in held):
+        warnings.append("the tomograms kept for validation have no particles: the epoch to keep is chosen by the loss")
+    return train, held
+
+
+def split_slab(tomogram: Annotated, warnings: List[str]) -> Tuple[Annotated, Annotated]:
+    """Return a tomogram without, and with nothing but, a slab at one end of its longest axis.
+
+    The slab holds about a fifth of the particles and is 15 to 35 % of the axis where the particles allow it. With a
+    single particle, or when no plane parts them, both are the whole tomogram.
+    """
+    shape = tomogram.source.shape_zyx
+    axis = int(np.argmax(shape))
+    length = shape[axis]
+    along = np.sort(np.round(tomogram.positions_zyx_vox[:, axis]))
+    best: Optional[Tuple[float, int, bool]] = None
+    for cut in range(1, length):
+        for is_high in (True, False):
+            n_held = int((along >= cut).sum() if is_high else (along < cut).sum())
+            if not 0 < n_held < len(along):
+                continue
+            thickness = (length - cut if is_high else cut) / length
+            off = max(SLAB_SHARES[0] - thickness, thickness - SLAB_SHARES[1], 0.0)
+            cost = abs(n_held / len(along) - HELD_OUT_SHARE) + 2 * off + 1e-3 * abs(thickness - HELD_OUT_SHARE)
+            if best is None or cost < best[0] - 1e-9:
+                best = (cost, cut, is_high)
+    if best is None:
+        warnings.append(f"{tomogram.name}: too few particles to keep some for validation: the same ones are used for "
+                        "training and validation, so that the validation scores are too good")
+        return tomogram, tomogram
+    _, cut, is_high = best
+    low_part, high_part = (_with_axis(tomogram, axis, slice(0, cut)), _with_axis(tomogram, axis, slice(cut, length)))
+    return (low_part, high_part) if is_high else (high_part, low_part)
+
+
+def _with_axis(tomogram: Annotated, axis: int, part: slice) -> Annotated:
+    """Return the tomogram with its region cut to a part of one axis."""
+    region: List[slice] = list(tomogram.region_zyx)
+    region[axis] = part
+    box: Slices = (region[0], region[1], region[2])
+    return dataclasses.replace(tomogram, region_zyx=box)

@@ -1,0 +1,387 @@
+"""Train a picker from tomograms and labelled centres."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import hashlib
+import logging
+import math
+import os
+import pathlib
+import signal
+import statistics
+import sys
+import threading
+import warnings as python_warnings
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple, Union
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch.utils.data import DataLoader
+
+from deepetpicker import __version__
+from deepetpicker.config import NetworkOptions, TrainOptions
+from deepetpicker.errors import InputError
+from deepetpicker.io.manifest import Manifest, read_manifest
+from deepetpicker.io.modelcard import ModelCard
+from deepetpicker.memory import freed_memory
+from deepetpicker.network.modelfile import load_model, save_model
+from deepetpicker.network.predictor import Arithmetic, choose_device, choose_dtype
+from deepetpicker.network.resunet import ResUNet3D
+from deepetpicker.picking.peaks import PeakRule
+from deepetpicker.preparation.normalise import QUANTILES
+from deepetpicker.progress import progress
+from deepetpicker.training.augment import Augmentation
+from deepetpicker.training.callbacks import EpochEnd, LastCheckpoint, is_readable, read_checkpoint
+from deepetpicker.training.gather import Gathered, annotate, gather, split
+from deepetpicker.training.module import PickerModule, use_global_statistics
+from deepetpicker.training.patches import Annotated, EpochSampler, ParticlePatches, PatchRule
+from deepetpicker.training.processes import Processes
+from deepetpicker.training.run_folder import MetricsFile, RunFolder, recipe_of
+from deepetpicker.training.validation import BORDER, FLOOR, Validator
+
+log = logging.getLogger(__name__)
+PathLike = Union[str, pathlib.Path]
+
+FEWEST_PATCHES = 64
+MOST_WORKERS = 8
+_PRECISIONS = {torch.float32: "32-true", torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed"}
+
+
+@dataclasses.dataclass
+class Job:
+    """All parts of a training run.
+
+    Attributes
+    ----------
+    options : TrainOptions
+        As given.
+    gathered : Gathered
+        Checked input.
+    train, validation : list of Annotated
+        The regions to train on and those held out.
+    rule : PatchRule
+        How patches are drawn.
+    network : ResUNet3D
+        Initialised.
+    arithmetic : Arithmetic
+        Device and number type.
+    run : RunFolder
+        Where everything is written.
+    processes : Processes
+        This process among those of the run.
+    """
+
+    options: TrainOptions
+    gathered: Gathered
+    train: List[Annotated]
+    validation: List[Annotated]
+    rule: PatchRule
+    network: ResUNet3D
+    arithmetic: Arithmetic
+    run: RunFolder
+    processes: Processes
+
+    @property
+    def length(self) -> int:
+        """Patches in an epoch: whole batches."""
+        particles = sum(len(t.inside) for t in self.train)
+        wanted = self.options.patches_per_epoch or max(FEWEST_PATCHES, particles)
+        return self.options.batch * math.ceil(wanted / self.options.batch)
+
+    @property
+    def peak_rules(self) -> List[PeakRule]:
+        """How each class is picked, in the order of the network's channels."""
+        voxel = self.gathered.voxel_size_ang
+        return [PeakRule(c.id, c.diameter_ang / voxel, c.label_diameter_vox, self.options.label)
+                for c in self.gathered.classes]
+
+
+def train(data: PathLike = "", out: PathLike = "model.safetensors", options: TrainOptions = TrainOptions(),
+          quiet: bool = False, params: Optional[Mapping[str, Any]] = None) -> Dict[str, Any]:
+    """Train a picker and write the model file.
+
+    Parameters
+    ----------
+    data : path
+        Folder of NAME.mrc with NAME.csv (or another coordinate format) and classes.json. Left out when params has
+        ``items``.
+    out : path
+        Model file to write; ``OUT_run/`` beside it holds metrics, logs and the state to go on from.
+    options : TrainOptions
+        How to train.
+    quiet : bool
+        True shows no progress.
+    params : mapping, optional
+        Content of a params.json; its ``items`` and ``classes`` replace the folder.
+
+    Returns
+    -------
+    dict
+        The manifest, which is also in ``OUT_run/manifest.json``; in other processes than the first of a distributed
+        run an empty dict.
+
+    Raises
+    ------
+    InputError
+        For bad input, listing every problem, before anything is written.
+    KeyboardInterrupt
+        After Ctrl-C or SIGTERM; the same command goes on from the last whole epoch.
+    """
+    device = choose_device(options.device)
+    dtype = choose_dtype(options.precision, device)
+    if dtype == torch.float16 and device.type == "cpu":
+        raise InputError("precision float16 was asked for, but training in float16 needs a GPU: use bfloat16 or "
+                         "float32")
+    run = RunFolder(_model_path(out))
+    started = load_model(options.init) if options.init else None
+    gathered = gather(data, options, params, started[1] if started else None)
+    network = build_network(options, gathered, started)
+    recipe = {**recipe_of(options, gathered), "init_sha256": _digest(options.init)}
+    processes = Processes.join(options, device)
+    manifest = Manifest("train", options.to_dict(), seed=options.seed)
+    before, goes_on = processes.agree(_decide(run, recipe, options, processes))
+    if before is not None:
+        log.info("%s: trained before with the same options and data; nothing to do", run.model.name)
+        return dict(before)
+    for volume in gathered.volumes:
+        manifest.add_input(volume)
+    job = _prepare(options, gathered, network, run, processes, Arithmetic.choose(options.device, options.precision))
+    for text in gathered.warnings:
+        manifest.warn(text)
+        if processes.is_first:
+            log.warning("%s", text)
+    best, curve = _fit(job, goes_on, quiet)
+    if not processes.is_first:
+        return {}
+    return _finish(job, best, curve, manifest)
+
+
+def _model_path(out: PathLike) -> pathlib.Path:
+    """Return the model's path with its suffix."""
+    path = pathlib.Path(out)
+    if path.is_dir():
+        raise InputError(f"expected a model file to write (--out MODEL.safetensors), got a folder: {out}")
+    return path if path.suffix == ".safetensors" else path.with_name(path.name + ".safetensors")
+
+
+def _digest(path: str) -> str:
+    """Return the SHA-256 of a file; nothing for no file."""
+    return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest() if path else ""
+
+
+def _decide(run: RunFolder, recipe: Mapping[str, Any], options: TrainOptions,
+            processes: Processes) -> Tuple[Optional[Dict[str, Any]], bool]:
+    """Return the manifest if the run was finished before, and whether an interrupted one goes on."""
+    if not processes.is_first:
+        return None, run.checkpoint.is_file()
+    before = run.finished(recipe) if options.resume else None
+    if before is not None:
+        return before, False
+    fresh = "" if options.resume else "a fresh start was asked for (resume is off)"
+    if not fresh and run.checkpoint.is_file() and not is_readable(run.checkpoint):
+        fresh = f"{run.checkpoint.name} is damaged"
+    return None, run.prepare(recipe, fresh)
+
+
+def _prepare(options: TrainOptions, gathered: Gathered, network: ResUNet3D, run: RunFolder, processes: Processes,
+             arithmetic: Arithmetic) -> Job:
+    """Return all parts of the run."""
+    voxel = gathered.voxel_size_ang
+    rule = PatchRule(
+        options.patch, options.jitter, 0.0 if options.unannotated == "unknown" else options.background_fraction,
+        options.label, {k: c.label_diameter_vox for k, c in enumerate(gathered.classes, 1)},
+        {k: c.diameter_ang / voxel for k, c in enumerate(gathered.classes, 1)}, options.unannotated == "unknown",
+        Augmentation(options.mirror, options.rotation, options.elastic, options.scaling))
+    tomograms = annotate(gathered, run.path / "cache")
+    kept, held = split(tomograms, options.validation, gathered.warnings)
+    return Job(options, gathered, kept, held, rule, network, arithmetic, run, processes)
+
+
+def build_network(options: TrainOptions, gathered: Gathered,
+                  started: Optional[Tuple[ResUNet3D, ModelCard]]) -> ResUNet3D:
+    """Return the network to train, initialised by the seed or from a model.
+
+    Parameters
+    ----------
+    options : TrainOptions
+        Architecture and seed.
+    gathered : Gathered
+        Classes; its warnings get what does not fit.
+    started : tuple of ResUNet3D and ModelCard, optional
+        The model to start from. Its architecture wins; its output layer is kept if it knows the same classes.
+
+    Raises
+    ------
+    InputError
+        If the patch does not fit the number of levels.
+    """
+    names = ("widths", "residual", "coordinates", "pyramid", "activation")
+    wanted = {n: getattr(options, n) for n in names}
+    if started:
+        has = {n: getattr(started[0].options, n) for n in names}
+        changed = [n for n in names if has[n] != wanted[n]]
+        if changed:
+            gathered.warnings.append(f"{options.init} has another {', '.join(changed)}; the model's is used")
+        wanted = has
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(options.seed)
+        network = ResUNet3D(NetworkOptions(n_classes=len(gathered.classes), **wanted))
+    if started:
+        old, known = started[0].state_dict(), [(c.id, c.name) for c in started[1].classes]
+        if known != [(c.id, c.name) for c in gathered.classes]:
+            shown = ", ".join(f"{i} ({n})" for i, n in known)
+            gathered.warnings.append(f"{options.init} knows other classes ({shown}): its output layer starts anew")
+            old = {**old, **{k: v for k, v in network.state_dict().items() if k.startswith("head.")}}
+        network.load_state_dict(old)
+    if options.patch % network.stride:
+        raise InputError(f"patch must be a multiple of {network.stride} for a network of {len(network.options.widths)} "
+                         f"levels, got {options.patch}")
+    return network
+
+
+def _fit(job: Job, goes_on: bool, quiet: bool) -> Tuple[Dict[str, Any], List[Dict[str, float]]]:
+    """Run the epochs that are left; return the best epoch with its weights, and the metrics of all epochs."""
+    options, processes = job.options, job.processes
+    state = read_checkpoint(job.run.checkpoint) if goes_on else None
+    first = state.epochs_done if state else 0
+    if state and (first >= options.epochs or state.has_stopped):
+        return state.best, state.curve
+    sampler = EpochSampler(job.length, options.batch, processes.rank, processes.world)
+    sampler.set_epoch(first)
+    dataset = ParticlePatches(job.train, job.rule, job.length, options.seed)
+    workers = options.workers or (min(MOST_WORKERS, os.cpu_count() or 1) if job.arithmetic.device.type == "cuda" else 0)
+    loader: DataLoader = DataLoader(dataset, batch_sampler=sampler, num_workers=workers, persistent_workers=workers > 0,
+                                    pin_memory=job.arithmetic.device.type == "cuda")
+    if processes.world > 1:
+        use_global_statistics(job.network)
+    network = job.network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    module = PickerModule(network, options, len(sampler) * options.epochs)
+    validator = Validator(job.validation, job.rule, job.peak_rules, options.validation_tiles, options.alpha)
+    if processes.is_first:
+        log.info("%s: %d particles to train on, %d held out, %d class(es), %.4g angstrom/voxel; %d epochs of %d "
+                 "patches; %s", job.run.model.stem, sum(len(t.inside) for t in job.train),
+                 sum(len(t.inside) for t in validator.regions), len(job.gathered.classes), job.gathered.voxel_size_ang,
+                 options.epochs, job.length, job.arithmetic)
+        if first:
+            log.info("%s: going on after epoch %d", job.run.model.stem, first)
+    metrics = MetricsFile(job.run.metrics, first) if processes.is_first else None
+    with silent_lightning(), progress(options.epochs * job.length, f"{job.run.model.stem}: training", "patch",
+                                      quiet or not processes.is_first) as bar:
+        bar.update(first * job.length)
+        end = EpochEnd(validator, job.arithmetic, metrics, bar)
+        with interrupts_kept(), freed_memory(kept=True):
+            _run_trainer(_trainer(job, end), module, loader, job.run.checkpoint if goes_on else None)
+    return end.best, end.curve
+
+
+def _trainer(job: Job, end: EpochEnd) -> pl.Trainer:
+    """Return Lightning's trainer for the run."""
+    processes, device = job.processes, job.arithmetic.device
+    return pl.Trainer(
+        max_epochs=job.options.epochs, accelerator="gpu" if device.type == "cuda" else "cpu",
+        devices=processes.devices, num_nodes=processes.nodes, strategy=processes.strategy(device),
+        plugins=processes.plugins(), precision=_PRECISIONS[job.arithmetic.dtype],  # type: ignore[arg-type]
+        logger=TensorBoardLogger(str(job.run.path), name="", version="tensorboard"),
+        callbacks=[end, LastCheckpoint(job.run.checkpoint)], enable_progress_bar=False, enable_model_summary=False,
+        use_distributed_sampler=False, num_sanity_val_steps=0, limit_val_batches=0, log_every_n_steps=1,
+        benchmark=device.type == "cuda", default_root_dir=str(job.run.path))
+
+
+def _run_trainer(trainer: pl.Trainer, module: PickerModule, loader: DataLoader,
+                 checkpoint: Optional[pathlib.Path]) -> None:
+    """Fit; an interrupt, which Lightning turns into an exit, is a KeyboardInterrupt again."""
+    try:
+        trainer.fit(module, loader, ckpt_path=str(checkpoint) if checkpoint else None)
+    except SystemExit:
+        if trainer.interrupted:
+            raise KeyboardInterrupt from None
+        raise
+    except BaseException as error:
+        if type(error).__name__ == "SIGTERMException":
+            raise KeyboardInterrupt from None
+        raise
+
+
+@contextlib.contextmanager
+def silent_lightning() -> Iterator[None]:
+    """Keep Lightning's messages and its advice on loaders and loggers from the user while the block runs."""
+    names = ("lightning", "lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero",
+             "lightning.fabric.utilities.rank_zero")
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with python_warnings.catch_warnings():
+            python_warnings.filterwarnings("ignore", module=r"(lightning|torch|tensorboard)")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels):
+            logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def interrupts_kept() -> Iterator[None]:
+    """Put the handlers of SIGINT and SIGTERM back after the block, whatever it did to them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _finish(job: Job, best: Mapping[str, Any], curve: List[Dict[str, float]], manifest: Manifest) -> Dict[str, Any]:
+    """Write the model file and the manifest; return the manifest."""
+    network = ResUNet3D(job.network.options)
+    network.load_state_dict(best["weights"])
+    save_model(job.run.model, network, make_card(job, best, curve))
+    held = {t.name for t in job.validation}
+    trained = {t.name for t in job.train}
+    for item, table in zip(job.gathered.items, job.gathered.tables):
+        role = "both" if item.name in held & trained else "validation" if item.name in held else "training"
+        manifest.add_item(item.name, "done", tomogram=item.tomogram, particles=len(table), role=role)
+    row, speed = curve[int(best["epoch"])], statistics.median(r["patches_per_second"] for r in curve)
+    manifest.outputs.update(model=str(job.run.model), metrics=str(job.run.metrics), folder=str(job.run.path),
+                            kept_epoch=int(best["epoch"]), threshold=best["threshold"], f_alpha=best["f_alpha"],
+                            pick_f1=row["pick_f1"], epochs=len(curve), patches_per_second=round(speed, 4))
+    manifest.write(job.run.manifest)
+    job.run.clean()
+    log.info("%s: kept epoch %d (voxel F1 %.3f, pick F1 %.3f on the held-out part); %.3g patches per second",
+             job.run.model, int(best["epoch"]), row.get("voxel_f1", math.nan), row["pick_f1"], speed)
+    return read_manifest(job.run.manifest)
+
+
+def make_card(job: Job, best: Mapping[str, Any], curve: List[Dict[str, float]]) -> ModelCard:
+    """Return the model card of a trained network.
+
+    Parameters
+    ----------
+    job : Job
+        The run.
+    best : mapping
+        The kept epoch, from ``EpochEnd.best``.
+    curve : list of dict
+        Metrics of every epoch.
+    """
+    options, gathered = job.options, job.gathered
+    quantiles = torch.tensor([t.source.intensity.quantiles for t in job.train], dtype=torch.float64).mean(0).tolist()
+    particles = {str(c.id): sum(int((t.class_ids == c.id).sum()) for t in gathered.tables) for c in gathered.classes}
+    return ModelCard(
+        network=job.network.options.to_dict(), classes=gathered.classes, voxel_size_ang=gathered.voxel_size_ang,
+        patch_vox=options.patch, border_vox=min(BORDER, (options.patch - 8) // 2), label=options.label,
+        normalisation="robust mean and deviation of the tomogram", threshold=best["threshold"], score_floor=FLOOR,
+        intensity={str(p): round(q, 4) for p, q in zip(QUANTILES, quantiles)},
+        training={"tomograms": [t.name for t in job.train], "validation": [t.name for t in job.validation],
+                  "options": options.to_dict(), "epochs": len(curve), "kept_epoch": int(best["epoch"]),
+                  "particles": particles},
+        validation=curve, seed=options.seed, version=__version__,
+        created=datetime.datetime.now().isoformat(timespec="seconds"),
+        notes={"python": sys.version.split()[0], "torch": torch.__version__})

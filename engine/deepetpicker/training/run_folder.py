@@ -1,0 +1,205 @@
+"""The run folder of a training: what is in it, whether a run can go on, and how nothing in it gets lost."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import logging
+import os
+import pathlib
+import shutil
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Union
+
+from deepetpicker.config import TrainOptions
+from deepetpicker.errors import DeepETPickerError, InputError, OutputError
+from deepetpicker.io.atomic import write_text
+from deepetpicker.io.manifest import read_manifest
+from deepetpicker.training.gather import Gathered
+
+log = logging.getLogger(__name__)
+PathLike = Union[str, pathlib.Path]
+
+NOT_COMPARED = ("resume", "device", "workers", "devices", "nodes", "validation_tiles")
+METRICS = ("epoch", "train_loss", "learning_rate", "val_loss", "voxel_precision", "voxel_recall", "voxel_f1", "f_alpha",
+           "pick_precision", "pick_recall", "pick_f1", "pick_distance_vox", "seconds", "patches_per_second")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFolder:
+    """The folder ``MODEL_run/`` beside a model file.
+
+    Attributes
+    ----------
+    model : pathlib.Path
+        The model file that the run will write.
+    """
+
+    model: pathlib.Path
+
+    @property
+    def path(self) -> pathlib.Path:
+        """The folder."""
+        return self.model.with_name(f"{self.model.stem}_run")
+
+    @property
+    def checkpoint(self) -> pathlib.Path:
+        """State after the last whole epoch."""
+        return self.path / "last.ckpt"
+
+    @property
+    def metrics(self) -> pathlib.Path:
+        """One row per epoch."""
+        return self.path / "metrics.csv"
+
+    @property
+    def manifest(self) -> pathlib.Path:
+        """What the finished run was given and gave."""
+        return self.path / "manifest.json"
+
+    def finished(self, recipe: Mapping[str, Any]) -> Optional[Dict[str, Any]]:
+        """Return the manifest of a finished run of the same recipe whose model is still there, else None."""
+        if not self.model.is_file() or self._recipe() != recipe:
+            return None
+        try:
+            return read_manifest(self.manifest)
+        except DeepETPickerError:
+            return None
+
+    def prepare(self, recipe: Mapping[str, Any], fresh: str = "") -> bool:
+        """Make the folder ready; return True when an interrupted run of the same recipe can go on.
+
+        A run of another recipe, or any when there is a reason to start afresh, is moved aside to ``MODEL_run_1`` and so
+        on, together with a copy of its model.
+
+        Parameters
+        ----------
+        recipe : dict
+            What makes two runs the same, from :func:`recipe_of`.
+        fresh : str
+            Why not to go on with an interrupted run; empty when there is no reason.
+
+        Raises
+        ------
+        OutputError
+            If the folder cannot be written.
+        """
+        try:
+            before = self._recipe()
+            goes_on = not fresh and before == recipe and self.checkpoint.is_file()
+            if self.path.exists() and not goes_on and (self.checkpoint.exists() or self.manifest.exists()):
+                aside = self._move_aside()
+                log.warning("%s: starting afresh, because %s; the earlier run is kept in %s", self.model.name,
+                            fresh or _difference(before, recipe), aside.name)
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_text(self.path / "params.json", json.dumps(recipe, indent=1) + "\n")
+        except OSError as error:
+            raise error if isinstance(error, OutputError) else OutputError(
+                f"cannot write the run folder {self.path}: {error.strerror or error}") from error
+        return goes_on
+
+    def _recipe(self) -> Dict[str, Any]:
+        """Return the recipe of the run in the folder; empty when there is none."""
+        try:
+            content = json.loads((self.path / "params.json").read_text("utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return content if isinstance(content, dict) else {}
+
+    def _move_aside(self) -> pathlib.Path:
+        """Rename the folder to the first free number and put a copy of its model into it."""
+        number = 1
+        while (aside := self.path.with_name(f"{self.path.name}_{number}")).exists():
+            number += 1
+        os.rename(self.path, aside)
+        if self.model.is_file():
+            shutil.copy2(self.model, aside / self.model.name)
+        return aside
+
+    def clean(self) -> None:
+        """Remove what only a running training needs: resampled tomograms."""
+        shutil.rmtree(self.path / "cache", ignore_errors=True)
+
+
+def recipe_of(options: TrainOptions, gathered: Gathered) -> Dict[str, Any]:
+    """Return what makes two runs the same: options, tomograms, particles and classes, as JSON-ready values.
+
+    Left out are options that change where and how fast, not what, is computed.
+    """
+    chosen = {k: v for k, v in options.to_dict().items() if k not in NOT_COMPARED}
+    items = [{"name": i.name, "tomogram": i.tomogram, "coordinates": i.coordinates, "voxel_size": v.voxel_size_ang,
+              "bytes": v.path.stat().st_size, "modified": round(v.path.stat().st_mtime, 3),
+              "particles": len(t), "sum_of_positions": round(float(t.positions_zyx_vox.sum()), 3)}
+             for i, v, t in zip(gathered.items, gathered.volumes, gathered.tables)]
+    classes = [{"id": c.id, "name": c.name, "diameter_angstrom": c.diameter_ang} for c in gathered.classes]
+    content: Dict[str, Any] = json.loads(json.dumps({"options": chosen, "items": items, "classes": classes}))
+    return content
+
+
+def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Return in words how two recipes differ."""
+    if not before:
+        return "the folder holds a run that cannot be read"
+    old, new = before.get("options", {}), now.get("options", {})
+    changed = [k for k in new if old.get(k) != new[k]]
+    if changed:
+        return "options changed: " + ", ".join(f"{k} {old.get(k)} -> {new[k]}" for k in changed[:4])
+    for what in ("items", "classes"):
+        if before.get(what) != now.get(what):
+            return f"the {'tomograms or particles' if what == 'items' else 'classes'} changed"
+    return "the earlier run cannot be continued"
+
+
+class MetricsFile:
+    """The per-epoch CSV: plain header, a row per epoch, on disk as soon as the epoch ends.
+
+    Parameters
+    ----------
+    path : path
+        ``metrics.csv``.
+    first_epoch : int
+        Epoch the run starts with; rows from there on, of an epoch that was not finished, are removed.
+    """
+
+    def __init__(self, path: PathLike, first_epoch: int = 0) -> None:
+        self.path = pathlib.Path(path)
+        kept = [row for row in read_metrics(self.path) if row["epoch"] < first_epoch]
+        lines = [",".join(METRICS), *(",".join(_cell(row[name]) for name in METRICS) for row in kept)]
+        write_text(self.path, "\n".join(lines) + "\n")
+
+    def append(self, row: Mapping[str, float]) -> None:
+        """Write one row; values that are missing or NaN stay empty."""
+        with open(self.path, "a", encoding="utf-8", newline="") as stream:
+            stream.write(",".join(_cell(row.get(name, float("nan"))) for name in METRICS) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+
+
+def _cell(value: float) -> str:
+    """Return a number as text; NaN as nothing."""
+    if value != value:
+        return ""
+    return str(int(value)) if float(value).is_integer() else f"{value:.6g}"
+
+
+def read_metrics(path: PathLike) -> List[Dict[str, float]]:
+    """Return the rows of a metrics.csv, NaN where a cell is empty; none when the file is missing.
+
+    Raises
+    ------
+    InputError
+        If the file is not a metrics.csv.
+    """
+    file = pathlib.Path(path)
+    if not file.is_file():
+        return []
+    with open(file, encoding="utf-8", newline="") as stream:
+        rows = list(csv.reader(stream))
+    if not rows or rows[0] != list(METRICS):
+        raise InputError(f"{path} is not a metrics file: expected the header {','.join(METRICS)}")
+    return [dict(zip(METRICS, _numbers(row))) for row in rows[1:] if len(row) == len(METRICS)]
+
+
+def _numbers(row: Sequence[str]) -> List[float]:
+    """Return the cells of a row as numbers, NaN where empty."""
+    return [float(cell) if cell else float("nan") for cell in row]

@@ -1,0 +1,228 @@
+"""Validation: the held-out part is scanned and picked with the same code as a new tomogram."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from typing import Dict, List, Optional, Sequence, Tuple
+
+import numpy as np
+import torch
+
+from deepetpicker.evaluation.matching import match_by_distance
+from deepetpicker.io.coordinates.table import CoordinateTable
+from deepetpicker.network.predictor import Arithmetic, Predictor
+from deepetpicker.picking.peaks import PeakRule, find_peaks
+from deepetpicker.picking.scan import scan
+from deepetpicker.picking.store import ProbabilityStore
+from deepetpicker.preparation.resample import Crop, Slices
+from deepetpicker.preparation.tiling import TilePlan
+from deepetpicker.training.metrics import VoxelCounts, f1_score
+from deepetpicker.training.patches import Annotated, PatchRule, drawn
+
+log = logging.getLogger(__name__)
+
+BORDER = 12
+FLOOR = 0.1
+DEFAULT_THRESHOLD = 0.3
+FEWEST_FOR_THRESHOLD = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class PickScores:
+    """How well the held-out particles were picked, at the score threshold where F1 is best.
+
+    Attributes
+    ----------
+    precision, recall, f1 : float
+        By the distance rule with half the particle's diameter, class by class, hits added up.
+    distance_vox : float
+        Mean distance of the hits to the true centre in working voxels; NaN without hits.
+    threshold : float
+        The score at which F1 is best, halfway to the next candidate below.
+    n_true : int
+        Particles in the held-out part.
+    """
+
+    precision: float
+    recall: float
+    f1: float
+    distance_vox: float
+    threshold: float
+    n_true: int
+
+
+class Validator:
+    """Scans held-out regions and scores voxels and picks.
+
+    Parameters
+    ----------
+    regions : sequence of Annotated
+        Held-out parts; each is seen by itself, as a small tomogram.
+    rule : PatchRule
+        Patch size and labels of the training.
+    peak_rules : sequence of PeakRule
+        How each channel is picked.
+    max_tiles : int
+        Largest number of tiles of all regions together; larger regions are cropped about their particles.
+    alpha : float
+        Weight of recall in F_alpha.
+    """
+
+    def __init__(self, regions: Sequence[Annotated], rule: PatchRule, peak_rules: Sequence[PeakRule],
+                 max_tiles: int, alpha: float) -> None:
+        self.rule, self.peak_rules, self.alpha = rule, list(peak_rules), alpha
+        self.border = min(BORDER, (rule.size - 8) // 2)
+        chosen = list(regions)[:max(1, max_tiles)]
+        share = max(1, max_tiles // max(len(chosen), 1))
+        self.regions = [dataclasses.replace(r, region_zyx=crop_to_tiles(r, rule.size, self.border, share))
+                        for r in chosen]
+        self.plans = [TilePlan.cover(_shape(r.region_zyx), rule.size, self.border) for r in self.regions]
+
+    @property
+    def n_tiles(self) -> int:
+        """Tiles scanned in one validation."""
+        return sum(len(plan) for plan in self.plans)
+
+    def __call__(self, network: torch.nn.Module, arithmetic: Arithmetic) -> Tuple[Dict[str, float], PickScores]:
+        """Return voxel scores (see ``metrics.VoxelCounts.scores``) and pick scores of a network.
+
+        Parameters
+        ----------
+        network : ResUNet3D
+            Not modified.
+        arithmetic : Arithmetic
+            Where and how to compute.
+        """
+        was_training = network.training
+        predictor = Predictor(network.eval(), arithmetic)
+        counts = VoxelCounts(len(self.peak_rules))
+        pairs = []
+        try:
+            for region, plan in zip(self.regions, self.plans):
+                found = self._scan(region, plan, predictor, counts)
+                pairs.append((self._truth(region), found))
+        finally:
+            network.train(was_training)
+        return counts.scores(self.alpha), best_threshold(pairs, self._radii())
+
+    def _scan(self, region: Annotated, plan: TilePlan, predictor: Predictor, counts: VoxelCounts) -> CoordinateTable:
+        """Count the voxels of a region and return its candidates, in the region's frame."""
+        z, y, x = region.region_zyx
+        source = Crop(region.source, region.region_zyx)
+        with ProbabilityStore((len(self.peak_rules), *plan.shape_zyx)) as store:
+            device = predictor.arithmetic.device
+            for z0, y0, strip in scan(source, predictor, plan, predictor.batch, device=device):
+                _, dz, dy, _ = strip.shape
+                probability = strip.float().cpu().numpy()
+                box = (slice(z.start + z0, z.start + z0 + dz), slice(y.start + y0, y.start + y0 + dy), x)
+                label, known = drawn(region, self.rule, box)
+                counts.add(probability, label, known if self.rule.is_unknown else None)
+                store.write(z0, y0, strip)
+            return find_peaks(store, self.peak_rules, FLOOR)
+
+    def _truth(self, region: Annotated) -> CoordinateTable:
+        """Return the particles of a region in its own frame, with the classes' ids."""
+        rows = region.inside
+        origin = [s.start for s in region.region_zyx]
+        ids = np.array([self.peak_rules[int(c) - 1].class_id for c in region.channels[rows]], np.int64)
+        return CoordinateTable(region.positions_zyx_vox[rows] - origin, ids, np.full(len(rows), np.nan))
+
+    def _radii(self) -> Dict[int, float]:
+        """Return the radius within which a pick of a class hits, in working voxels."""
+        return {r.class_id: r.diameter_vox / 2 for r in self.peak_rules}
+
+
+def _shape(slices_zyx: Slices) -> Tuple[int, int, int]:
+    """Return the shape of a box."""
+    z, y, x = (s.stop - s.start for s in slices_zyx)
+    return z, y, x
+
+
+def crop_to_tiles(region: Annotated, tile: int, border: int, max_tiles: int) -> Slices:
+    """Return the part of a region that needs at most max_tiles tiles and holds as many particles as it can.
+
+    Parameters
+    ----------
+    region : Annotated
+        Held-out part.
+    tile, border : int
+        Of the tiling, in voxels.
+    max_tiles : int
+        >= 1.
+    """
+    box = list(region.region_zyx)
+    while True:
+        lengths = [s.stop - s.start for s in box]
+        plan = TilePlan.cover((lengths[0], lengths[1], lengths[2]), tile, border)
+        counts = [len(plan.z), len(plan.y), len(plan.x)]
+        if len(plan) <= max_tiles or max(counts) == 1:
+            return box[0], box[1], box[2]
+        axis = int(np.argmax(counts))
+        step = (tile - 2 * border) // 8 * 8
+        shorter = tile + (counts[axis] - 2) * step
+        box[axis] = _densest(region, box, axis, min(shorter, lengths[axis] - 1))
+
+
+def _densest(region: Annotated, box: List[slice], axis: int, length: int) -> slice:
+    """Return the window of a length along an axis of the box that holds most of the region's particles."""
+    lo, hi = box[axis].start, box[axis].stop
+    positions = region.positions_zyx_vox
+    inside = np.ones(len(positions), bool)
+    for other in range(3):
+        inside &= (positions[:, other] >= box[other].start - 0.5) & (positions[:, other] < box[other].stop - 0.5)
+    along = positions[inside, axis]
+    starts = np.arange(lo, hi - length + 1)
+    held = [int(((along >= s) & (along <= s + length - 1)).sum()) for s in starts]
+    best = np.flatnonzero(np.array(held) == max(held))
+    start = int(starts[best[len(best) // 2]])
+    return slice(start, start + length)
+
+
+def best_threshold(pairs: Sequence[Tuple[CoordinateTable, CoordinateTable]],
+                   radii_vox: Dict[int, float]) -> PickScores:
+    """Return the pick scores at the threshold where F1, over all pairs and classes, is best.
+
+    Parameters
+    ----------
+    pairs : sequence of (truth, candidates)
+        Tables on the same grid.
+    radii_vox : dict
+        Class id to the largest distance of a hit.
+
+    Notes
+    -----
+    With fewer than five particles the threshold is the default one: so few say nothing about scores.
+    """
+    n_true = sum(len(truth) for truth, _ in pairs)
+    scores = np.unique(np.concatenate([np.empty(0), *(c.scores for _, c in pairs)]))[::-1]
+    tried = scores if len(scores) <= 64 else np.quantile(scores, np.linspace(1, 0, 64))
+    best: Optional[Tuple[float, float, float, float, float]] = None
+    for threshold in (tried if n_true >= FEWEST_FOR_THRESHOLD else [DEFAULT_THRESHOLD]):
+        precision, recall, distance = _score_at(pairs, radii_vox, float(threshold))
+        f1 = f1_score(precision, recall)
+        if best is None or f1 > best[0] + 1e-9:
+            best = (f1, precision, recall, distance, float(threshold))
+    if best is None:
+        return PickScores(0.0, 0.0, 0.0, float("nan"), DEFAULT_THRESHOLD, n_true)
+    below = scores[scores < best[4]]
+    threshold = best[4]
+    if n_true >= FEWEST_FOR_THRESHOLD:
+        threshold = (best[4] + (float(below[0]) if len(below) else FLOOR)) / 2
+    return PickScores(best[1], best[2], best[0], best[3], round(threshold, 4), n_true)
+
+
+def _score_at(pairs: Sequence[Tuple[CoordinateTable, CoordinateTable]], radii_vox: Dict[int, float],
+              threshold: float) -> Tuple[float, float, float]:
+    """Return precision, recall and mean distance of the candidates at or above a threshold."""
+    hits, picked, wanted, distances = 0, 0, 0, [np.empty(0)]
+    for truth, candidates in pairs:
+        kept = candidates.select(candidates.scores >= threshold)
+        for class_id, radius in radii_vox.items():
+            match = match_by_distance(truth.select(truth.class_ids == class_id),
+                                      kept.select(kept.class_ids == class_id), radius)
+            hits, picked, wanted = hits + match.tp, picked + match.n_picks, wanted + match.n_truth
+            distances.append(match.distances_vox)
+    far = np.concatenate(distances)
+    return (hits / picked if picked else 0.0, hits / wanted if wanted else 0.0,
+            float(far.mean()) if len(far) else float("nan"))

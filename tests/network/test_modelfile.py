@@ -1,0 +1,89 @@
+"""Model files: what is written comes back; what does not fit is refused."""
+
+from __future__ import annotations
+
+import pytest
+import safetensors.torch
+import torch
+
+from deepetpicker.config import NetworkOptions
+from deepetpicker.errors import ModelFileError
+from deepetpicker.io.modelcard import ClassCard, ModelCard, read_card
+from deepetpicker.network.modelfile import load_model, save_model
+from deepetpicker.network.resunet import ResUNet3D
+
+
+def small_model(n_classes=1, **card):
+    """Return a small network and a card that fits it."""
+    torch.manual_seed(0)
+    options = NetworkOptions(n_classes=n_classes, widths=(4, 6, 8, 10))
+    classes = tuple(ClassCard(i + 1, f"kind {i}", 200.0, 7.0) for i in range(n_classes))
+    facts = {"voxel_size_ang": 10.0, "patch_vox": 32, "border_vox": 8, "label": "tball", "normalisation": "robust",
+             "threshold": 0.4, "score_floor": 0.1, **card}
+    return ResUNet3D(options).eval(), ModelCard(network=options.to_dict(), classes=classes, **facts)
+
+
+@pytest.mark.parametrize("n_classes", [1, 3])
+def test_weights_and_card_come_back(tmp_path, n_classes):
+    network, card = small_model(n_classes)
+    save_model(tmp_path / "m.safetensors", network, card)
+    again, card_again = load_model(tmp_path / "m.safetensors")
+    assert card_again == card
+    x = torch.randn(1, 1, 16, 24, 32)
+    with torch.inference_mode():
+        assert torch.equal(again(x), network(x))
+
+
+def test_a_card_that_does_not_fit_the_weights_is_refused(tmp_path):
+    network, _ = small_model(1)
+    _, card = small_model(2)
+    save_model(tmp_path / "m.safetensors", network, card)
+    with pytest.raises(ModelFileError, match="do not fit the model card"):
+        load_model(tmp_path / "m.safetensors")
+
+
+def test_a_missing_weight_is_refused(tmp_path):
+    network, card = small_model()
+    save_model(tmp_path / "m.safetensors", network, card)
+    tensors = safetensors.torch.load_file(tmp_path / "m.safetensors")
+    tensors.pop("head.weight")
+    safetensors.torch.save_file(tensors, tmp_path / "m.safetensors", {"deepetpicker": card.to_json()})
+    with pytest.raises(ModelFileError, match="do not fit"):
+        load_model(tmp_path / "m.safetensors")
+
+
+def test_weights_that_are_not_numbers_are_refused(tmp_path):
+    network, card = small_model()
+    network.head.bias.data.fill_(float("nan"))
+    save_model(tmp_path / "m.safetensors", network, card)
+    with pytest.raises(ModelFileError, match="NaN"):
+        load_model(tmp_path / "m.safetensors")
+
+
+def test_another_format_version_is_refused(tmp_path):
+    network, card = small_model(format_version=999)
+    save_model(tmp_path / "m.safetensors", network, card)
+    with pytest.raises(ModelFileError, match="newer version"):
+        load_model(tmp_path / "m.safetensors")
+
+
+def test_a_failed_write_leaves_the_old_model(tmp_path, monkeypatch):
+    network, card = small_model()
+    path = tmp_path / "m.safetensors"
+    save_model(path, network, card)
+    before = path.read_bytes()
+
+    def broken(*args, **kwargs):
+        raise RuntimeError("power cut")
+
+    monkeypatch.setattr(safetensors.torch, "save_file", broken)
+    with pytest.raises(RuntimeError, match="power cut"):
+        save_model(path, network, card)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["m.safetensors"]
+
+
+def test_the_card_is_read_without_the_weights(tmp_path):
+    network, card = small_model()
+    save_model(tmp_path / "m.safetensors", network, card)
+    assert read_card(tmp_path / "m.safetensors").classes[0].diameter_ang == 200.0

@@ -1,0 +1,412 @@
+"""Picking as a whole, with a network that is a plain blob detector, so that every pick is known."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from deepetpicker import pick
+from deepetpicker.config import NetworkOptions, PickOptions
+from deepetpicker.errors import InputError
+from deepetpicker.io.coordinates import read_coordinates
+from deepetpicker.io.manifest import read_manifest
+from deepetpicker.io.modelcard import ClassCard, ModelCard
+from deepetpicker.io.volumes import open_volume, write_volume
+from deepetpicker.network.modelfile import save_model
+from deepetpicker.network.resunet import ResUNet3D
+from deepetpicker.picking import picker, run as pick_run
+
+CENTRES = np.array([[12.3, 20.0, 15.5], [30.0, 44.7, 60.2], [33.0, 80.4, 33.8], [20.0, 61.0, 90.1]])
+SHAPE = (45, 100, 110)
+
+
+class BlobDetector(torch.nn.Module):
+    """Logits that are high where the density is; no memory of where in the patch it is."""
+
+    def forward(self, x):
+        return 12 * (torch.nn.functional.avg_pool3d(x, 3, 1, 1) / 4 - 0.5)
+
+
+def density(centres, shape=SHAPE, sigma=2.5, scale=1.0):
+    """Return a tomogram (Z, Y, X) with bright blobs in weak noise."""
+    grid = np.indices(shape).astype(np.float32)
+    out = np.random.default_rng(0).normal(0, 0.02, shape).astype(np.float32)
+    for centre in centres:
+        out += np.exp(-sum((g - c) ** 2 for g, c in zip(grid, np.asarray(centre) * scale)) / (2 * (sigma * scale) ** 2))
+    return out
+
+
+@pytest.fixture
+def model(tmp_path, monkeypatch):
+    """A model file that loads as the blob detector; particles of 100 angstrom at 10 angstrom per voxel."""
+    card = ModelCard(network={}, classes=(ClassCard(1, "blob", 100.0, 7.0),), voxel_size_ang=10.0, patch_vox=48,
+                     border_vox=12, label="tball", normalisation="robust", threshold=0.3, score_floor=0.1)
+    monkeypatch.setattr(picker, "load_model", lambda path: (BlobDetector(), card))
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(b"stands for a model")
+    return path
+
+
+@pytest.fixture
+def tomogram(tmp_path):
+    """A tomogram of non-cubic shape with four blobs."""
+    path = tmp_path / "TS_1.mrc"
+    write_volume(path, density(CENTRES), 10.0)
+    return path
+
+
+def nearest(picks, centres):
+    """Return the distance from each true centre to the nearest pick, in voxels."""
+    return np.linalg.norm(picks.positions_zyx_vox[:, None] - np.asarray(centres)[None], axis=2).min(0)
+
+
+def options(**values):
+    """Return float32 CPU options."""
+    return PickOptions(**{"device": "cpu", "precision": "float32", **values})
+
+
+def run(model, tomogram, out, **values):
+    """Pick one tomogram and return the picks."""
+    pick(model, [tomogram], out, options(**values), quiet=True)
+    return read_coordinates(out / f"{tomogram.stem}.csv")
+
+
+def test_blobs_are_picked_at_their_centres(model, tomogram, tmp_path):
+    picks = run(model, tomogram, tmp_path / "out")
+    assert len(picks) == 4
+    assert nearest(picks, CENTRES).max() < 0.15
+    assert (picks.scores > 0.3).all()
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["items"][0]["n_picks"] == 4
+    assert manifest["items"][0]["status"] == "done"
+
+
+@pytest.mark.parametrize("values", [{"tile": 64}, {"tile": 72}, {"tile": 96}, {"batch": 4}, {"slab": 5},
+                                    {"slab": 200}, {"border": 8}])
+def test_picks_do_not_depend_on_tile_batch_or_slab(model, tomogram, tmp_path, values):
+    expected = run(model, tomogram, tmp_path / "a")
+    found = run(model, tomogram, tmp_path / "b", **values)
+    np.testing.assert_allclose(found.positions_zyx_vox, expected.positions_zyx_vox, atol=1e-3)
+    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-4)
+
+
+def test_two_runs_give_the_same_bytes(model, tomogram, tmp_path):
+    for folder in "ab":
+        run(model, tomogram, tmp_path / folder)
+    assert (tmp_path / "a" / "TS_1.csv").read_bytes() == (tmp_path / "b" / "TS_1.csv").read_bytes()
+
+
+def test_a_finer_tomogram_is_resampled_and_picks_come_back_in_its_own_voxels(model, tmp_path):
+    path = tmp_path / "fine.mrc"
+    write_volume(path, density(CENTRES[:2] + 0.25, (60, 90, 120), scale=2.0 * 0.8), 6.25)
+    picks = run(model, path, tmp_path / "out")
+    assert len(picks) == 2
+    assert nearest(picks, (CENTRES[:2] + 0.25) * 1.6).max() < 0.3
+
+
+def test_a_tomogram_much_coarser_than_the_model_is_refused(model, tmp_path):
+    write_volume(tmp_path / "coarse.mrc", density(CENTRES), 20.0)
+    with pytest.raises(InputError, match="less binned"):
+        run(model, tmp_path / "coarse.mrc", tmp_path / "out")
+
+
+def test_a_new_threshold_needs_no_new_run(model, tomogram, tmp_path):
+    run(model, tomogram, tmp_path / "a", threshold=0.99)
+    candidates = read_coordinates(tmp_path / "a" / "TS_1_candidates.csv")
+    assert len(read_coordinates(tmp_path / "a" / "TS_1.csv")) == 0
+    low = run(model, tomogram, tmp_path / "b", threshold=0.3)
+    kept = candidates.select(candidates.scores >= 0.3)
+    np.testing.assert_array_equal(kept.positions_zyx_vox, low.positions_zyx_vox)
+
+
+def test_maps_are_written_with_the_voxel_size(model, tomogram, tmp_path):
+    run(model, tomogram, tmp_path / "out", save_map=True)
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    volume = open_volume(manifest["items"][0]["maps"]["1"])
+    assert volume.shape_zyx == SHAPE
+    assert volume.voxel_size_ang == pytest.approx(10.0)
+    z, y, x = CENTRES[1].round().astype(int)
+    assert volume.data_zyx[z, y, x] > 0.5
+    assert volume.data_zyx[5, 5, 5] < 0.1
+
+
+def test_a_mask_keeps_the_picks_inside_it(model, tomogram, tmp_path):
+    mask = np.zeros(SHAPE, np.int8)
+    mask[:, :50] = 1
+    write_volume(tmp_path / "mask.mrc", mask, 10.0)
+    picks = run(model, tomogram, tmp_path / "out", mask=str(tmp_path / "mask.mrc"))
+    assert len(picks) == 2
+    assert (picks.positions_zyx_vox[:, 1] < 50).all()
+
+
+def test_each_item_may_have_its_own_mask(model, tomogram, tmp_path):
+    mask = np.zeros(SHAPE, np.int8)
+    mask[:, 50:] = 1
+    write_volume(tmp_path / "mask.mrc", mask, 10.0)
+    params = {"items": [{"name": "a", "tomogram": str(tomogram), "mask": str(tmp_path / "mask.mrc")},
+                        {"name": "b", "tomogram": str(tomogram)}]}
+    manifest = pick(model, (), tmp_path / "out", options(), params, quiet=True)
+    assert [item["n_picks"] for item in manifest["items"]] == [2, 4]
+
+
+def test_a_mask_folder_needs_a_mask_for_each_tomogram(model, tomogram, tmp_path):
+    (tmp_path / "masks").mkdir()
+    with pytest.raises(InputError, match=r"TS_1\.mrc"):
+        run(model, tomogram, tmp_path / "out", mask=str(tmp_path / "masks"))
+
+
+def test_max_picks_keeps_the_best(model, tomogram, tmp_path):
+    every = run(model, tomogram, tmp_path / "a")
+    two = run(model, tomogram, tmp_path / "b", max_picks=2)
+    np.testing.assert_array_equal(two.scores, every.scores[:2])
+
+
+def test_a_failed_tomogram_does_not_stop_the_others(model, tomogram, tmp_path):
+    bad = tmp_path / "bad.mrc"
+    bad.write_bytes(b"")
+    manifest = pick(model, [bad, tomogram], tmp_path / "out", options(), quiet=True)
+    assert [(i["name"], i["status"]) for i in manifest["items"]] == [("bad", "failed"), ("TS_1", "done")]
+    assert "bad.mrc" in manifest["items"][0]["reason"]
+    assert not (tmp_path / "out" / "bad.csv").exists()
+
+
+@pytest.mark.parametrize("fill", [np.nan, 3.0])
+def test_a_tomogram_without_contrast_fails_with_its_name(model, tmp_path, fill):
+    write_volume(tmp_path / "flat.mrc", np.full((24, 32, 40), fill, np.float32), 10.0)
+    with pytest.raises(InputError, match="flat"):
+        run(model, tmp_path / "flat.mrc", tmp_path / "out")
+
+
+def test_resume_skips_what_is_done_and_only_that(model, tomogram, tmp_path, monkeypatch):
+    other = tmp_path / "TS_2.mrc"
+    write_volume(other, density(CENTRES[:1]), 10.0)
+    pick(model, [tomogram], tmp_path / "out", options(resume=True), quiet=True)
+    before = (tmp_path / "out" / "TS_1.csv").stat().st_mtime_ns
+    seen = []
+    original = pick_run.open_volume
+    monkeypatch.setattr(pick_run, "open_volume", lambda path, *a: seen.append(str(path)) or original(path, *a))
+    manifest = pick(model, [tomogram, other], tmp_path / "out", options(resume=True), quiet=True)
+    assert seen == [str(other)]
+    assert (tmp_path / "out" / "TS_1.csv").stat().st_mtime_ns == before
+    assert [i["status"] for i in manifest["items"]] == ["done", "done"]
+    pick(model, [tomogram], tmp_path / "out", options(resume=True, threshold=0.9), quiet=True)
+    assert seen[-1] == str(tomogram)
+
+
+def test_resume_goes_on_from_a_run_that_was_not_started_with_it(model, tomogram, tmp_path, monkeypatch):
+    first = pick(model, [tomogram], tmp_path / "out", options(), quiet=True)
+    monkeypatch.setattr(pick_run, "open_volume", None)  # calling it would fail
+    again = pick(model, [tomogram], tmp_path / "out", options(resume=True), quiet=True)
+    assert again["items"] == first["items"]
+    assert again["inputs"] == first["inputs"]
+
+
+def test_an_interrupted_resume_forgets_nothing(model, tomogram, tmp_path, monkeypatch):
+    paths = [tmp_path / f"TS_{n}.mrc" for n in (2, 1, 3)]
+    write_volume(paths[0], density(CENTRES[:1]), 10.0)
+    write_volume(paths[2], density(CENTRES[1:]), 10.0)
+    whole = pick(model, paths, tmp_path / "whole", options(), quiet=True)
+    pick(model, paths[1:2], tmp_path / "out", options(), quiet=True)
+    original = picker.Picker.candidates
+
+    def interrupted(self, volume, *more, **named):
+        if volume.name == "TS_3":
+            raise KeyboardInterrupt
+        return original(self, volume, *more, **named)
+
+    monkeypatch.setattr(picker.Picker, "candidates", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pick(model, paths, tmp_path / "out", options(resume=True), quiet=True)
+    found = read_manifest(tmp_path / "out" / "manifest.json")
+    assert [i["name"] for i in found["items"]] == ["TS_2", "TS_1"]
+    assert found["inputs"] == whole["inputs"][:2]
+
+
+def test_names_that_would_overwrite_each_other_are_refused(model, tomogram, tmp_path):
+    with pytest.raises(InputError, match="TS_1 twice"):
+        pick(model, [tomogram, tmp_path / "x" / "TS_1.rec"], tmp_path / "out", options(), quiet=True)
+
+
+def test_params_name_the_items(model, tomogram, tmp_path):
+    params = {"items": [{"name": "any name", "tomogram": str(tomogram), "voxel_size": 10.0}]}
+    manifest = pick(model, (), tmp_path / "out", options(), params, quiet=True)
+    assert manifest["items"][0]["name"] == "any name"
+    assert len(read_coordinates(manifest["items"][0]["picks"])) == 4
+
+
+@pytest.mark.parametrize("shape", [(20, 200, 150), (61, 67, 71), (8, 30, 40)])
+def test_shapes_smaller_than_a_tile_and_odd_ones(model, tmp_path, shape):
+    centre = (np.array(shape) - 1) / 2 + 0.3
+    write_volume(tmp_path / "odd.mrc", density([centre], shape), 10.0)
+    picks = run(model, tmp_path / "odd.mrc", tmp_path / "out", tile=48)
+    assert len(picks) == 1
+    assert nearest(picks, [centre])[0] < 0.5
+
+
+def test_a_tomogram_inside_a_larger_one_gives_the_same_picks(model, tmp_path):
+    small = density(CENTRES)
+    large = np.random.default_rng(1).normal(0, 0.02, (70, 140, 150)).astype(np.float32)
+    large[9:54, 17:117, 21:131] = small
+    write_volume(tmp_path / "small.mrc", small, 10.0)
+    write_volume(tmp_path / "large.mrc", large, 10.0)
+    a, b = (run(model, tmp_path / f"{n}.mrc", tmp_path / n) for n in ("small", "large"))
+    assert len(a) == len(b) == 4
+    assert nearest(b, a.positions_zyx_vox + [9, 17, 21]).max() < 0.05
+
+
+class Hungry(BlobDetector):
+    """The detector, out of memory for tiles above an edge."""
+
+    def __init__(self, largest):
+        super().__init__()
+        self.largest = largest
+
+    def forward(self, x):
+        if max(x.shape) > self.largest:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate many bytes")
+        return super().forward(x)
+
+
+def hungry(monkeypatch, largest):
+    """Make the model of the fixture run out of memory for tiles above an edge."""
+    _, card = picker.load_model("")
+    monkeypatch.setattr(picker, "load_model", lambda path: (Hungry(largest), card))
+
+
+def test_without_memory_the_tile_shrinks_and_the_run_goes_on(model, tomogram, tmp_path, monkeypatch, caplog):
+    expected = run(model, tomogram, tmp_path / "a")
+    hungry(monkeypatch, 56)
+    found = run(model, tomogram, tmp_path / "b")
+    np.testing.assert_allclose(found.positions_zyx_vox, expected.positions_zyx_vox, atol=1e-3)
+    assert "starting it again with at most 48" in caplog.text
+
+
+def test_what_was_learnt_of_memory_holds_for_the_next_tomogram(model, tomogram, tmp_path, monkeypatch, caplog):
+    hungry(monkeypatch, 56)
+    other = tmp_path / "TS_2.mrc"
+    other.write_bytes(tomogram.read_bytes())
+    pick(model, [tomogram, other], tmp_path / "out", options(), quiet=True)
+    assert caplog.text.count("starting it again") == 1
+    assert "TS_2: out of memory" not in caplog.text
+
+
+def test_without_memory_for_the_smallest_tile_the_tomogram_fails_with_advice(model, tomogram, tmp_path, monkeypatch):
+    hungry(monkeypatch, 24)
+    monkeypatch.setattr(picker.Predictor, "warm_up", lambda self: 0.0)
+    with pytest.raises(InputError, match="too little free memory for one tile"):
+        run(model, tomogram, tmp_path / "out", border=0)
+    hungry(monkeypatch, 56)
+    with pytest.raises(InputError, match="smaller --tile"):
+        run(model, tomogram, tmp_path / "out", tile=64)
+
+
+def test_a_tomogram_that_fails_for_memory_does_not_shrink_the_tiles_of_the_next(model, tomogram, tmp_path, monkeypatch,
+                                                                               caplog):
+    hungry(monkeypatch, 24)
+    monkeypatch.setattr(picker.Predictor, "warm_up", lambda self: 0.0)
+    other = tmp_path / "TS_2.mrc"
+    other.write_bytes(tomogram.read_bytes())
+    with caplog.at_level("INFO"), pytest.raises(InputError, match="none of 2"):
+        pick(model, [tomogram, other], tmp_path / "out", options(), quiet=True)
+    plans = [m for m in caplog.messages if m.startswith("TS_2: ") and "tiles of" in m]
+    assert [m for m in plans if "of 32 voxels" in m]
+    assert not [m for m in plans if "of 24 voxels" in m]
+
+
+@pytest.mark.parametrize("error", [MemoryError("much"), RuntimeError("CUDA out of memory")])
+def test_without_memory_for_the_peaks_blocks_shrink(model, tomogram, tmp_path, monkeypatch, caplog, error):
+    expected = run(model, tomogram, tmp_path / "a")
+    original, blocks = picker.find_peaks, []
+
+    def hungry_peaks(store, rules, floor, distances, block):
+        blocks.append(block)
+        if block[0] * block[1] > 800:
+            raise error
+        return original(store, rules, floor, distances, block)
+
+    monkeypatch.setattr(picker, "find_peaks", hungry_peaks)
+    found = run(model, tomogram, tmp_path / "b")
+    np.testing.assert_allclose(found.positions_zyx_vox, expected.positions_zyx_vox, atol=1e-3)
+    assert len(blocks) > 1
+    assert "looking for peaks in blocks" in caplog.text
+
+
+def test_without_memory_for_the_map_it_goes_to_a_file(model, tomogram, tmp_path, monkeypatch):
+    expected = run(model, tomogram, tmp_path / "a")
+    original = picker.ProbabilityStore
+    kinds = []
+
+    def store(shape, work, in_memory_bytes, *device):
+        if in_memory_bytes:
+            raise MemoryError
+        kinds.append("file")
+        return original(shape, work, in_memory_bytes, *device)
+
+    monkeypatch.setattr(picker, "ProbabilityStore", store)
+    found = run(model, tomogram, tmp_path / "b")
+    assert kinds == ["file"]
+    np.testing.assert_array_equal(found.positions_zyx_vox, expected.positions_zyx_vox)
+
+
+def test_a_lack_of_memory_elsewhere_fails_that_tomogram_with_advice(model, tomogram, tmp_path, monkeypatch):
+    def write(self, store):
+        raise MemoryError("planes")
+
+    monkeypatch.setattr(picker.ProbabilityMaps, "write", write)
+    with pytest.raises(InputError, match=r"no memory left \(planes\): use --memory-limit"):
+        run(model, tomogram, tmp_path / "out", save_map=True)
+
+
+def test_the_plan_is_told_before_the_start(model, tomogram, tmp_path, caplog):
+    with caplog.at_level("INFO"):
+        run(model, tomogram, tmp_path / "out")
+    plan, picked = (next(i for i, m in enumerate(caplog.messages) if text in m) for text in (" GB, about ", "picks >="))
+    assert plan < picked
+    assert caplog.messages[plan].startswith("TS_1: ")
+
+
+def test_a_memory_limit_changes_no_pick_and_one_too_low_is_refused(model, tomogram, tmp_path):
+    expected = run(model, tomogram, tmp_path / "a", tile=48)
+    found = run(model, tomogram, tmp_path / "b", memory_limit=8.0)
+    np.testing.assert_allclose(found.positions_zyx_vox, expected.positions_zyx_vox, atol=1e-3)
+    with pytest.raises(InputError, match="allow more"):
+        run(model, tomogram, tmp_path / "c", memory_limit=0.05)
+
+
+@pytest.mark.parametrize("limit", [0.75])
+def test_a_memory_limit_holds_in_a_process_of_its_own(tmp_path, limit):
+    """The full network on a volume whose fastest plan takes more than the limit."""
+    card = ModelCard(network=NetworkOptions().to_dict(), classes=(ClassCard(1, "blob", 100.0, 7.0),),
+                     voxel_size_ang=10.0, patch_vox=72, border_vox=12, label="tball", normalisation="robust",
+                     threshold=0.3, score_floor=0.1)
+    save_model(tmp_path / "m.safetensors", ResUNet3D(NetworkOptions()), card)
+    write_volume(tmp_path / "a.mrc", np.random.default_rng(0).normal(size=(64, 88, 96)).astype(np.float32), 10.0)
+    code = ("import sys; from deepetpicker.__main__ import main; from deepetpicker.memory import resident_bytes; "
+            "status = main(sys.argv[1:]); print(resident_bytes(peak=True)); sys.exit(status)")
+    command = [sys.executable, "-c", code, "pick", str(tmp_path / "m.safetensors"), str(tmp_path / "a.mrc"), "--out",
+               str(tmp_path / "out"), "--device", "cpu", "--precision", "float32", "--quiet", "--memory-limit"]
+    environment = {k: v for k, v in os.environ.items() if k != "THP_MEM_ALLOC_ENABLE"}  # that earlier tests have set
+    peaks = []
+    for gb in (limit, 0.0):
+        done = subprocess.run([*command, str(gb)], capture_output=True, text=True, check=True, env=environment)
+        peaks.append(int(done.stdout.split()[-1]))  # ru_maxrss would begin with this process's
+    assert peaks[0] <= limit * 1e9 < peaks[1]
+
+
+def test_several_tomograms_are_planned_together_and_a_broken_one_is_told_in_its_turn(model, tomogram, tmp_path, caplog):
+    broken = tmp_path / "broken.mrc"
+    broken.write_bytes(b"not a tomogram")
+    other = tmp_path / "TS_2.mrc"
+    other.write_bytes(tomogram.read_bytes())
+    with caplog.at_level("INFO"):
+        manifest = pick(model, [tomogram, broken, other], tmp_path / "out", options(), quiet=True)
+    assert [i["status"] for i in manifest["items"]] == ["done", "failed", "done"]
+    together = next(m for m in caplog.messages if m.startswith("2 tomograms: "))
+    assert "tiles, " in together
+    assert " GB, about " in together

@@ -1,0 +1,72 @@
+"""Voxel metrics, with zero denominators."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from deepetpicker.training.metrics import VoxelCounts, f1_score, f_alpha, precision_recall
+
+
+def test_values_by_hand():
+    assert precision_recall(3, 4, 6) == (0.75, 0.5)
+    assert f1_score(0.75, 0.5) == pytest.approx(0.6)
+    assert f_alpha(0.75, 0.5, 3) == pytest.approx(0.75 * 0.125 / 0.875)
+    assert f_alpha(1, 1) == 0.5
+
+
+def test_zero_denominators():
+    assert precision_recall(0, 0, 5) == (0, 0)
+    assert precision_recall(0, 5, 0) == (0, 0)
+    assert precision_recall(0, 0, 0) == (1, 1)
+    assert f1_score(0, 0) == f_alpha(0, 0) == f_alpha(1, 0) == f_alpha(0, 1) == 0
+
+
+def test_recall_weighs_more():
+    assert f_alpha(0.6, 0.9) > f_alpha(0.9, 0.6)
+
+
+def random_maps(seed=0, shape=(12, 14, 16)):
+    """Return probabilities of two classes and a label."""
+    rng = np.random.default_rng(seed)
+    return rng.random((2, *shape)).astype(np.float32), rng.integers(0, 3, shape)
+
+
+def test_slabs_add_up_to_the_whole():
+    probability, label = random_maps()
+    whole, parts = VoxelCounts(2), VoxelCounts(2)
+    whole.add(probability, label)
+    for z in range(0, 12, 5):
+        parts.add(probability[:, z:z + 5], label[z:z + 5])
+    for name, value in whole.scores().items():
+        assert parts.scores()[name] == pytest.approx(value, rel=1e-6)
+
+
+def test_perfect_map():
+    _, label = random_maps()
+    counts = VoxelCounts(2)
+    counts.add(np.stack([label == 1, label == 2]).astype(np.float32), label)
+    scores = counts.scores()
+    assert (scores["voxel_precision"], scores["voxel_recall"], scores["voxel_f1"]) == (1, 1, 1)
+    assert scores["f_alpha"] == 0.5
+    assert scores["val_loss"] == pytest.approx(0, abs=1e-9)
+
+
+def test_unknown_voxels_are_not_counted_and_absent_classes_do_not_drag():
+    probability, label = random_maps()
+    label[label == 2] = 0
+    known = np.zeros(label.shape, bool)
+    known[:6] = True
+    counts, half = VoxelCounts(2), VoxelCounts(2)
+    counts.add(probability, label, known)
+    half.add(probability[:, :6], label[:6])
+    assert counts.scores() == pytest.approx(half.scores(), rel=1e-5)
+    only = VoxelCounts(1)
+    only.add(probability[:1, :6], label[:6])
+    assert half.scores()["voxel_recall"] == only.scores()["voxel_recall"]
+
+
+def test_nothing_to_find_and_nothing_found():
+    counts = VoxelCounts(1)
+    counts.add(np.zeros((1, 4, 5, 6), np.float32), np.zeros((4, 5, 6), int))
+    assert counts.scores()["voxel_f1"] == 1

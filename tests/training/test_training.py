@@ -1,0 +1,450 @@
+"""Training as a whole, on tiny tomograms with bright balls in noise."""
+
+from __future__ import annotations
+
+import json
+import logging
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import mrcfile
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from deepetpicker.config import TrainOptions
+from deepetpicker.errors import InputError
+from deepetpicker.geometry import WorkingGrid
+from deepetpicker.io.manifest import read_manifest
+from deepetpicker.io.modelcard import read_card
+from deepetpicker.network.modelfile import load_model
+from deepetpicker.preparation.resample import open_working_volume, whole
+from deepetpicker.training.callbacks import EpochEnd
+from deepetpicker.training.gather import gather, split, split_slab
+from deepetpicker.training.module import GlobalBatchNorm3d, PickerModule, one_cycle, use_global_statistics
+from deepetpicker.training.patches import Annotated
+from deepetpicker.training.run import train
+from deepetpicker.training.run_folder import METRICS, RunFolder, read_metrics
+
+VOXEL, DIAMETER = 10.0, 8
+
+
+def write_set(folder: pathlib.Path, shapes, counts, seed=0, n_classes=1, voxel=VOXEL) -> pathlib.Path:
+    """Write tomograms of noise with dark balls of 8 voxels (the second class has bright ones) and their tables."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    for k, (shape, count) in enumerate(zip(shapes, counts)):
+        volume = rng.normal(0, 1, shape).astype(np.float32)
+        lines, centres = ["class_id,class_name,x,y,z"], []
+        while len(centres) < count:
+            centre = np.array([rng.uniform(min(4, n / 3), n - 1 - min(4, n / 3)) for n in shape])
+            if all(np.linalg.norm(centre - c) > 9 for c in centres):
+                centres.append(centre)
+        for i, centre in enumerate(centres):
+            kind = i % n_classes + 1
+            square = sum((a - c) ** 2 for a, c in zip(np.indices(shape), centre))
+            volume += (-4 if kind == 1 else 4) * (square < (DIAMETER / 2) ** 2)
+            lines.append(f"{kind},ball_{kind}," + ",".join(f"{v:.3f}" for v in centre[::-1]))
+        with mrcfile.new(folder / f"t{k}.mrc", volume, overwrite=True) as mrc:
+            mrc.voxel_size = voxel
+        (folder / f"t{k}.csv").write_text("\n".join(lines) + "\n")
+    classes = [{"id": c, "name": f"ball_{c}", "diameter_angstrom": DIAMETER * voxel} for c in range(1, n_classes + 1)]
+    (folder / "classes.json").write_text(json.dumps({"voxel_size_angstrom": voxel, "classes": classes}))
+    return folder
+
+
+def small(**changes) -> TrainOptions:
+    """Return options for a network that trains in seconds."""
+    values = {"patch": 32, "widths": (4, 6), "epochs": 2, "batch": 4, "patches_per_epoch": 8, "precision": "float32",
+              "device": "cpu", "validation_tiles": 4, **changes}
+    return TrainOptions(**values)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> pathlib.Path:
+    """Return a folder of two tomograms with ten balls each."""
+    return write_set(tmp_path_factory.mktemp("data"), [(40, 48, 56)] * 2, [10, 10])
+
+
+def weights_of(path) -> dict:
+    """Return the tensors of a model file."""
+    return safetensors.torch.load_file(str(path))
+
+
+def assert_same_weights(a, b) -> None:
+    """Assert that two model files hold the same weights, to the bit."""
+    first, second = weights_of(a), weights_of(b)
+    assert first.keys() == second.keys()
+    for name in first:
+        assert torch.equal(first[name], second[name]), name
+
+
+def test_training_finds_the_balls(data, tmp_path):
+    manifest = train(data, tmp_path / "m.safetensors", small(epochs=5, patches_per_epoch=32, widths=(6, 8),
+                                                             learning_rate=1e-2), quiet=True)
+    rows = read_metrics(tmp_path / "m_run/metrics.csv")
+    assert [row["epoch"] for row in rows] == list(range(5))
+    assert rows[-1]["train_loss"] < rows[0]["train_loss"]
+    assert max(row["pick_f1"] for row in rows) >= 0.9
+    kept = rows[manifest["outputs"]["kept_epoch"]]
+    assert kept["f_alpha"] == max(row["f_alpha"] for row in rows)
+    assert kept["pick_distance_vox"] < 1.0
+    assert all(row["patches_per_second"] > 0 for row in rows)
+    speed = sorted(row["patches_per_second"] for row in rows)[2]
+    assert manifest["outputs"]["patches_per_second"] == pytest.approx(speed, rel=1e-3, abs=1e-3)
+    assert (tmp_path / "m_run/metrics.csv").read_text().splitlines()[0] == ",".join(METRICS)
+    assert list((tmp_path / "m_run/tensorboard").glob("events*"))
+
+
+def test_the_card_says_what_the_model_is(data, tmp_path):
+    manifest = train(data, tmp_path / "m.safetensors", small(epochs=1), quiet=True)
+    network, card = load_model(tmp_path / "m.safetensors")
+    assert network.options.widths == (4, 6)
+    assert card.voxel_size_ang == VOXEL
+    assert card.classes[0].diameter_ang == 80
+    assert card.classes[0].label_diameter_vox == 5
+    assert (card.patch_vox, card.seed, card.training["validation"]) == (32, 0, ["t1"])
+    assert 0.1 < card.threshold < 1
+    assert len(card.validation) == 1
+    assert len(card.intensity) == 9
+    assert manifest == read_manifest(tmp_path / "m_run/manifest.json")
+    assert {i["name"]: i["role"] for i in manifest["items"]} == {"t0": "training", "t1": "validation"}
+    assert manifest["inputs"][0]["shape_zyx"] == [40, 48, 56]
+    assert not (tmp_path / "m_run/cache").exists()
+
+
+def test_the_same_seed_gives_the_same_model_and_another_one_another(data, tmp_path):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        train(data, tmp_path / f"{name}.safetensors", small(epochs=1, seed=seed), quiet=True)
+    assert_same_weights(tmp_path / "a.safetensors", tmp_path / "b.safetensors")
+    a, c = weights_of(tmp_path / "a.safetensors"), weights_of(tmp_path / "c.safetensors")
+    assert not torch.equal(a["head.weight"], c["head.weight"])
+
+
+@pytest.mark.parametrize("moment", ["on_train_epoch_start", "on_train_batch_end"])
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(data, tmp_path, monkeypatch, moment):
+    options = small(epochs=4, background_fraction=0.25)
+    train(data, tmp_path / "whole.safetensors", options, quiet=True)
+    original, trained = getattr(EpochEnd, moment), []
+
+    def interrupted(self, trainer, *args):
+        trained.append(trainer.current_epoch)
+        if trainer.current_epoch == 2:
+            raise KeyboardInterrupt
+        return original(self, trainer, *args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(EpochEnd, moment, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(data, tmp_path / "parts.safetensors", options, quiet=True)
+    assert not (tmp_path / "parts.safetensors").exists()
+    assert len(read_metrics(tmp_path / "parts_run/metrics.csv")) == 2
+    seen = []
+
+    def watched(self, trainer, *args):
+        seen.append(trainer.current_epoch)
+        return original(self, trainer, *args)
+
+    monkeypatch.setattr(EpochEnd, moment, watched)
+    train(data, tmp_path / "parts.safetensors", options, quiet=True)
+    assert sorted(set(seen)) == [2, 3]
+    assert_same_weights(tmp_path / "whole.safetensors", tmp_path / "parts.safetensors")
+    curves = [read_metrics(tmp_path / f"{n}_run/metrics.csv") for n in ("whole", "parts")]
+    for a, b in zip(*curves):
+        same = [n for n in METRICS if n not in ("seconds", "patches_per_second")]
+        np.testing.assert_equal([a[n] for n in same], [b[n] for n in same])
+    assert len(curves[1]) == 4
+
+
+def test_a_finished_run_is_not_run_again(data, tmp_path, caplog):
+    first = train(data, tmp_path / "m.safetensors", small(epochs=1), quiet=True)
+    stamp = (tmp_path / "m.safetensors").stat().st_mtime_ns
+    with caplog.at_level(logging.INFO, "deepetpicker"):
+        again = train(data, tmp_path / "m.safetensors", small(epochs=1), quiet=True)
+    assert again == first
+    assert (tmp_path / "m.safetensors").stat().st_mtime_ns == stamp
+    assert "nothing to do" in caplog.text
+
+
+def test_a_model_lost_after_the_last_epoch_is_written_from_the_checkpoint(data, tmp_path):
+    train(data, tmp_path / "m.safetensors", small(epochs=1), quiet=True)
+    (tmp_path / "m.safetensors").rename(tmp_path / "kept.safetensors")
+    stamp = (tmp_path / "m_run/last.ckpt").stat().st_mtime_ns
+    train(data, tmp_path / "m.safetensors", small(epochs=1), quiet=True)
+    assert_same_weights(tmp_path / "m.safetensors", tmp_path / "kept.safetensors")
+    assert (tmp_path / "m_run/last.ckpt").stat().st_mtime_ns == stamp
+
+
+def test_other_options_start_afresh_and_lose_nothing(data, tmp_path, caplog):
+    train(data, tmp_path / "m.safetensors", small(epochs=1), quiet=True)
+    before = weights_of(tmp_path / "m.safetensors")
+    with caplog.at_level(logging.WARNING, "deepetpicker"):
+        train(data, tmp_path / "m.safetensors", small(epochs=1, learning_rate=2e-3), quiet=True)
+    assert "learning_rate 0.001 -> 0.002" in caplog.text
+    assert "m_run_1" in caplog.text
+    assert torch.equal(weights_of(tmp_path / "m_run_1/m.safetensors")["head.weight"], before["head.weight"])
+    assert not torch.equal(weights_of(tmp_path / "m.safetensors")["head.weight"], before["head.weight"])
+    train(data, tmp_path / "m.safetensors", small(epochs=1, learning_rate=2e-3, resume=False), quiet=True)
+    assert (tmp_path / "m_run_2/last.ckpt").exists()
+
+
+def test_a_damaged_checkpoint_is_put_aside(data, tmp_path, monkeypatch, caplog):
+    train(data, tmp_path / "m.safetensors", small(epochs=1), quiet=True)
+    (tmp_path / "m.safetensors").unlink()
+    (tmp_path / "m_run/last.ckpt").write_bytes(b"PK\x03\x04 half a file")
+    with caplog.at_level(logging.WARNING, "deepetpicker"):
+        train(data, tmp_path / "m.safetensors", small(epochs=1), quiet=True)
+    assert "m_run_1" in caplog.text
+    assert (tmp_path / "m.safetensors").exists()
+
+
+def test_early_stopping_by_patience(data, tmp_path):
+    options = small(epochs=8, learning_rate=1e-9, patience=2)
+    manifest = train(data, tmp_path / "m.safetensors", options, quiet=True)
+    epochs = len(read_metrics(tmp_path / "m_run/metrics.csv"))
+    assert epochs < 8
+    assert manifest["outputs"]["epochs"] == epochs
+    (tmp_path / "m.safetensors").unlink()
+    train(data, tmp_path / "m.safetensors", options, quiet=True)
+    assert len(read_metrics(tmp_path / "m_run/metrics.csv")) == epochs
+
+
+def test_validation_every_second_epoch(data, tmp_path):
+    train(data, tmp_path / "m.safetensors", small(epochs=3, validate_every=2), quiet=True)
+    validated = [row["val_loss"] == row["val_loss"] for row in read_metrics(tmp_path / "m_run/metrics.csv")]
+    assert validated == [False, True, True]
+
+
+@pytest.mark.parametrize(("shape", "count"), [((20, 200, 150), 12), ((61, 67, 71), 6), ((40, 48, 56), 1)])
+def test_shapes_and_a_single_particle(shape, count, tmp_path):
+    folder = write_set(tmp_path / "data", [shape], [count])
+    manifest = train(folder, tmp_path / "m.safetensors", small(epochs=1), quiet=True)
+    assert read_card(tmp_path / "m.safetensors").training["particles"] == {"1": count}
+    assert manifest["items"][0]["role"] == "both"
+    assert any("too few particles" in w for w in manifest["warnings"]) == (count == 1)
+
+
+def test_one_of_two_tables_is_empty(tmp_path):
+    folder = write_set(tmp_path / "data", [(40, 48, 56)] * 2, [6, 0])
+    manifest = train(folder, tmp_path / "m.safetensors", small(epochs=1), quiet=True)
+    assert any("t1: no particles" in w for w in manifest["warnings"])
+    assert {i["name"]: i["role"] for i in manifest["items"]} == {"t0": "both", "t1": "training"}
+
+
+def test_two_classes_unknown_background_and_another_voxel_size(tmp_path):
+    folder = write_set(tmp_path / "data", [(40, 48, 56)] * 2, [8, 8], n_classes=2)
+    options = small(epochs=1, unannotated="unknown", working_diameter=5.0, cross_entropy=0.1)
+    train(folder, tmp_path / "m.safetensors", options, quiet=True)
+    network, card = load_model(tmp_path / "m.safetensors")
+    assert card.voxel_size_ang == pytest.approx(16.0)
+    assert [c.id for c in card.classes] == [1, 2]
+    assert network.head.out_channels == 3
+
+
+def test_tomograms_of_different_voxel_sizes_train_together(tmp_path):
+    write_set(tmp_path / "data", [(40, 48, 56)], [6])
+    fine = write_set(tmp_path / "fine", [(40, 60, 56)], [6], voxel=5.0)
+    for suffix in ("mrc", "csv"):
+        (fine / f"t0.{suffix}").rename(tmp_path / "data" / f"fine.{suffix}")
+    manifest = train(tmp_path / "data", tmp_path / "m.safetensors", small(epochs=1), quiet=True)
+    assert read_card(tmp_path / "m.safetensors").voxel_size_ang == 10
+    assert [i["voxel_size_angstrom"] for i in manifest["inputs"]] == [5, 10]
+
+
+def test_warm_start_takes_weights_and_voxel_size(data, tmp_path):
+    train(data, tmp_path / "old.safetensors", small(epochs=1), quiet=True)
+    frozen = small(epochs=1, init=str(tmp_path / "old.safetensors"), learning_rate=1e-12, weight_decay=0.0)
+    train(data, tmp_path / "new.safetensors", frozen, quiet=True)
+    old, new = weights_of(tmp_path / "old.safetensors"), weights_of(tmp_path / "new.safetensors")
+    torch.testing.assert_close(old["head.weight"], new["head.weight"])
+    two = write_set(tmp_path / "two", [(40, 48, 56)] * 2, [6, 6], n_classes=2)
+    manifest = train(two, tmp_path / "two.safetensors", frozen, quiet=True)
+    assert any("output layer starts anew" in w for w in manifest["warnings"])
+    other = weights_of(tmp_path / "two.safetensors")
+    torch.testing.assert_close(old["encoders.0.unit1.conv.weight"], other["encoders.0.unit1.conv.weight"])
+
+
+def test_params_name_every_file(data, tmp_path):
+    params = {"items": [{"name": n, "tomogram": str(data / f"{n}.mrc"), "coordinates": str(data / f"{n}.csv"),
+                         "voxel_size": 10.0} for n in ("t0", "t1")],
+              "classes": [{"id": 1, "name": "ball", "diameter_angstrom": 80.0}]}
+    manifest = train("", tmp_path / "m.safetensors", small(epochs=1, validation=("t0",)), quiet=True, params=params)
+    assert {i["name"]: i["role"] for i in manifest["items"]} == {"t0": "validation", "t1": "training"}
+
+
+def test_every_problem_is_reported_at_once_and_nothing_is_written(tmp_path):
+    folder = write_set(tmp_path / "data", [(40, 48, 56)] * 3, [4, 4, 4])
+    (folder / "t0.mrc").write_bytes(b"")
+    (folder / "t1.csv").write_text("class_id,class_name,x,y,z\n" + "1,ball,900,900,900\n" * 3)
+    (folder / "t2.csv").write_text("class_id,class_name,x,y,z\n7,odd,20,20,20\n")
+    with pytest.raises(InputError, match="3 problems") as error:
+        train(folder, tmp_path / "m.safetensors", small(), quiet=True)
+    for word in ("t0.mrc is empty", "t1: 3 of 3", "class 7"):
+        assert word in str(error.value)
+    assert not (tmp_path / "m_run").exists()
+
+
+@pytest.mark.parametrize(("changes", "word"), [
+    ({"diameter_angstrom": (8.0,)}, "must be in angstrom"),
+    ({"diameter_angstrom": (80.0, 90.0)}, "expected 1 or 1 diameters"),
+    ({"label_diameter": 9.0}, "at most the particle's diameter"),
+    ({"validation": ("t0x",)}, "did you mean"),
+    ({"validation": ("t0", "t1")}, "none"),
+    ({"patch": 40, "widths": (4, 4, 4, 4, 4)}, "multiple of 16"),
+    ({"devices": 3}, "multiple of the number of processes"),
+    ({"precision": "float16"}, "needs a GPU"),
+])
+def test_bad_options(data, tmp_path, changes, word):
+    with pytest.raises(InputError, match=word):
+        train(data, tmp_path / "m.safetensors", small(**changes), quiet=True)
+    assert not (tmp_path / "m.safetensors").exists()
+    assert not (tmp_path / "m_run").exists()
+
+
+def test_no_particles_at_all(tmp_path):
+    folder = write_set(tmp_path / "data", [(40, 48, 56)], [0])
+    with pytest.raises(InputError, match="at least one particle"):
+        train(folder, tmp_path / "m.safetensors", small(), quiet=True)
+
+
+def test_unusual_diameters_are_warned_about(data):
+    assert any("work best" in w for w in gather(data, small(diameter_angstrom=(50.0,))).warnings)
+    assert not gather(data, small()).warnings
+
+
+def test_a_loss_that_is_not_a_number_stops_with_advice(data, tmp_path, monkeypatch):
+    original = PickerModule.training_step
+    monkeypatch.setattr(PickerModule, "training_step", lambda self, *args: original(self, *args) * float("nan"))
+    with pytest.raises(InputError, match="learning-rate"):
+        train(data, tmp_path / "m.safetensors", small(epochs=6), quiet=True)
+
+
+def test_a_single_bad_step_is_left_out(data, tmp_path, monkeypatch, caplog):
+    original = PickerModule.training_step
+
+    def sometimes(self, batch, index):
+        loss = original(self, batch, index)
+        return loss * float("nan") if self.global_step == 1 else loss
+
+    monkeypatch.setattr(PickerModule, "training_step", sometimes)
+    train(data, tmp_path / "m.safetensors", small(epochs=2), quiet=True)
+    assert all(torch.isfinite(t).all() for t in weights_of(tmp_path / "m.safetensors").values())
+    assert "left out" in caplog.text
+
+
+def annotated(positions, shape=(30, 40, 100)) -> Annotated:
+    """Return a tomogram of noise with particles."""
+    volume = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    source = open_working_volume(volume, WorkingGrid(shape, 10.0, 10.0))
+    positions = np.asarray(positions, float).reshape(-1, 3)
+    return Annotated("TS", source, positions, np.ones(len(positions), int), whole(shape))
+
+
+def test_the_held_out_slab_has_about_a_fifth_and_nothing_in_common():
+    rng = np.random.default_rng(1)
+    one = annotated(rng.uniform(0, 1, (40, 3)) * [29, 39, 99])
+    kept, held = split_slab(one, [])
+    assert len(kept.inside) + len(held.inside) == 40
+    assert 5 <= len(held.inside) <= 11
+    a, b = kept.region_zyx[2], held.region_zyx[2]
+    assert (a.stop <= b.start) or (b.stop <= a.start)
+    assert 15 <= b.stop - b.start <= 35
+
+
+def test_particles_in_one_plane_cannot_be_parted():
+    warnings: list = []
+    kept, held = split_slab(annotated([[5, 5, 50], [20, 30, 50]]), warnings)
+    assert kept is held
+    assert "too good" in warnings[0]
+
+
+def test_the_last_fifth_is_held_out():
+    tomograms = [annotated([[5, 5, k + 5]]) for k in range(10)]
+    train_part, held = split(tomograms, (), [])
+    assert held == tomograms[8:]
+    assert train_part == tomograms[:8]
+
+
+def test_schedule_starts_low_peaks_after_a_tenth_and_ends_very_low():
+    rates = [one_cycle(k, 101) for k in range(101)]
+    assert rates[0] == pytest.approx(1 / 30)
+    assert int(np.argmax(rates)) == 10
+    assert rates[10] == pytest.approx(1)
+    assert rates[-1] == pytest.approx(1 / 3000)
+    assert (np.diff(rates[10:]) < 0).all()
+    assert one_cycle(0, 1) == pytest.approx(1)
+    assert all(0 < one_cycle(k, n) <= 1 for n in (2, 3, 10) for k in range(n))
+
+
+def test_global_batch_norm_equals_the_usual_one_in_a_single_process():
+    torch.manual_seed(0)
+    usual = torch.nn.Sequential(torch.nn.Conv3d(2, 5, 3), torch.nn.BatchNorm3d(5))
+    ours = torch.nn.Sequential(torch.nn.Conv3d(2, 5, 3), torch.nn.BatchNorm3d(5))
+    ours.load_state_dict(usual.state_dict())
+    use_global_statistics(ours)
+    assert isinstance(ours[1], GlobalBatchNorm3d)
+    x = torch.randn(3, 2, 6, 7, 8)
+    a, b = usual(x), ours(x)
+    torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+    (a**2 * torch.arange(a.numel()).view(a.shape)).mean().backward()
+    (b**2 * torch.arange(b.numel()).view(b.shape)).mean().backward()
+    torch.testing.assert_close(usual[0].weight.grad, ours[0].weight.grad, atol=1e-2, rtol=1e-3)
+    for name, value in usual.state_dict().items():
+        torch.testing.assert_close(ours.state_dict()[name], value, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(usual.eval()(x), ours.eval()(x))
+
+
+def test_run_folder_lies_beside_the_model(tmp_path):
+    assert RunFolder(tmp_path / "a.b.safetensors").path == tmp_path / "a.b_run"
+
+
+TINY = ("--patch", "32", "--widths", "4,6", "--batch", "4", "--device", "cpu", "--precision", "float32",
+        "--validation-tiles", "4", "--quiet")
+
+
+def command(data, out, *more) -> list:
+    """Return the command line of a tiny training."""
+    return [sys.executable, "-m", "deepetpicker", "train", "--data", str(data), "--out", str(out), *TINY, *more]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_command_goes_on_and_ends_with_the_same_model(data, tmp_path, number):
+    more = ("--epochs", "4", "--patches-per-epoch", "32")
+    subprocess.run(command(data, tmp_path / "whole", *more), check=True)
+    metrics = tmp_path / "parts_run/metrics.csv"
+    process = subprocess.Popen(command(data, tmp_path / "parts", *more))
+    while process.poll() is None and len(read_metrics(metrics)) < 2:
+        time.sleep(0.05)
+    process.send_signal(number)
+    assert process.wait() == (-9 if number == signal.SIGKILL else 130)
+    assert not (tmp_path / "parts.safetensors").exists()
+    subprocess.run(command(data, tmp_path / "parts", *more), check=True)
+    assert_same_weights(tmp_path / "whole.safetensors", tmp_path / "parts.safetensors")
+    assert [row["epoch"] for row in read_metrics(metrics)] == [0, 1, 2, 3]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["lightning", "torchrun"])
+def test_two_processes_train_the_model_of_one(data, tmp_path, launcher):
+    more = ("--epochs", "2", "--patches-per-epoch", "16")
+    subprocess.run(command(data, tmp_path / "one", *more), check=True)
+    both = command(data, tmp_path / "two", *more)
+    if launcher == "lightning":
+        both += ["--devices", "2"]
+    else:
+        both[1:2] = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]
+    subprocess.run(both, check=True)
+    one, two = (weights_of(tmp_path / f"{n}.safetensors") for n in ("one", "two"))
+    for name, value in one.items():
+        if name.endswith("weight"):  # biases before a normalisation have no effect, and their gradient is noise
+            assert float((two[name] - value).norm() / value.norm()) < 1e-3, name
+    x = torch.randn(1, 1, 32, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        a, b = (load_model(tmp_path / f"{n}.safetensors")[0](x) for n in ("one", "two"))
+    assert float((a - b).norm() / a.norm()) < 1e-2
+    assert len(read_metrics(tmp_path / "two_run/metrics.csv")) == 2
