@@ -126,6 +126,8 @@ def test_unknown_verb_far_from_all_lists_them(capsys: pytest.CaptureFixture[str]
 @pytest.mark.parametrize(("words", "expected"), [
     (["info", "--jsn"], "unknown option --jsn"),
     (["info", "--quite", "m"], "unknown option --quite; did you mean '--quiet'?"),
+    (["train", "--diamter", "200"], "unknown option --diamter; did you mean '--diameter-angstrom'?"),
+    (["pick", "--min-distanc", "9"], "unknown option --min-distanc; did you mean '--min-distance-angstrom'?"),
     (["info", "--deb"], "unknown option --deb"),
     (["info", "a", "b"], "unrecognized arguments: b"),
     (["info", "--params"], "argument --params: expected one argument"),

@@ -53,6 +53,7 @@ class ProtDeepETPickerSimulate(ProtDeepETPickerBase):
         addOption(form, SimulateOptions, "membranes", "Vesicles per tomogram")
         addOption(form, SimulateOptions, "prefix", "Start of the tsIds", default="TS")
         addOption(form, SimulateOptions, "seed", "Random seed")
+        form.addParallelSection(threads=4, mpi=0)
 
     def _insertAllSteps(self) -> None:
         """Insert the steps; the digest makes them run again when anything in the form changes."""

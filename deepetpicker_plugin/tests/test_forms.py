@@ -135,6 +135,11 @@ class TestForms(PluginTest):
         self.assertIn("expected 3 or more", text)
         self.assertIn("must be a number between -1 and 1", text)
 
+    def test_what_computes_long_asks_for_threads(self):
+        for kind in (ProtDeepETPickerTrain, ProtDeepETPickerSimulate):
+            self.assertEqual(self.newProtocol(kind)._engineThreads(), 4, kind)
+            self.assertIn("numberOfThreads", self.parameters(kind))
+
     def test_import_says_all_that_a_checkpoint_lacks(self):
         protocol = self.newProtocol(ProtDeepETPickerImportModel, modelFile="/nowhere/a.ckpt", importFrom=1)
         errors = protocol.validate()

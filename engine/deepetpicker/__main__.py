@@ -24,7 +24,7 @@ import warnings
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from deepetpicker import __version__
-from deepetpicker.errors import DeepETPickerError
+from deepetpicker.errors import DeepETPickerError, suggestion
 
 # What help says of each verb; written here so that help imports no module.
 VERBS: Dict[str, str] = {
@@ -105,8 +105,6 @@ def build_parser(argv: Sequence[str]) -> Tuple[Parser, Optional[Parser]]:
     verbs = top.add_subparsers(dest="verb", metavar="VERB", parser_class=Parser)
     word = next((word for word in argv if not word.startswith("-")), None)
     if word is not None and word not in VERBS:
-        from deepetpicker.config import suggestion
-
         near = suggestion(word.replace("_", "-"), list(VERBS)) or f"; there are {', '.join(VERBS)}"
         top.error(f"unknown verb {word!r}{near}")
     chosen = None
@@ -159,8 +157,6 @@ def check_flags(argv: Sequence[str], parser: Parser) -> None:
     flags = [word.split("=")[0] for word in words[:words.index("--") if "--" in words else None]]
     unknown = [flag for flag in flags if flag.startswith("--") and flag not in (*parser.options(), "--version")]
     if unknown:
-        from deepetpicker.config import suggestion
-
         parser.error(f"unknown option {unknown[0]}{suggestion(unknown[0], parser.options())}")
 
 

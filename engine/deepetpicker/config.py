@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import difflib
 import json
 import pathlib
 from typing import Any, Callable, Dict, Mapping, Optional, Sequence, Tuple, Type, TypeVar
 
-from deepetpicker.errors import InputError
+from deepetpicker.errors import InputError, suggestion
 
 Check = Callable[[Any], Optional[str]]
 T = TypeVar("T")
@@ -93,12 +92,6 @@ class Options:
     def to_dict(self) -> Dict[str, Any]:
         """Return the fields as JSON-ready values (tuples become lists)."""
         return json.loads(json.dumps(dataclasses.asdict(self)))
-
-
-def suggestion(word: str, known: Sequence[str]) -> str:
-    """Return ``"; did you mean 'x'?"`` for the nearest known word, or an empty string."""
-    near = difflib.get_close_matches(word, known, 1)
-    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def from_mapping(cls: Type[T], values: Mapping[str, Any]) -> T:

@@ -1,6 +1,7 @@
 """Data folders, parameter files, classes and manifests."""
 
 import json
+import pathlib
 import sys
 
 import numpy as np
@@ -36,6 +37,14 @@ def test_folder_pairs_by_exact_stem_and_passes_over_the_rest(tmp_path, caplog):
         ("b", str(tmp_path / "b.mrc"), str(tmp_path / "b.csv"))]
     assert "lonely: no coordinates" in caplog.text
     assert [i.name for i in items_from_folder(tmp_path, need_coordinates=False)] == ["a.1", "b", "lonely"]
+
+
+def test_a_folder_is_listed_once_whatever_it_holds(tmp_path, monkeypatch):
+    touch(tmp_path, *(f"TS_{number}.{suffix}" for number in range(30) for suffix in ("mrc", "csv")))
+    listed, original = [], pathlib.Path.iterdir
+    monkeypatch.setattr(pathlib.Path, "iterdir", lambda folder: listed.append(folder) or original(folder))
+    assert len(items_from_folder(tmp_path)) == 30
+    assert listed == [tmp_path]
 
 
 def test_folder_errors_say_what_was_looked_for(tmp_path):

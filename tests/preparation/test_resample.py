@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from deepetpicker.errors import OutputError
 from deepetpicker.geometry import WorkingGrid
+from deepetpicker.preparation import resample
 from deepetpicker.preparation.normalise import robust_intensity
 from deepetpicker.preparation.resample import Crop, Resampler, open_working_volume, whole
 
@@ -144,6 +146,32 @@ def test_large_volumes_are_cached_in_a_file_and_reused(tmp_path, monkeypatch):
     again = open_working_volume(volume, grid(2.0), cache_dir=tmp_path, name="TS_01")
     assert files[0].stat().st_mtime_ns == stamp
     assert np.array_equal(first.planes(0, 3), again.planes(0, 3))
+
+
+def test_the_cache_has_its_place_on_the_disk_before_it_is_filled(tmp_path, monkeypatch):
+    """A sparse file that is mapped kills the process without a word when the disk is full."""
+    monkeypatch.setattr(resample, "_MEMORY_BYTES", 0)
+    filled, original = [], resample._fill
+
+    def fill(source, array):
+        filled.extend((path.stat().st_blocks * 512, path.stat().st_size) for path in tmp_path.iterdir())
+        return original(source, array)
+
+    monkeypatch.setattr(resample, "_fill", fill)
+    open_working_volume(np.random.default_rng(5).normal(size=(60, 62, 71)), grid(1.5), cache_dir=tmp_path)
+    assert len(filled) == 1
+    assert filled[0][0] >= filled[0][1] > 40_000
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(resample, "_MEMORY_BYTES", 0)
+    monkeypatch.setattr("os.posix_fallocate", full)
+    with pytest.raises(OutputError, match="No space left on device; the disk is full: free some space"):
+        open_working_volume(np.random.default_rng(5).normal(size=SHAPE), grid(2.0), cache_dir=tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_given_intensity_is_used():

@@ -358,6 +358,15 @@ def test_the_signal_is_weaker_at_high_tilt():
 # The data folder
 
 
+@pytest.mark.parametrize(("given", "threads"), [("3", 3), ("12,2", 12), ("1", 1)])
+def test_simulation_uses_the_threads_it_is_given(given, threads, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", given)
+    assert imaging.n_threads() == threads
+    for unset in ("", "0", "many"):
+        monkeypatch.setenv("OMP_NUM_THREADS", unset)
+        assert 1 <= imaging.n_threads() <= 8
+
+
 def test_the_folder_is_one_that_training_reads(small):
     folder, manifest = small
     items = items_from_folder(folder)

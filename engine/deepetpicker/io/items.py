@@ -10,8 +10,7 @@ import os
 import pathlib
 from typing import Any, Dict, List, Mapping, Sequence, Tuple, Union
 
-from deepetpicker.config import suggestion
-from deepetpicker.errors import FormatError, InputError
+from deepetpicker.errors import FormatError, InputError, suggestion
 from deepetpicker.io.atomic import write_text
 
 PathLike = Union[str, "os.PathLike[str]"]
@@ -70,7 +69,9 @@ def items_from_folder(folder: PathLike, need_coordinates: bool = True) -> List[D
     from deepetpicker.io.coordinates import SUFFIXES, find_coordinates
 
     tomograms: Dict[str, pathlib.Path] = {}
+    by_stem: Dict[str, List[pathlib.Path]] = {}
     for path in sorted(_folder(folder).iterdir()):
+        by_stem.setdefault(path.stem, []).append(path)
         if not _is_tomogram(path):
             continue
         if path.stem in tomograms:
@@ -81,7 +82,7 @@ def items_from_folder(folder: PathLike, need_coordinates: bool = True) -> List[D
         raise InputError(f"no tomograms in {folder}: looked for NAME with one of {', '.join(TOMOGRAM_SUFFIXES)}")
     items, alone = [], []
     for name, path in sorted(tomograms.items()):
-        coordinates = find_coordinates(path)
+        coordinates = find_coordinates(path, by_stem[name])
         if coordinates is None and need_coordinates:
             alone.append(name)
         else:

@@ -15,6 +15,7 @@ from typing import List, Optional, Protocol, Sequence, Tuple, Union
 import numpy as np
 
 from deepetpicker.geometry import Shape, WorkingGrid
+from deepetpicker.io.atomic import atomic_output
 from deepetpicker.io.volumes import Volume, release_pages
 from deepetpicker.preparation.normalise import Intensity, intensity_of_sample, normalise, robust_intensity
 
@@ -300,6 +301,11 @@ def open_working_volume(volume: Union[np.ndarray, Volume], grid: WorkingGrid, in
         :meth:`WorkingVolume.planes` computes the planes it is asked for.
     name : str
         The tomogram's name, for messages and the file; default: the volume's path.
+
+    Raises
+    ------
+    OutputError
+        If there is no room for the resampled volume in cache_dir.
     """
     volume_zyx = volume if isinstance(volume, np.ndarray) else volume.data_zyx  # type: ignore[attr-defined]
     name = name or str(getattr(volume, "path", "the tomogram"))
@@ -320,14 +326,20 @@ def _cached(source: WorkingVolume, folder: pathlib.Path, name: str) -> np.ndarra
     key = repr((name, source.grid, source.intensity.mean, source.intensity.std))
     path = folder / f"working_{hashlib.sha1(key.encode()).hexdigest()[:16]}.npy"
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(f".{os.getpid()}.part")
-        array = np.lib.format.open_memmap(part, "w+", np.float16, shape)
-        _fill(source, array).flush()  # type: ignore[attr-defined]
-        del array
-        part.replace(path)
+        with atomic_output(path) as part:
+            array = np.lib.format.open_memmap(part, "w+", np.float16, shape)
+            _allocate(part)
+            _fill(source, array).flush()  # type: ignore[attr-defined]
+            del array
         log.info("%s: resampled to %s voxels", name, "x".join(map(str, shape)))
     return np.load(path, mmap_mode="r")
+
+
+def _allocate(path: pathlib.Path) -> None:
+    """Give a sparse file its place on the disk: writing to a map of it would end the process when the disk is full."""
+    if hasattr(os, "posix_fallocate"):
+        with open(path, "rb+") as stream:
+            os.posix_fallocate(stream.fileno(), 0, os.fstat(stream.fileno()).st_size)
 
 
 def _fill(source: WorkingVolume, array: np.ndarray, step: int = 16) -> np.ndarray:

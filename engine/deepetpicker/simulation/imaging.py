@@ -301,8 +301,16 @@ def reconstruct(volume_zyx: np.ndarray, voxel_size_ang: float, angles_deg: Float
     return back_project(images_tuy, angles_deg, volume_zyx.shape)
 
 
-def _in_threads(work: Callable[[A], B], items: Iterable[A]) -> List[B]:
-    """Return work(item) of each item, in order, computed on the cores this process may use (eight at most)."""
+def n_threads() -> int:
+    """Return how many threads simulate: OMP_NUM_THREADS where it is set, else one per core, eight at most."""
+    given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    if given.isdigit() and int(given):
+        return int(given)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with concurrent.futures.ThreadPoolExecutor(max_workers=min(8, cores)) as pool:
+    return min(8, cores)
+
+
+def _in_threads(work: Callable[[A], B], items: Iterable[A]) -> List[B]:
+    """Return work(item) of each item, in order, computed by as many threads as this process may use."""
+    with concurrent.futures.ThreadPoolExecutor(max_workers=n_threads()) as pool:
         return list(pool.map(work, items))

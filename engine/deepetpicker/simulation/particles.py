@@ -13,8 +13,8 @@ from scipy import ndimage
 from scipy.spatial import ConvexHull, QhullError
 from scipy.spatial.distance import pdist
 
-from deepetpicker.config import SimulateOptions, suggestion
-from deepetpicker.errors import InputError
+from deepetpicker.config import SimulateOptions
+from deepetpicker.errors import InputError, suggestion
 from deepetpicker.io.volumes import Volume, open_volume
 from deepetpicker.simulation import phantoms
 from deepetpicker.simulation.shapes import MASK_LEVEL, Phantom

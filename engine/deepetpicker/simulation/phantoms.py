@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.spatial.transform import Rotation
 
-from deepetpicker.config import suggestion
-from deepetpicker.errors import InputError
+from deepetpicker.errors import InputError, suggestion
 from deepetpicker.simulation.shapes import Ellipsoid, Part, Phantom, Tube
 
 

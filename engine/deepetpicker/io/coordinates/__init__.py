@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import pathlib
-from typing import Optional, Tuple, Union
+from typing import Iterable, Optional, Tuple, Union
 
 import numpy as np
 
@@ -109,11 +109,21 @@ def _has(table: CoordinateTable, what: str) -> bool:
             "class names": bool(table.class_names)}[what]
 
 
-def find_coordinates(tomogram_path: PathLike) -> Optional[pathlib.Path]:
-    """Return the coordinate file beside a tomogram (exactly its stem, known suffixes in order), or None."""
+def find_coordinates(tomogram_path: PathLike, among: Optional[Iterable[pathlib.Path]] = None
+                     ) -> Optional[pathlib.Path]:
+    """Return the coordinate file beside a tomogram (exactly its stem, known suffixes in order), or None.
+
+    Parameters
+    ----------
+    tomogram_path : path
+        The tomogram.
+    among : iterable of Path, optional
+        Files of its folder, or those of its stem; default: the folder is listed.
+    """
     tomogram = pathlib.Path(tomogram_path)
     try:
-        beside = [p for p in tomogram.parent.iterdir() if p.stem == tomogram.stem and p.name != tomogram.name]
+        files = tomogram.parent.iterdir() if among is None else among
+        beside = [p for p in files if p.stem == tomogram.stem and p.name != tomogram.name]
     except OSError:
         return None
     for suffix in SUFFIXES:

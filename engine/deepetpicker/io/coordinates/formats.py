@@ -6,8 +6,7 @@ import os
 import pathlib
 from typing import Dict, List, Optional, Tuple, Union
 
-from deepetpicker.config import suggestion
-from deepetpicker.errors import FormatError, InputError
+from deepetpicker.errors import FormatError, InputError, suggestion
 from deepetpicker.io.coordinates.table import CoordinateTable, Frame
 
 try:
