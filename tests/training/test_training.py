@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import pathlib
 import signal
@@ -10,13 +9,12 @@ import subprocess
 import sys
 import time
 
-import mrcfile
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from balls import VOXEL, small, write_set
 
-from deepetpicker.config import TrainOptions
 from deepetpicker.errors import InputError
 from deepetpicker.geometry import WorkingGrid
 from deepetpicker.io.manifest import read_manifest
@@ -29,39 +27,6 @@ from deepetpicker.training.module import GlobalBatchNorm3d, PickerModule, one_cy
 from deepetpicker.training.patches import Annotated
 from deepetpicker.training.run import train
 from deepetpicker.training.run_folder import METRICS, RunFolder, read_metrics
-
-VOXEL, DIAMETER = 10.0, 8
-
-
-def write_set(folder: pathlib.Path, shapes, counts, seed=0, n_classes=1, voxel=VOXEL) -> pathlib.Path:
-    """Write tomograms of noise with dark balls of 8 voxels (the second class has bright ones) and their tables."""
-    folder.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(seed)
-    for k, (shape, count) in enumerate(zip(shapes, counts)):
-        volume = rng.normal(0, 1, shape).astype(np.float32)
-        lines, centres = ["class_id,class_name,x,y,z"], []
-        while len(centres) < count:
-            centre = np.array([rng.uniform(min(4, n / 3), n - 1 - min(4, n / 3)) for n in shape])
-            if all(np.linalg.norm(centre - c) > 9 for c in centres):
-                centres.append(centre)
-        for i, centre in enumerate(centres):
-            kind = i % n_classes + 1
-            square = sum((a - c) ** 2 for a, c in zip(np.indices(shape), centre))
-            volume += (-4 if kind == 1 else 4) * (square < (DIAMETER / 2) ** 2)
-            lines.append(f"{kind},ball_{kind}," + ",".join(f"{v:.3f}" for v in centre[::-1]))
-        with mrcfile.new(folder / f"t{k}.mrc", volume, overwrite=True) as mrc:
-            mrc.voxel_size = voxel
-        (folder / f"t{k}.csv").write_text("\n".join(lines) + "\n")
-    classes = [{"id": c, "name": f"ball_{c}", "diameter_angstrom": DIAMETER * voxel} for c in range(1, n_classes + 1)]
-    (folder / "classes.json").write_text(json.dumps({"voxel_size_angstrom": voxel, "classes": classes}))
-    return folder
-
-
-def small(**changes) -> TrainOptions:
-    """Return options for a network that trains in seconds."""
-    values = {"patch": 32, "widths": (4, 6), "epochs": 2, "batch": 4, "patches_per_epoch": 8, "precision": "float32",
-              "device": "cpu", "validation_tiles": 4, **changes}
-    return TrainOptions(**values)
 
 
 @pytest.fixture(scope="module")

@@ -124,12 +124,13 @@ class RunFolder:
 def recipe_of(options: TrainOptions, gathered: Gathered) -> Dict[str, Any]:
     """Return what makes two runs the same: options, tomograms, particles and classes, as JSON-ready values.
 
-    Left out are options that change where and how fast, not what, is computed.
+    Particles go in as a digest of positions and classes in their order, tomogram by tomogram. Left out are options that
+    change where and how fast, not what, is computed.
     """
     chosen = {k: v for k, v in options.to_dict().items() if k not in NOT_COMPARED}
     items = [{"name": i.name, "tomogram": i.tomogram, "coordinates": i.coordinates, "voxel_size": v.voxel_size_ang,
               "bytes": v.path.stat().st_size, "modified": round(v.path.stat().st_mtime, 3),
-              "particles": len(t), "sum_of_positions": round(float(t.positions_zyx_vox.sum()), 3)}
+              "particles": len(t), "table_sha256": t.digest()}
              for i, v, t in zip(gathered.items, gathered.volumes, gathered.tables)]
     classes = [{"id": c.id, "name": c.name, "diameter_angstrom": c.diameter_ang} for c in gathered.classes]
     content: Dict[str, Any] = json.loads(json.dumps({"options": chosen, "items": items, "classes": classes}))

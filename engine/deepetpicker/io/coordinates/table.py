@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from typing import Dict, Optional, Sequence, Tuple
 
 import numpy as np
@@ -118,6 +119,11 @@ class CoordinateTable:
                 and np.array_equal(self.class_ids, other.class_ids)
                 and np.array_equal(self.scores, other.scores, equal_nan=True)
                 and self.class_names == other.class_names)
+
+    def digest(self) -> str:
+        """Return the SHA-256 of positions (to a thousandth of a voxel) and classes in the order of the rows."""
+        positions = np.round(self.positions_zyx_vox, 3) + 0.0  # no negative zeros
+        return hashlib.sha256(positions.astype("<f8").tobytes() + self.class_ids.astype("<i8").tobytes()).hexdigest()
 
     @staticmethod
     def concatenate(tables: Sequence[CoordinateTable]) -> CoordinateTable:
