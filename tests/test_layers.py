@@ -9,8 +9,8 @@ from typing import Dict, Iterator, List, Set
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-BASE = ("deepetpicker.errors", "deepetpicker.config", "deepetpicker.geometry", "deepetpicker.progress",
-        "deepetpicker.memory", "deepetpicker.io")
+BASE = ("deepetpicker.errors", "deepetpicker.options", "deepetpicker.config", "deepetpicker.geometry",
+        "deepetpicker.progress", "deepetpicker.memory", "deepetpicker.io")
 FIGURES = ("deepetpicker.report", "deepetpicker.report.charts", "deepetpicker.report.slices")
 # Each room and the rooms it may import from, the ground floor apart, which all may use.
 ROOMS = {
@@ -93,7 +93,7 @@ def roots(names: Set[str]) -> Set[str]:
 
 
 def test_the_reader_of_imports_sees_every_form():
-    assert imports("deepetpicker.config") >= {"argparse", "deepetpicker.errors", "typing"}
+    assert imports("deepetpicker.options") >= {"argparse", "deepetpicker.errors", "typing"}
     assert "tqdm" in imports("deepetpicker.progress")
     assert "tqdm" not in imports("deepetpicker.progress", inside_functions=False)
     assert len(ENGINE) >= 5
