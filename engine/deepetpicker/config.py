@@ -55,8 +55,8 @@ class TrainOptions(Options):
     voxel_size: float = opt(0.0, "voxel size of the tomograms; 0 reads it from each header", unit="angstrom",
                             check=at_least(0))
     validation: Tuple[str, ...] = opt(
-        (), "names of the tomograms kept for validation; default: the last fifth (at least one) when there are two "
-        "or more, else a slab of the only one")
+        (), "names of the tomograms kept for validation; default: about a fifth of them, so that all classes are on "
+        "both sides; a slab of one where there are too few")
     epochs: int = opt(60, "passes over the patches", check=at_least(1))
     patch: int = opt(72, "edge of the cubic training patch", unit="voxels", check=multiple_of(8, 32))
     batch: int = opt(8, "patches per optimiser step", check=at_least(1))

@@ -16,15 +16,12 @@ import torch
 from balls import VOXEL, small, write_set
 
 from deepetpicker.errors import InputError
-from deepetpicker.geometry import WorkingGrid
 from deepetpicker.io.manifest import read_manifest
 from deepetpicker.io.modelcard import read_card
 from deepetpicker.network.modelfile import load_model
-from deepetpicker.preparation.resample import open_working_volume, whole
 from deepetpicker.training.callbacks import EpochEnd
-from deepetpicker.training.gather import gather, split, split_slab
+from deepetpicker.training.gather import gather
 from deepetpicker.training.module import GlobalBatchNorm3d, PickerModule, one_cycle, use_global_statistics
-from deepetpicker.training.patches import Annotated
 from deepetpicker.training.run import train
 from deepetpicker.training.run_folder import METRICS, RunFolder, read_metrics
 
@@ -299,39 +296,6 @@ def test_a_single_bad_step_is_left_out(data, tmp_path, monkeypatch, caplog):
     train(data, tmp_path / "m.safetensors", small(epochs=2), quiet=True)
     assert all(torch.isfinite(t).all() for t in weights_of(tmp_path / "m.safetensors").values())
     assert "left out" in caplog.text
-
-
-def annotated(positions, shape=(30, 40, 100)) -> Annotated:
-    """Return a tomogram of noise with particles."""
-    volume = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    source = open_working_volume(volume, WorkingGrid(shape, 10.0, 10.0))
-    positions = np.asarray(positions, float).reshape(-1, 3)
-    return Annotated("TS", source, positions, np.ones(len(positions), int), whole(shape))
-
-
-def test_the_held_out_slab_has_about_a_fifth_and_nothing_in_common():
-    rng = np.random.default_rng(1)
-    one = annotated(rng.uniform(0, 1, (40, 3)) * [29, 39, 99])
-    kept, held = split_slab(one, [])
-    assert len(kept.inside) + len(held.inside) == 40
-    assert 5 <= len(held.inside) <= 11
-    a, b = kept.region_zyx[2], held.region_zyx[2]
-    assert (a.stop <= b.start) or (b.stop <= a.start)
-    assert 15 <= b.stop - b.start <= 35
-
-
-def test_particles_in_one_plane_cannot_be_parted():
-    warnings: list = []
-    kept, held = split_slab(annotated([[5, 5, 50], [20, 30, 50]]), warnings)
-    assert kept is held
-    assert "too good" in warnings[0]
-
-
-def test_the_last_fifth_is_held_out():
-    tomograms = [annotated([[5, 5, k + 5]]) for k in range(10)]
-    train_part, held = split(tomograms, (), [])
-    assert held == tomograms[8:]
-    assert train_part == tomograms[:8]
 
 
 def test_schedule_starts_low_peaks_after_a_tenth_and_ends_very_low():

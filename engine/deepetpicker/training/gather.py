@@ -25,15 +25,13 @@ from deepetpicker.io.modelcard import ClassCard, ModelCard
 from deepetpicker.io.volumes import Volume, open_volume
 from deepetpicker.preparation.labels import default_label_diameter
 from deepetpicker.preparation.normalise import Intensity, robust_intensity
-from deepetpicker.preparation.resample import Slices, open_working_volume, whole
+from deepetpicker.preparation.resample import open_working_volume, whole
 from deepetpicker.training.patches import Annotated
 
 log = logging.getLogger(__name__)
 PathLike = Union[str, pathlib.Path]
 
 COARSER_BY = 1.25
-HELD_OUT_SHARE = 0.2
-SLAB_SHARES = (0.15, 0.35)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -155,7 +153,19 @@ def _lacking(items: Sequence[DataItem], tables: Sequence[CoordinateTable], valid
     if not any(len(t) for item, t in zip(items, tables) if item.name not in validation):
         return ["expected particles in the tomograms to train on, got none: every tomogram with particles is kept for "
                 "validation; name fewer in --validation"]
-    return []
+    return _never_trained(items, tables, validation)
+
+
+def _never_trained(items: Sequence[DataItem], tables: Sequence[CoordinateTable],
+                   validation: Sequence[str]) -> List[str]:
+    """Return for each class that occurs only in the tomograms the user keeps for validation what to do about it."""
+    where: Dict[int, List[str]] = {}
+    for item, table in zip(items, tables):
+        for class_id in sorted(set(table.class_ids.tolist())):
+            where.setdefault(class_id, []).append(item.name)
+    return [f"expected particles of class {class_id} in the tomograms to train on, got none: they are all in "
+            f"{', '.join(names[:8])}, kept for validation; name other tomograms in --validation"
+            for class_id, names in sorted(where.items()) if set(names) <= set(validation)]
 
 
 def _classes(tables: Sequence[CoordinateTable], listed: Sequence[ParticleClass], options: TrainOptions,
@@ -234,69 +244,3 @@ def annotate(gathered: Gathered, cache_dir: pathlib.Path) -> List[Annotated]:
         out.append(Annotated(volume.name, source, grid.to_working(table.positions_zyx_vox), channels,
                              whole(grid.shape_zyx)))
     return out
-
-
-def split(tomograms: Sequence[Annotated], names: Sequence[str], warnings: List[str]
-          ) -> Tuple[List[Annotated], List[Annotated]]:
-    """Return the parts to train on and the parts held out for validation.
-
-    Parameters
-    ----------
-    tomograms : sequence of Annotated
-        All of them.
-    names : sequence of str
-        Tomograms the user keeps for validation; empty chooses the last fifth of those with particles, at least one,
-        or a slab when only one has particles.
-    warnings : list of str
-        Gets what the user should know.
-    """
-    if names:
-        held = [t for t in tomograms if t.name in names]
-    else:
-        full = [t for t in tomograms if len(t.inside)]
-        if len(full) == 1:
-            kept, slab = split_slab(full[0], warnings)
-            return [kept if t is full[0] else t for t in tomograms], [slab]
-        held = full[-max(1, round(HELD_OUT_SHARE * len(full))):]
-    train = [t for t in tomograms if not any(t is h for h in held)]
-    if not any(len(t.inside) for t in held):
-        warnings.append("the tomograms kept for validation have no particles: the epoch to keep is chosen by the loss")
-    return train, held
-
-
-def split_slab(tomogram: Annotated, warnings: List[str]) -> Tuple[Annotated, Annotated]:
-    """Return a tomogram without, and with nothing but, a slab at one end of its longest axis.
-
-    The slab holds about a fifth of the particles and is 15 to 35 % of the axis where the particles allow it. With a
-    single particle, or when no plane parts them, both are the whole tomogram.
-    """
-    shape = tomogram.source.shape_zyx
-    axis = int(np.argmax(shape))
-    length = shape[axis]
-    along = np.sort(np.round(tomogram.positions_zyx_vox[:, axis]))
-    best: Optional[Tuple[float, int, bool]] = None
-    for cut in range(1, length):
-        for is_high in (True, False):
-            n_held = int((along >= cut).sum() if is_high else (along < cut).sum())
-            if not 0 < n_held < len(along):
-                continue
-            thickness = (length - cut if is_high else cut) / length
-            off = max(SLAB_SHARES[0] - thickness, thickness - SLAB_SHARES[1], 0.0)
-            cost = abs(n_held / len(along) - HELD_OUT_SHARE) + 2 * off + 1e-3 * abs(thickness - HELD_OUT_SHARE)
-            if best is None or cost < best[0] - 1e-9:
-                best = (cost, cut, is_high)
-    if best is None:
-        warnings.append(f"{tomogram.name}: too few particles to keep some for validation: the same ones are used for "
-                        "training and validation, so that the validation scores are too good")
-        return tomogram, tomogram
-    _, cut, is_high = best
-    low_part, high_part = (_with_axis(tomogram, axis, slice(0, cut)), _with_axis(tomogram, axis, slice(cut, length)))
-    return (low_part, high_part) if is_high else (high_part, low_part)
-
-
-def _with_axis(tomogram: Annotated, axis: int, part: slice) -> Annotated:
-    """Return the tomogram with its region cut to a part of one axis."""
-    region: List[slice] = list(tomogram.region_zyx)
-    region[axis] = part
-    box: Slices = (region[0], region[1], region[2])
-    return dataclasses.replace(tomogram, region_zyx=box)

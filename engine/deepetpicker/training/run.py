@@ -36,7 +36,8 @@ from deepetpicker.preparation.normalise import QUANTILES
 from deepetpicker.progress import progress
 from deepetpicker.training.augment import Augmentation
 from deepetpicker.training.callbacks import EpochEnd, LastCheckpoint, is_readable, read_checkpoint
-from deepetpicker.training.gather import Gathered, annotate, gather, split
+from deepetpicker.training.gather import Gathered, annotate, gather
+from deepetpicker.training.holdout import split
 from deepetpicker.training.module import PickerModule, use_global_statistics
 from deepetpicker.training.patches import Annotated, EpochSampler, ParticlePatches, PatchRule
 from deepetpicker.training.processes import Processes
@@ -197,7 +198,7 @@ def _prepare(options: TrainOptions, gathered: Gathered, network: ResUNet3D, run:
         {k: c.diameter_ang / voxel for k, c in enumerate(gathered.classes, 1)}, options.unannotated == "unknown",
         Augmentation(options.mirror, options.rotation, options.elastic, options.scaling))
     tomograms = annotate(gathered, run.path / "cache")
-    kept, held = split(tomograms, options.validation, gathered.warnings)
+    kept, held = split(tomograms, options.validation, gathered.classes, gathered.warnings)
     return Job(options, gathered, kept, held, rule, network, arithmetic, run, processes)
 
 
