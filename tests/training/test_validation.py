@@ -1,11 +1,11 @@
-"""Voxel metrics, with zero denominators."""
+"""The scores of a validation: voxels, with zero denominators, and picks, class by class."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from deepetpicker.training.metrics import VoxelCounts, f1_score, f_alpha, precision_recall
+from deepetpicker.training.validation import VoxelCounts, f1_score, f_alpha, precision_recall
 
 
 def test_values_by_hand():
