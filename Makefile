@@ -4,8 +4,11 @@ ENV := .venv
 RUN := $(ENV)/bin/python
 PYTEST := $(RUN) -m pytest
 COVERAGE := --cov --cov-report=term
+# Files share a project or a trained model, so each stays in one process; one thread each (tests/conftest.py).
+WORKERS ?= auto
+PARALLEL := --numprocesses $(WORKERS) --maxprocesses 4 --dist loadfile
 
-.PHONY: help env env-dev demo demo-engine test test-slow lint dist clean
+.PHONY: help env env-dev demo demo-engine test-fast test test-slow lint dist clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -22,11 +25,14 @@ demo: env  ## simulate, train, pick, evaluate in a real Scipion project; scores,
 demo-engine: env  ## the same with the command line alone, two kinds of particles
 	@$(RUN) scripts/demo.py
 
-test: env  ## every test but the slow ones, with a coverage summary
-	$(PYTEST) -m "not slow" $(COVERAGE)
+test-fast: env  ## a first answer while editing: the engine's tests, no Scipion
+	$(PYTEST) -m "not slow and not scipion" $(PARALLEL) tests
+
+test: env  ## every test but the slow ones, with a coverage summary (WORKERS=1: one after another)
+	$(PYTEST) -m "not slow" $(PARALLEL) $(COVERAGE)
 
 test-slow: env-dev  ## the slow tests too (some need the package index)
-	$(PYTEST) $(COVERAGE)
+	$(PYTEST) $(PARALLEL) $(COVERAGE)
 
 lint: env-dev  ## ruff, mypy, and the syntax of the documents
 	$(RUN) -m ruff check .

@@ -7,6 +7,7 @@ settings once.
 from __future__ import annotations
 
 import atexit
+import importlib.util
 import os
 import pathlib
 import shutil
@@ -52,9 +53,27 @@ def set_up_scipion(home: str) -> None:
         PATH=os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"])  # protocols start "python3" from PATH
 
 
+def pytest_report_header(config: pytest.Config) -> List[str]:
+    """Say before the first test what will not be tested here, and how to get it."""
+    left_out = str(config.getoption("markexpr"))
+    scipion, gpu = "not scipion" not in left_out, os.path.exists("/dev/nvidia0") or shutil.which("nvidia-smi")
+    lacking = (
+        (not scipion, "the plugin: make test"),
+        (scipion and not shutil.which("Xvfb"), "windows, viewers, wizards (skipped), which need a virtual screen: "
+         "install Xvfb (Debian: apt install xvfb)"),
+        (scipion and not importlib.util.find_spec("emantomo"), "handing picks over (skipped), which needs other "
+         "plugins: install the extra 'test'"),
+        (not gpu, "GPUs, there is none here: on a machine with one, python benchmarks/gpu.py compares it with the CPU"),
+        ("not slow" in left_out, "what is marked slow: make test-slow"),
+    )
+    return [f"not tested here: {what}" for missing, what in lacking if missing]
+
+
 def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
     """Give the plugin's tests their marks; they cannot import pytest, as Scipion's own test runner has none."""
     for item in items:
+        if ROOT / "deepetpicker_plugin" in item.path.parents:
+            item.add_marker(pytest.mark.scipion)
         if getattr(getattr(item, "cls", None), "isGui", False):
             item.add_marker(pytest.mark.gui)
         if getattr(getattr(item, "function", None), "isSlow", False):

@@ -39,7 +39,7 @@ DOWNSTREAM = [f'scipion-em-{name}; python_version < "3.13"' for name in ("relion
 
 EXTRAS = {
     "scipion": ["scipion-app>=3.8"],
-    "test": ["pytest>=8.0", "pytest-cov>=5.0", "hypothesis>=6.100", *DOWNSTREAM],
+    "test": ["pytest>=8.0", "pytest-cov>=5.0", "pytest-xdist>=3.6", "hypothesis>=6.100", *DOWNSTREAM],
     "dev": ["ruff>=0.9", "mypy>=1.14", "build>=1.0", "docutils>=0.20", "wheel"],
 }
 

@@ -153,6 +153,16 @@ def test_make_help_lists_every_target():
     assert {line.split()[0] for line in text.splitlines()} == set(phony[1].split())
 
 
+@pytest.mark.parametrize(("chosen", "told"), [("not slow", ["windows", "slow"]), ("not scipion", ["plugin"])])
+def test_the_first_lines_say_what_is_not_tested(chosen: str, told: List[str]):
+    done = subprocess.run([sys.executable, "-m", "pytest", "--collect-only", "-m", chosen, "tests/test_geometry.py"],
+                          capture_output=True, text=True, cwd=ROOT, env={**os.environ, "PATH": "/nowhere"}, check=True)
+    lines = [line for line in done.stdout.splitlines()[:8] if line.startswith("not tested here: ")]
+    for word in told:
+        assert any(word in line for line in lines), (word, lines)
+    assert len(lines) == len(told) + (not pathlib.Path("/dev/nvidia0").exists()), lines
+
+
 SKIPPING = """
 import pytest
 
