@@ -22,6 +22,7 @@ ENGINE = [
     "scipy>=1.9",
     "starfile>=0.5",
     "matplotlib>=3.7",
+    "jinja2>=3.0",
     "tensorboard>=2.12",
 ]
 
@@ -48,6 +49,7 @@ setup(
     ],
     python_requires=">=3.8",
     packages=find_packages(),
+    package_data={"deepetpicker.report": ["report.css", "report.html.jinja"]},
     install_requires=[*BASE, *(f'{requirement}; python_version >= "3.9"' for requirement in ENGINE)],
     entry_points={"console_scripts": ["deepetpicker = deepetpicker.__main__:main"]},
     zip_safe=False,

@@ -11,6 +11,7 @@ from typing import List, Tuple
 import numpy as np
 import pytest
 
+from deepetpicker.cli.evaluate import report_text
 from deepetpicker.config import EvaluateOptions
 from deepetpicker.errors import InputError, OutputError
 from deepetpicker.evaluation import curves, distance_candidates, evaluate, match_by_distance
@@ -269,6 +270,27 @@ def test_page_shows_the_numbers_and_escapes_names(report):
         assert value in reader.text
     assert reader.tags.count("svg") == 5
     assert "currentColor" in page(report)
+
+
+@pytest.mark.parametrize(("radius", "rule"), [
+    (30, "A hit lies within 30 Å of the centre."),
+    (0, "A hit lies within half the diameter of the centre: ring 40 Å, <rod> 25 Å.")])
+def test_page_and_terminal_say_the_hit_radius_beside_the_figures(report, tmp_path, radius, rule):
+    (tmp_path / "truth/classes.json").write_text(
+        '{"classes": [{"id": 1, "name": "ring", "diameter_angstrom": 80}, '
+        '{"id": 2, "name": "<rod>", "diameter_angstrom": 50}]}')
+    one = evaluate(tmp_path / "truth", tmp_path / "picks", EvaluateOptions(radius_angstrom=radius))
+    assert one.to_dict()["hit_rule"] == rule
+    assert rule in read(page(one)).text
+    assert rule.replace("Å", "A") in report_text(one)
+
+
+def test_wide_tables_fit_paper():
+    """In print nothing scrolls: what is wider than the paper would be cut off, so cells may wrap there."""
+    style = (pathlib.Path(page.__code__.co_filename).parent / "report.css").read_text("utf-8")
+    printed = style[style.index("@media print"):]
+    assert "white-space:normal" in printed
+    assert "nowrap" not in printed
 
 
 def test_pictures_go_from_the_poorest_to_the_best_tomogram(report):

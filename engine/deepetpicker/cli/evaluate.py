@@ -51,7 +51,8 @@ def report_text(report: EvaluationReport) -> str:
             for name, row in report.per_tomogram.items()]
     total = report.overall
     rows.append(["all", *_counts(total), *_ratios(total), _number(total["AD_vox"], 2), _number(total["AD_ang"], 1), ""])
-    parts = [aligned(["tomogram", *head, "AD [vox]", "AD [A]", "rule"], rows), _interval(report), ""]
+    parts = [aligned(["tomogram", *head, "AD [vox]", "AD [A]", "rule"], rows), _interval(report),
+             report.hit_rule.replace("Å", "A"), ""]
     if report.per_class:
         rows = [[row["name"], *_counts(row), *_ratios(row), _number(row["average_precision"])]
                 for row in report.per_class]

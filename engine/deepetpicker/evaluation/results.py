@@ -115,6 +115,21 @@ class EvaluationReport:
     manifest: Manifest = dataclasses.field(default_factory=lambda: Manifest("evaluate", {}))
 
     @property
+    def hit_rule(self) -> str:
+        """One sentence that says which picks are hits, with the radius in angstrom where distance decides."""
+        radius = float(self.options.get("radius_angstrom") or 0.0)
+        radii = {self.class_names[c]: radius or self.diameters_ang[c] / 2
+                 for c in self.class_ids if radius or c in self.diameters_ang}
+        distance = "within half the diameter of the centre: " + ", ".join(f"{n} {r:g} Å" for n, r in radii.items())
+        if len(set(radii.values())) == 1:
+            why = "" if radius else ", half the diameter"
+            distance = f"within {next(iter(radii.values())):g} Å of the centre{why}"
+        rules = {t.rule for t in self.tomograms}
+        texts = [text for rule, text in (("mask", "inside the particle's instance mask"), ("distance", distance))
+                 if rule in rules]
+        return f"A hit lies {', where there is one, else '.join(texts)}."
+
+    @property
     def distances_vox(self) -> np.ndarray:
         """Distances of all hits to the true centres, (M,) in voxels."""
         return np.concatenate([np.zeros(0), *(t.match.distances_vox for t in self.tomograms)])
@@ -133,7 +148,8 @@ class EvaluationReport:
         labels = [self.class_names[c] for c in self.class_ids]
         distances = distance_histogram(self.distances_vox)
         content = {
-            "overall": self.overall, "per_tomogram": self.per_tomogram, "per_class": list(self.per_class),
+            "overall": self.overall, "hit_rule": self.hit_rule, "per_tomogram": self.per_tomogram,
+            "per_class": list(self.per_class),
             "confusion": {"rows": [*labels, "background"], "columns": [*labels, "missed"],
                           "counts": self.confusion.tolist()},
             "best_threshold": self.best_threshold, "average_precision": self.curve.average_precision,
