@@ -20,6 +20,7 @@ ROOMS = {
     "evaluation": set(),
     "training": {"preparation", "network", "picking", "evaluation"},
     "report": {"evaluation"},
+    "windows": {"report"},
     "simulation": set(),
     "benchmarking": {"preparation", "network", "picking", "evaluation", "simulation"},
 }
@@ -50,8 +51,13 @@ def is_base(name: str) -> bool:
 
 
 def plugin_may(name: str) -> bool:
-    """Return whether the plugin may import a module: the base, and the figures that need matplotlib alone."""
-    return is_base(name) or name in FIGURES
+    """Return whether the plugin may import a module: the base, the figures and the windows."""
+    return is_base(name) or name in FIGURES or is_windows(name)
+
+
+def is_windows(name: str) -> bool:
+    """Return whether a module belongs to the windows, which the plugin opens in Scipion's own Python."""
+    return name.startswith("deepetpicker.windows")
 
 
 def walk(node: ast.AST, inside_functions: bool) -> Iterator[ast.AST]:
@@ -162,7 +168,14 @@ def test_figures_import_only_base_and_numpy_at_start():
         assert not roots(found) & (roots(TORCH) | {"scipy", "matplotlib"}), name
 
 
-def test_plugin_imports_only_base_and_figures_and_no_torch():
+@pytest.mark.parametrize("name", [name for name in ENGINE if is_windows(name)])
+def test_windows_import_only_base_figures_numpy_and_tkinter_at_start(name: str):
+    found = imports(name, inside_functions=False)
+    assert [other for other in own(found) if not plugin_may(other)] == []
+    assert not roots(found) & {"torch", "lightning", "scipy", "matplotlib", "PIL"}
+
+
+def test_plugin_imports_only_base_figures_windows_and_no_torch():
     beyond = {name: [other for other in own(imports(name)) if not plugin_may(other)] for name in PLUGIN}
     assert {name: found for name, found in beyond.items() if found} == {}, "the plugin exchanges files with the engine"
     assert [name for name in PLUGIN if roots(imports(name)) & roots(TORCH)] == []
@@ -209,8 +222,8 @@ def test_everything_public_is_documented(name: str):
     assert missing == [], f"{name}: no docstring on {', '.join(missing)}"
 
 
-@pytest.mark.parametrize("name", [n for n in [*ENGINE, *PLUGIN] if is_base(n) or n in PLUGIN])
-def test_base_and_plugin_are_python_3_8(name: str):
+@pytest.mark.parametrize("name", [n for n in [*ENGINE, *PLUGIN] if is_base(n) or is_windows(n) or n in PLUGIN])
+def test_base_windows_and_plugin_are_python_3_8(name: str):
     path = {**ENGINE, **PLUGIN}[name]
     tree = ast.parse(path.read_text("utf-8"), str(path), feature_version=(3, 8))
     annotated = any(isinstance(node, (ast.arg, ast.AnnAssign)) and node.annotation for node in ast.walk(tree))

@@ -58,6 +58,27 @@ def mouse(canvas: Any, axes: Any, kind: str, point: Tuple[float, float], button:
     canvas.callbacks.process(kind, MouseEvent(kind, canvas, x, y, button))
 
 
+def touch(panel: Any, axis: int, point: Tuple[float, float], kind: str, state: int = 0) -> None:
+    """Let Tk have a mouse event at a point (right, up, in voxels) of the view that cuts an axis.
+
+    Parameters
+    ----------
+    panel : SlicePanel
+        Holds the view.
+    axis : int
+        Axis that the view cuts.
+    point : tuple of float
+        Where, in voxels.
+    kind : str
+        Tk's name of the event, such as ``"<ButtonPress-1>"``.
+    state : int
+        Modifiers, as Tk counts them: 1 Shift, 4 Ctrl.
+    """
+    widget = panel.canvas.get_tk_widget()
+    x, y = panel.axes[axis].transData.transform(point)
+    widget.event_generate(kind, x=round(x), y=round(panel.figure.bbox.height - y), state=state)
+
+
 def texts(widget: Any) -> List[str]:
     """Return the texts of a widget and of all below it."""
     found = []

@@ -14,7 +14,6 @@ from tomo.objects import SetOfCoordinates3D
 
 from deepetpicker.errors import InputError
 from deepetpicker_plugin import protocols
-from deepetpicker_plugin.convert import Place
 from deepetpicker_plugin.protocols import (
     ProtDeepETPickerCompare,
     ProtDeepETPickerEvaluate,
@@ -24,8 +23,6 @@ from deepetpicker_plugin.protocols import (
 )
 from deepetpicker_plugin.tests.base import RATE, TINY, PluginTest
 from deepetpicker_plugin.tests.screen import gui, mouse, picture, pump, pumpUntil, startScreen, texts
-from deepetpicker_plugin.viewers.charts import trainingSummary, withoutEmpty
-from deepetpicker_plugin.viewers.scene import Layer, Scene, greyLimits, scaleBar
 from deepetpicker_plugin.wizards.diameter import Diameters
 from deepetpicker_plugin.wizards.names import ClassNames
 from deepetpicker_plugin.wizards.threshold import thresholdText
@@ -33,36 +30,6 @@ from deepetpicker_plugin.wizards.threshold import thresholdText
 
 class TestModels(unittest.TestCase):
     """What the windows compute."""
-
-    def layer(self):
-        positions = {"a": np.array([[5.0, 10, 20], [8, 11, 21], [30, 1, 2]])}
-        return Layer("ring", "white", 100.0, positions, {"a": np.array([0.9, 0.4, 0.7])})
-
-    def test_circles_shrink_with_the_distance(self):
-        layer = self.layer()
-        np.testing.assert_allclose(layer.circles("a", (0, 5), 5.0), [[20, 10, 5], [21, 11, 4]])
-        np.testing.assert_allclose(layer.circles("a", (0, 5), 5.0, low=0.5), [[20, 10, 5]])
-        np.testing.assert_allclose(layer.circles("a", (1, 10), 5.0)[0], [20, 5, 5])  # x to the right, z upwards
-        np.testing.assert_allclose(layer.circles("a", (2, 20), 5.0)[0], [5, 10, 5])  # z to the right, y upwards
-        self.assertEqual(layer.circles("b", (0, 5), 5.0).shape, (0, 3))
-        self.assertEqual((layer.count(), layer.count(0.5), layer.count(0.95)), (3, 2, 0))
-
-    def test_scene_without_particles(self):
-        place = Place("a", "/nowhere.mrc", 10.0, (64, 48, 32), (0, 0, 0))
-        scene = Scene({"a": place}, [])
-        scene._open = ("a", np.arange(32 * 48 * 64, dtype=np.float32).reshape(32, 48, 64))
-        self.assertEqual(scene.busiest("a"), (16, 24, 32))
-        self.assertEqual(scene.image("a", 0, 3).shape, (48, 64))
-        self.assertEqual(scene.image("a", 1, 3).shape, (32, 64))
-        self.assertEqual(scene.image("a", 2, 3).shape, (48, 32))
-        self.assertEqual(scene.image("a", 2, 3)[5, 7], scene.volume("a")[7, 5, 3])
-
-    def test_grey_and_scale(self):
-        self.assertEqual(greyLimits(np.arange(101.0), 10), (10.0, 90.0))
-        self.assertEqual(greyLimits(np.full((3, 3), 2.0), 1), (2.0, 3.0))
-        self.assertEqual(greyLimits(np.full((3, 3), np.nan), 1), (0.0, 1.0))
-        self.assertEqual(scaleBar(1000, 10.0), (200.0, "200 nm"))
-        self.assertEqual(scaleBar(64, 10.0), (10.0, "10 nm"))
 
     def test_diameters(self):
         model = Diameters([100.0, 200.0], 10.0, 1)
@@ -83,13 +50,6 @@ class TestModels(unittest.TestCase):
         self.assertEqual(thresholdText([0.5, 0.5], True), "0.5")
         self.assertEqual(thresholdText([0.25, 0.5], True), "0.25, 0.5")
         self.assertEqual(thresholdText([0.25, 0.5], False), "0.25")
-
-    def test_training_summary(self):
-        rows = [{"epoch": "0", "train_loss": "0.5", "pick_f1": "0.2"},
-                {"epoch": "1", "train_loss": "0.25", "pick_f1": ""}]
-        self.assertIn("best picking F1 0.200 in epoch 0", trainingSummary(rows, False))
-        self.assertIn("follows", trainingSummary([], True))
-        self.assertEqual(withoutEmpty(rows)[1], {"epoch": "1", "train_loss": "0.25"})
 
 
 @gui
@@ -184,7 +144,7 @@ class TestGuiWindows(PluginTest):
         self.assertIn("epochs", model.text.get())
 
     def test_training_curves_follow_a_run(self):
-        from deepetpicker_plugin.viewers import charts
+        from deepetpicker.windows import charts
 
         rows, running = [], [True]
         charts.REFRESH_MS = 50
@@ -217,15 +177,16 @@ class TestGuiWindows(PluginTest):
         pumpUntil(window.top, lambda: window.panel.position == [3, 25, 40])
         self.assertIn("x 40, y 25, z 3", window.status.get())
         self.assertIn("400, 250, 30 Å", window.status.get())
-        window.layerButtons[0].invoke()
+        window.layer_buttons[0].invoke()
         self.assertFalse(window.panel.visible[0])
         window.clipped.set(5)
-        pumpUntil(window.top, lambda: window.panel.clipped == 5)
+        pumpUntil(window.top, lambda: window.panel.look.clipped_percent == 5)
         window.tomograms.selection_clear(0, "end")
         window.tomograms.selection_set(1)
         window.tomograms.event_generate("<<ListboxSelect>>")
-        pumpUntil(window.top, lambda: window.panel.tsId == window.scene.tsIds[1])
-        pumpUntil(window.top, lambda: window.scene.tsIds[1] in window.panel.axes[0].get_title())
+        pumpUntil(window.top, lambda: window.panel.tomogram == window.scene.names[1])
+        pumpUntil(window.top, lambda: any(window.scene.names[1] in text.get_text()
+                                          for text in window.panel.axes[0].texts))
 
     def test_picks_of_other_protocols(self):
         chosen = self.view(self.choice)
@@ -235,7 +196,7 @@ class TestGuiWindows(PluginTest):
         self.assertEqual(compared.scene.layers[0].count(), self.choice.coordinates.getSize())
         picture(compared.top, "viewer_compare")
         truth = self.view(self.simulation)
-        self.assertFalse(truth.hasScores)
+        self.assertFalse(truth.has_scores)
         self.assertEqual(sum(layer.count() for layer in truth.scene.layers), self.truth.getSize())
 
     def test_score_histogram_is_an_extra_choice_for_every_set(self):
@@ -257,7 +218,7 @@ class TestGuiWindows(PluginTest):
         opened, original = [], webbrowser.open
         webbrowser.open = opened.append
         self.addCleanup(setattr, webbrowser, "open", original)
-        window.openReport()
+        window.open_report()
         self.assertTrue(opened[0].startswith("file:///"))
         self.assertTrue(opened[0].endswith("report.html"))
 
@@ -295,8 +256,8 @@ class TestGuiWindows(PluginTest):
         form.setVar("inputCoordinates", Pointer(self.simulation, extended="coordinates"))
         window = self.wand(form, "diameterAngstrom")
         canvas, axes = window.panel.canvas, window.panel.axes[0]
-        z, y, x = window.scene.layers[0].above(window.panel.tsId, -np.inf)[0]
-        window.panel.moveTo(z=z)
+        z, y, x = window.scene.layers[0].above(window.panel.tomogram, -np.inf)[0]
+        window.panel.move_to(z=z)
         pump(window.top, 0.3)
         mouse(canvas, axes, "button_press_event", (x, y))
         mouse(canvas, axes, "motion_notify_event", (x + 9 if x < 50 else x - 9, y))
@@ -328,7 +289,7 @@ class TestGuiWindows(PluginTest):
         form.setVar("inputCoordinates", Pointer(self.pick, extended="coordinates"))
         window = self.wand(form, "threshold")
         self.assertEqual(window.lows, [0.5] * len(window.scene.layers))
-        mouse(window.histogramCanvas, window.histogram.axes[0], "button_press_event", (0.25, 1))
+        mouse(window.histogram_canvas, window.histogram.axes[0], "button_press_event", (0.25, 1))
         pumpUntil(window.top, lambda: abs(window.lows[0] - 0.25) < 0.01)
         picture(window.top, "wizard_threshold")
         window.ok.invoke()

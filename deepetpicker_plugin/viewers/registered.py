@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Dict, List, Tuple
 
-from pyworkflow.viewer import DESKTOP_TKINTER, View, Viewer
+from pyworkflow.viewer import DESKTOP_TKINTER, Viewer
 from tomo.objects import SetOfCoordinates3D
 
 from deepetpicker.errors import DeepETPickerError
+from deepetpicker.windows.charts import EvaluationWindow, HistogramWindow, TrainingWindow
+from deepetpicker.windows.picks import PicksWindow
+from deepetpicker.windows.scene import Scene
 from deepetpicker_plugin import convert
 from deepetpicker_plugin.objects import DeepETPickerEvaluation, DeepETPickerModel
 from deepetpicker_plugin.protocols import (
@@ -21,9 +24,7 @@ from deepetpicker_plugin.protocols import (
 )
 from deepetpicker_plugin.protocols.protocol_compare import BOTH, ONLY_FIRST, ONLY_SECOND
 from deepetpicker_plugin.protocols.protocol_train import readRows
-from deepetpicker_plugin.viewers.charts import EvaluationWindow, HistogramWindow, TrainingWindow
-from deepetpicker_plugin.viewers.picks import PicksWindow
-from deepetpicker_plugin.viewers.scene import Scene, sceneOfSets
+from deepetpicker_plugin.viewers.scene import sceneOfSets
 
 NAMES = {BOTH: "in both", ONLY_FIRST: "only in the first", ONLY_SECOND: "only in the second"}
 
@@ -33,18 +34,18 @@ class DeepETPickerViewer(Viewer):
 
     _environments = [DESKTOP_TKINTER]
 
-    def _visualize(self, obj: Any, **kwargs: Any) -> List[View]:
+    def _visualize(self, obj: Any, **kwargs: Any) -> List[Any]:
         """Return the windows for an object or protocol."""
         try:
             return self._windows(obj)
         except (DeepETPickerError, OSError, ValueError) as error:
             return [self.errorMessage(str(error), "DeepETPicker")]
 
-    def _windows(self, obj: Any) -> List[View]:
+    def _windows(self, obj: Any) -> List[Any]:
         """Return the windows; an error becomes a message."""
         raise NotImplementedError
 
-    def _nothing(self, what: str) -> List[View]:
+    def _nothing(self, what: str) -> List[Any]:
         """Return the message that there is nothing yet."""
         return [self.infoMessage(what, "DeepETPicker")]
 
@@ -55,7 +56,7 @@ class DeepETPickerTrainingViewer(DeepETPickerViewer):
     _name = "DeepETPicker training curves"
     _targets = [ProtDeepETPickerTrain, DeepETPickerModel, ProtDeepETPickerImportModel]
 
-    def _windows(self, obj: Any) -> List[View]:
+    def _windows(self, obj: Any) -> List[Any]:
         """Return the window with the curves."""
         if isinstance(obj, ProtDeepETPickerTrain):
             path, project = obj.getMetricsFile(), self.getProject()
@@ -83,7 +84,7 @@ class DeepETPickerPicksViewer(DeepETPickerViewer):
     _targets = [ProtDeepETPickerPick, ProtDeepETPickerThreshold, ProtDeepETPickerCompare, ProtDeepETPickerSimulate,
                 SetOfCoordinates3D]
 
-    def _windows(self, obj: Any) -> List[View]:
+    def _windows(self, obj: Any) -> List[Any]:
         """Return the window with the picks."""
         scene = sceneOf(obj, self.getProject())
         if not scene.layers:
@@ -97,10 +98,10 @@ class DeepETPickerScoresViewer(DeepETPickerViewer):
     _name = "DeepETPicker score histogram"
     _targets = [SetOfCoordinates3D]
 
-    def _windows(self, obj: Any) -> List[View]:
+    def _windows(self, obj: Any) -> List[Any]:
         """Return the window with the histogram."""
         layers = sceneOf(obj, self.getProject()).layers
-        return [HistogramWindow(f"Scores: {titleOf(obj)}", {n.name: (n.colour, n.allScores()) for n in layers},
+        return [HistogramWindow(f"Scores: {titleOf(obj)}", {n.name: (n.colour, n.all_scores()) for n in layers},
                                 self.getTkRoot())]
 
 
@@ -110,7 +111,7 @@ class DeepETPickerEvaluationViewer(DeepETPickerViewer):
     _name = "DeepETPicker evaluation"
     _targets = [ProtDeepETPickerEvaluate, DeepETPickerEvaluation]
 
-    def _windows(self, obj: Any) -> List[View]:
+    def _windows(self, obj: Any) -> List[Any]:
         """Return the window with the evaluation."""
         found = getattr(obj, "evaluation", None) if isinstance(obj, ProtDeepETPickerEvaluate) else obj
         if found is None:
@@ -140,10 +141,10 @@ def sceneOf(obj: Any, project: Any) -> Scene:
     """Return the scene of a protocol's coordinates or of one set."""
     if isinstance(obj, SetOfCoordinates3D):
         maker = project.getProtocol(int(obj.getObjParentId())) if obj.getObjParentId() is not None else None
-        return sceneOfSets({titleOf(obj): obj}, knownClasses(maker, project)) if obj.getSize() else Scene({}, [])
+        return sceneOfSets({titleOf(obj): obj}, knownClasses(maker, project)) if obj.getSize() else Scene([], [])
     sets = {name: s for name, s in obj.iterOutputAttributes(SetOfCoordinates3D) if s.getSize()}
     if not sets:
-        return Scene({}, [])
+        return Scene([], [])
     if isinstance(obj, ProtDeepETPickerCompare):
         ordered = [name for name in (BOTH, ONLY_FIRST, ONLY_SECOND) if name in sets]
         return sceneOfSets({NAMES[name]: sets[name] for name in ordered}, byClass=False)

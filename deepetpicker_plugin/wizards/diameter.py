@@ -10,9 +10,11 @@ from typing import Any, Callable, List, Optional, Tuple
 import numpy as np
 
 from deepetpicker.errors import DeepETPickerError, InputError
+from deepetpicker.windows.scene import Scene
+from deepetpicker.windows.slices import SlicePanel
+from deepetpicker.windows.window import FigureWindow, slider
 from deepetpicker_plugin import convert
-from deepetpicker_plugin.viewers.scene import Scene, sceneOfTables
-from deepetpicker_plugin.viewers.window import FigureWindow, SlicePanel, slider
+from deepetpicker_plugin.viewers.scene import sceneOfTables
 
 LEAST_RADIUS_VOX = 1.0
 START_VOX = 20.0
@@ -105,13 +107,13 @@ class DiameterWindow(FigureWindow):
     def _build(self, top: tk.Toplevel) -> None:
         """Fill the window."""
         ttk.Label(top, padding=6, text="Press the left button in the middle of a particle and pull to its edge. The "
-                  "mouse wheel moves through the slices.").pack(anchor=tk.W)
+                  "mouse wheel moves through the slices, with Ctrl it zooms.").pack(anchor=tk.W)
         head = ttk.Frame(top)
         head.pack(fill=tk.X, padx=6)
-        self.tomogram = tk.StringVar(top, value=self.scene.tsIds[0])
+        self.tomogram = tk.StringVar(top, value=self.scene.names[0])
         names = [layer.name for layer in self.scene.layers]
         self.className = tk.StringVar(top, value=names[0])
-        for label, variable, values, command in (("Tomogram", self.tomogram, self.scene.tsIds, self._chosen),
+        for label, variable, values, command in (("Tomogram", self.tomogram, self.scene.names, self._chosen),
                                                  ("Class", self.className, names, self._classChosen)):
             ttk.Label(head, text=label).pack(side=tk.LEFT, padx=(0, 4))
             box = ttk.Combobox(head, textvariable=variable, values=values, state="readonly", width=18)
@@ -142,8 +144,8 @@ class DiameterWindow(FigureWindow):
 
     def _slid(self, value: float) -> None:
         """Move to a slice."""
-        if self.panel.tsId and int(value) != self.panel.position[0]:
-            self.panel.moveTo(z=value)
+        if self.panel.tomogram and int(value) != self.panel.position[0]:
+            self.panel.move_to(z=value)
 
     def _moved(self) -> None:
         """Let the slider follow the mouse wheel."""
@@ -152,8 +154,8 @@ class DiameterWindow(FigureWindow):
     def _chosen(self) -> None:
         """Show the chosen tomogram."""
         self.centre = None
-        self.panel.showTomogram(self.tomogram.get())
-        self.plane.configure(to=self.scene.volume(self.panel.tsId).shape[0] - 1)
+        self.panel.show_tomogram(self.tomogram.get())
+        self.plane.configure(to=self.scene.shape_zyx(self.panel.tomogram)[0] - 1)
         self._moved()
 
     def _classChosen(self) -> None:
@@ -163,11 +165,11 @@ class DiameterWindow(FigureWindow):
 
     def _pressed(self, event: Any) -> None:
         """Begin a circle, in the middle of the annotated particle under the mouse if there is one."""
-        if event.inaxes is None or event.button != 1:
+        if event.inaxes is None or event.button != 1 or "ctrl" in event.modifiers:
             return
         layer = self.scene.layers[self.diameters.chosen]
-        radius = self.scene.radius_vox(layer, self.panel.tsId)
-        near = layer.circles(self.panel.tsId, (0, self.panel.position[0]), radius)
+        radius = self.scene.radius_vox(layer, self.panel.tomogram)
+        near = layer.circles(self.panel.tomogram, (0, self.panel.position[0]), radius)
         distances = np.hypot(near[:, 0] - event.xdata, near[:, 1] - event.ydata)
         self.centre = (event.xdata, event.ydata)
         if len(near) and distances.min() < radius / 2:

@@ -8,8 +8,8 @@ from tkinter import ttk
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from deepetpicker.errors import InputError
+from deepetpicker.windows.window import FigureWindow
 from deepetpicker_plugin import convert
-from deepetpicker_plugin.viewers.window import FigureWindow
 
 
 @dataclasses.dataclass(frozen=True)

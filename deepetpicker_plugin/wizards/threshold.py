@@ -7,11 +7,12 @@ from tkinter import ttk
 from typing import Any, Callable, List, Optional, Sequence, Tuple
 
 from deepetpicker.errors import DeepETPickerError, InputError
+from deepetpicker.windows.picks import PicksWindow
+from deepetpicker.windows.scene import Scene
 from deepetpicker_plugin import convert
 from deepetpicker_plugin.protocols import ProtDeepETPickerPick
-from deepetpicker_plugin.viewers.picks import PicksWindow
 from deepetpicker_plugin.viewers.registered import classesOf, knownClasses
-from deepetpicker_plugin.viewers.scene import Scene, sceneOfTables
+from deepetpicker_plugin.viewers.scene import sceneOfTables
 
 START = 0.5
 
@@ -86,7 +87,7 @@ def thresholdsOfSet(protocol: Any) -> Tuple[Scene, List[float]]:
     except DeepETPickerError:  # something else in the form yet
         lows = [START] * len(groups)
     scene = sceneOfTables(tables, places, classes)
-    if len({s for layer in scene.layers for s in layer.allScores()}) < 2:
+    if len({s for layer in scene.layers for s in layer.all_scores()}) < 2:
         raise InputError("These picks have no scores, or all the same: there is nothing to choose by.")
     return scene, lows
 
@@ -117,14 +118,14 @@ class ThresholdWindow(PicksWindow):
         """Return what the slider can belong to."""
         return super()._choices() if self.several else super()._choices()[:1]
 
-    def _buildFooter(self, parent: tk.Misc) -> None:
+    def _build_footer(self, parent: tk.Misc) -> None:
         """Add the buttons."""
         bar = ttk.Frame(parent, padding=6)
         bar.pack(side=tk.BOTTOM, fill=tk.X)
         ttk.Button(bar, text="Cancel", command=self.close).pack(side=tk.RIGHT)
         self.ok = ttk.Button(bar, text="Use this threshold", command=self.accept)
         self.ok.pack(side=tk.RIGHT, padx=6)
-        super()._buildFooter(parent)
+        super()._build_footer(parent)
 
     def accept(self) -> None:
         """Set the form's value and close."""

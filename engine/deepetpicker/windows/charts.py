@@ -12,18 +12,18 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 import numpy as np
 
 from deepetpicker.report import training_figure
-from deepetpicker_plugin.viewers.window import INK, FigureWindow, canvasOf
+from deepetpicker.windows.window import INK, FigureWindow, canvas_of
 
 REFRESH_MS = 3000
 LINES = (("F1", "#0072b2", "-"), ("precision", "#009e73", "-."), ("recall", "#cc79a7", ":"))
 
 
-def withoutEmpty(rows: Sequence[Mapping[str, Any]]) -> List[Dict[str, Any]]:
+def without_empty(rows: Sequence[Mapping[str, Any]]) -> List[Dict[str, Any]]:
     """Return the rows of metrics.csv without cells that are empty, and with numbers where there are numbers."""
     return [{name: cell for name, cell in row.items() if cell not in ("", None)} for row in rows]
 
 
-def trainingSummary(rows: Sequence[Mapping[str, Any]], running: bool) -> str:
+def training_summary(rows: Sequence[Mapping[str, Any]], running: bool) -> str:
     """Return what the newest and the best epoch reached, in one line."""
     if not rows:
         return "No epoch is finished yet." + (" The picture follows the training." if running else "")
@@ -58,7 +58,7 @@ class ChartWindow(FigureWindow):
     def _draw(self, figure: Any) -> None:
         """Show another picture."""
         old = self.canvas
-        self.canvas = canvasOf(self.top, figure)
+        self.canvas = canvas_of(self.top, figure)
         self.canvas.get_tk_widget().pack(side=tk.TOP, fill=tk.BOTH, expand=True)
         if old is not None:
             old.get_tk_widget().destroy()
@@ -97,13 +97,13 @@ class TrainingWindow(ChartWindow):
         rows = self.rows()
         if rows != self.shown:
             self._show(rows)
-        self.text.set(trainingSummary(rows, self.running()))
+        self.text.set(training_summary(rows, self.running()))
 
     def _show(self, rows: List[Dict[str, Any]]) -> None:
         """Draw rows."""
         self.shown = rows
-        self._draw(training_figure(withoutEmpty(rows)))
-        self.text.set(trainingSummary(rows, self.running()))
+        self._draw(training_figure(without_empty(rows)))
+        self.text.set(training_summary(rows, self.running()))
 
     def _follow(self) -> None:
         """Refresh now and then while the training runs."""
@@ -138,12 +138,12 @@ class HistogramWindow(ChartWindow):
     def _build(self, top: tk.Toplevel) -> None:
         """Fill the window."""
         super()._build(top)
-        self._draw(histogramFigure(self.scores))
+        self._draw(histogram_figure(self.scores))
         every = np.concatenate([np.zeros(0), *(s for _, s in self.scores.values())])
         self.text.set(f"{every.size} picks, median score {np.median(every):.3f}" if every.size else "no picks")
 
 
-def histogramFigure(scores: Mapping[str, Tuple[str, np.ndarray]]) -> Any:
+def histogram_figure(scores: Mapping[str, Tuple[str, np.ndarray]]) -> Any:
     """Return the picture of the scores of each class, on a dark ground as the colours of classes are light."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -192,7 +192,7 @@ class EvaluationWindow(ChartWindow):
     def _build(self, top: tk.Toplevel) -> None:
         """Fill the window."""
         super()._build(top)
-        self._button("Open the report in the browser", self.openReport)
+        self._button("Open the report in the browser", self.open_report)
         self.text.set(f"Report: {os.path.relpath(self.report)}")
         table = ttk.Frame(top)
         table.pack(side=tk.LEFT, fill=tk.Y, padx=12, pady=12)
@@ -200,9 +200,9 @@ class EvaluationWindow(ChartWindow):
             ttk.Label(table, text=name).grid(row=row, column=0, sticky=tk.W, pady=4)
             ttk.Label(table, text=value, font=("TkDefaultFont", 11, "bold")).grid(row=row, column=1, sticky=tk.E,
                                                                                   padx=(16, 0))
-        self._draw(curveFigure(self.curve))
+        self._draw(curve_figure(self.curve))
 
-    def openReport(self) -> None:
+    def open_report(self) -> None:
         """Open the report in the user's browser."""
         if not os.path.exists(self.report):
             self.text.set(f"{self.report} is missing: run the protocol again")
@@ -210,12 +210,13 @@ class EvaluationWindow(ChartWindow):
         webbrowser.open(pathlib.Path(self.report).as_uri())
 
 
-def curveFigure(rows: Sequence[Mapping[str, str]]) -> Any:
+def curve_figure(rows: Sequence[Mapping[str, str]]) -> Any:
     """Return F1, precision and recall over the threshold, and precision over recall, from the rows of curve.csv."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4), layout="constrained", facecolor="white")
-    left, right = figure.subplots(1, 2)
+    panels: Any = figure.subplots(1, 2)
+    left, right = panels
     columns = {name: np.array([float(row.get(name) or "nan") for row in rows])
                for name in ("threshold", "F1", "precision", "recall")}
     for name, colour, dashes in LINES:

@@ -1,0 +1,153 @@
+"""A window of its own, and the parts that all windows are made of."""
+
+from __future__ import annotations
+
+import functools
+import tkinter as tk
+from tkinter import ttk
+from typing import Any, Callable, Optional, Sequence, TypeVar
+
+from deepetpicker.errors import InputError
+
+INK = "#24292f"
+PAPER = "#ebebeb"
+Window = TypeVar("Window", bound="FigureWindow")
+
+
+class FigureWindow:
+    """A window with pictures. It has ``show``, as what Scipion's viewers return.
+
+    Parameters
+    ----------
+    title : str
+        Title of the window.
+    parent : Tk widget, optional
+        Window that opened it, and that ends it.
+    size : tuple of int
+        Width and height in pixels.
+    """
+
+    def __init__(self, title: str, parent: Optional[tk.Misc] = None, size: Sequence[int] = (1180, 820)) -> None:
+        self.title, self.parent, self.size = title, parent, size
+        self.top: Any = None
+
+    def show(self) -> None:
+        """Open the window; without another window around it, wait until it is closed.
+
+        Raises
+        ------
+        InputError
+            If there is no display.
+        """
+        if self.parent is not None or tk._default_root is not None:  # type: ignore[attr-defined]
+            self.open()
+            return
+        root = open_screen()
+        self.parent = root
+        self.open()
+        root.wait_window(self.top)
+        root.destroy()
+
+    def open(self: Window) -> Window:
+        """Open the window and return at once. Escape never closes it."""
+        self.top = tk.Toplevel(self.parent)
+        self.top.title(self.title)
+        width, height = (min(a, b - 60) for a, b in zip(self.size, (self.top.winfo_screenwidth(),
+                                                                    self.top.winfo_screenheight())))
+        self.top.geometry(f"{width}x{height}")
+        self.top.protocol("WM_DELETE_WINDOW", self.close)
+        self._build(self.top)
+        return self
+
+    def close(self) -> None:
+        """Close the window."""
+        if self.top is not None and self.top.winfo_exists():
+            self.top.destroy()
+
+    def _build(self, top: tk.Toplevel) -> None:
+        """Fill the window."""
+        raise NotImplementedError
+
+
+def open_screen() -> tk.Tk:
+    """Return a hidden root window.
+
+    Raises
+    ------
+    InputError
+        If there is no display.
+    """
+    try:
+        root = tk.Tk(className="DeepETPicker")
+    except tk.TclError as error:
+        raise InputError(f"there is no display to open a window on ({' '.join(str(error).split())}): log in with "
+                         "'ssh -X', or use a desktop of this machine") from error
+    root.withdraw()
+    return root
+
+
+def canvas_of(parent: tk.Misc, figure: Any) -> Any:
+    """Return the canvas of a matplotlib figure in a Tk widget, not yet placed."""
+    from matplotlib.backends.backend_tkagg import FigureCanvasTkAgg
+
+    return FigureCanvasTkAgg(figure, master=parent)
+
+
+def heading(parent: tk.Misc, text: str) -> ttk.Label:
+    """Add a heading to a column of controls and return it."""
+    label = ttk.Label(parent, text=text, font=("TkDefaultFont", 10, "bold"))
+    label.pack(anchor=tk.W, padx=6, pady=(6, 1))
+    return label
+
+
+def slider(parent: tk.Misc, label: str, span: Sequence[float], command: Callable[[float], Any],
+           resolution: float = 1) -> tk.Scale:
+    """Return a slider in a line of its own, after its label if it has one."""
+    row = ttk.Frame(parent)
+    row.pack(fill=tk.X, padx=6)
+    if label:
+        ttk.Label(row, text=label, width=max(18, len(label))).pack(side=tk.LEFT, anchor=tk.S)
+    scale = tk.Scale(row, from_=span[0], to=span[1], resolution=resolution, orient=tk.HORIZONTAL,
+                     command=lambda value: command(float(value)), bd=0, highlightthickness=0, width=12)
+    scale.pack(side=tk.LEFT, fill=tk.X, expand=True)
+    return scale
+
+
+def button_row(parent: tk.Misc, *buttons: Any) -> Any:
+    """Add a row of equal buttons, each a text and what it does; return the list of buttons."""
+    row = ttk.Frame(parent)
+    row.pack(fill=tk.X, padx=6, pady=1)
+    made = []
+    for text, command in buttons:
+        button = ttk.Button(row, text=text, command=command, takefocus=False, width=1)
+        button.pack(side=tk.LEFT, fill=tk.X, expand=True)
+        made.append(button)
+    return made
+
+
+def bind_keys(top: tk.Misc, keys: Sequence[Any]) -> None:
+    """Bind keys of a window to commands; they do nothing while a text is typed.
+
+    Parameters
+    ----------
+    top : Tk widget
+        The window.
+    keys : sequence of tuple
+        Tk's name of the key, such as ``"<Key-n>"``, and what it does.
+    """
+    for name, command in keys:
+        top.bind(name, functools.partial(_run_unless_typing, command))
+
+
+def _run_unless_typing(command: Callable[[], Any], event: Any) -> None:
+    """Run a command, unless its key goes to a field for text."""
+    if not _typing(event):
+        command()
+
+
+def _typing(event: Any) -> bool:
+    """Tell whether a key event goes to a field for text."""
+    try:
+        return event.widget.winfo_class() in ("Entry", "TEntry", "Text", "TCombobox", "Spinbox", "TSpinbox")
+    except AttributeError:  # a widget that Tk knows and Python does not, as in menus of comboboxes
+        return False
