@@ -1,4 +1,4 @@
-"""Objects of the plugin that Scipion stores: a trained model and an evaluation."""
+"""Objects of the plugin that Scipion stores: a trained model, an evaluation, tomograms that could not be picked."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any, Dict, List, Optional, Set
 
 from pwem.objects import EMObject
 from pyworkflow.object import Float, Integer, String
+from tomo.objects import SetOfTomograms
 
 from deepetpicker.io.modelcard import ModelCard, read_card
 
@@ -106,6 +107,10 @@ def keptEpoch(card: ModelCard) -> Dict[str, Any]:
         if row.get("epoch") == card.training.get("kept_epoch"):
             return row
     return {}
+
+
+class SetOfFailedTomograms(SetOfTomograms):
+    """Tomograms that could not be picked; ``_failure`` of each says why. Usable wherever tomograms are."""
 
 
 class DeepETPickerEvaluation(EMObject):

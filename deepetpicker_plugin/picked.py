@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
-from typing import Any, Dict, List, Sequence
+from typing import Any, Dict, List, Sequence, Set
 
 from pwem.objects import Transform
 from tomo.objects import Tomogram, TomoMask
@@ -21,8 +21,9 @@ COORDINATES, MAPS, FAILED = "coordinates", "probabilityMaps", "failedTomograms"
 
 
 def batches(folder: str) -> List[str]:
-    """Return the folders of the engine's starts below a folder, sorted."""
-    return sorted(path for path in glob.glob(os.path.join(glob.escape(folder), "batch_*")) if os.path.isdir(path))
+    """Return the folders of the engine's starts below a folder, the first one first."""
+    found = [path for path in glob.glob(os.path.join(glob.escape(folder), "batch_*")) if os.path.isdir(path)]
+    return sorted(found, key=lambda path: (int(os.path.basename(path).split("_")[1]), path))
 
 
 def newBatch(folder: str) -> str:
@@ -47,10 +48,24 @@ def itemsOf(folder: str) -> Dict[str, Dict[str, Any]]:
     return found
 
 
+def nextOf(folder: str) -> str:
+    """Return the folder in which a start goes on behind a tomogram that ended the engine."""
+    return f"{folder}_next"
+
+
+def itemsFrom(folder: str) -> Dict[str, Dict[str, Any]]:
+    """Return what one start of the engine, and those that went on for it, did with each tomogram, by name."""
+    found: Dict[str, Dict[str, Any]] = {}
+    while os.path.isdir(folder):
+        found.update(itemsOf(folder))
+        folder = nextOf(folder)
+    return found
+
+
 def items(folder: str) -> Dict[str, Dict[str, Any]]:
     """Return what became of each tomogram, by name, over all starts below a folder.
 
-    A tomogram that one start could not pick and another could is done.
+    A tomogram that one start could not pick and another could is done; of two failures the last one counts.
     """
     found: Dict[str, Dict[str, Any]] = {}
     for path in batches(folder):
@@ -58,6 +73,11 @@ def items(folder: str) -> Dict[str, Dict[str, Any]]:
             if name not in found or found[name]["status"] == "failed":
                 found[name] = item
     return found
+
+
+def done(folder: str) -> Set[str]:
+    """Return the tsIds of the tomograms that were picked by any start below a folder."""
+    return {name for name, item in items(folder).items() if item["status"] == "done"}
 
 
 def recordFailure(folder: str, tsId: str, reason: str) -> None:

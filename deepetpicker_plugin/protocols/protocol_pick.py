@@ -6,13 +6,12 @@ import json
 import logging
 import math
 import os
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence
 
-from pyworkflow.object import Set, String
 from pyworkflow.protocol import STATUS_NEW, ProtStreamingBase, params
 from pyworkflow.utils import Message
-from pyworkflow.utils.retry_streaming import refreshStreamState, retry_on_sqlite_lock
-from tomo.objects import SetOfCoordinates3D, SetOfTomograms, SetOfTomoMasks, Tomogram
+from pyworkflow.utils.retry_streaming import retry_on_sqlite_lock
+from tomo.objects import SetOfCoordinates3D, SetOfTomoMasks, Tomogram
 
 from deepetpicker.config import PickOptions
 from deepetpicker.io.atomic import write_text
@@ -28,13 +27,18 @@ from deepetpicker_plugin.engine import (
     writeParams,
 )
 from deepetpicker_plugin.forms import addOption, addOptions, expertNames, readOptions
+from deepetpicker_plugin.growing import GrowingSet
+from deepetpicker_plugin.objects import SetOfFailedTomograms
+from deepetpicker_plugin.outputs import OutputsMixin
 from deepetpicker_plugin.picked import COORDINATES, FAILED, MAPS
 from deepetpicker_plugin.protocols.protocol_base import ProtDeepETPickerBase
 
 logger = logging.getLogger(__name__)
 
+MOST_TERMS = 100  # of an SQL condition
 
-class ProtDeepETPickerPick(ProtDeepETPickerBase, ProtStreamingBase):
+
+class ProtDeepETPickerPick(OutputsMixin, ProtDeepETPickerBase, ProtStreamingBase):
     """Pick particles in tomograms with a trained DeepETPicker model.
 
     Takes tomograms while they are being reconstructed, uses all GPUs given, starts the engine once for many tomograms,
@@ -43,7 +47,7 @@ class ProtDeepETPickerPick(ProtDeepETPickerBase, ProtStreamingBase):
     """
 
     _label = "pick"
-    _possibleOutputs = {COORDINATES: SetOfCoordinates3D, MAPS: SetOfTomoMasks, FAILED: SetOfTomograms}
+    _possibleOutputs = {COORDINATES: SetOfCoordinates3D, MAPS: SetOfTomoMasks, FAILED: SetOfFailedTomograms}
 
     # ---- form
     def _defineParams(self, form: Any) -> None:
@@ -72,54 +76,45 @@ class ProtDeepETPickerPick(ProtDeepETPickerBase, ProtStreamingBase):
         addOption(form, PickOptions, "save_map", "Keep the probability maps?",
                   help="Yes: the probability of each class also becomes a set of tomogram masks, at the voxel size the "
                   "network works at.")
-        form.addSection(label="Expert")
-        addOptions(form, PickOptions, expertNames(PickOptions, without=("shard",)))
+        form.addSection(label="Computation")
+        form.addParam("streamingSleepOnWait", params.IntParam, default=10,
+                      label="Time between two looks at a growing set (s)",
+                      validators=[params.GE(1, error="must be 1 or more")],
+                      help="As long as the set of tomograms grows, it is looked for new ones so often.")
         form.addParam("tomogramsPerStart", params.IntParam, default=20, expertLevel=params.LEVEL_ADVANCED,
                       label="Tomograms per start of the engine", validators=[params.GE(1, error="must be 1 or more")],
                       help="Starting the engine takes some seconds, so that one start picks several tomograms. Results "
                       "appear when a start has ended.")
-        self._defineStreamingParams(form)
+        addOptions(form, PickOptions, expertNames(PickOptions, without=("shard",)))
         self._defineGpuParams(form)
         form.addParallelSection(threads=3, mpi=0, binThreads=4)
 
     # ---- steps: this one occupies a thread as long as tomograms may come
     def stepsGeneratorStep(self) -> None:
-        """Insert picking steps for tomograms as they come."""
+        """Insert picking steps for tomograms as they come; what an earlier run has picked is taken as it is."""
         self._sign()
         stopLeftovers(self._getExtraPath())
-        seen: List[str] = []
-        outputs: List[int] = []
-        while True:
-            tomograms = self.inputTomograms.get()
-            with self._lock:
-                refreshStreamState(tomograms)
-                isOpen = tomograms.isStreamOpen()  # before the items are listed, else the last ones could be missed
-                new = [t.getTsId() for t in tomograms.iterItems() if t.getTsId() not in seen]
-                tomograms.close()
-            outputs += self._insertPicking(new)
-            seen += new
-            if not isOpen:
-                self._insertFunctionStep(self.closeStep, prerequisites=outputs, needsGPU=False)
-                return
-            self._streamingSleepOnWait()
+        before = picked.done(self._getExtraPath(PICKS_DIR))
+        growing, outputs, isOpen = GrowingSet(self.inputTomograms.get()), [], True
+        while isOpen:
+            new, isOpen = growing.look()
+            ready = [ts for ts in new if ts in before]
+            if ready:
+                outputs.append(self._insertFunctionStep(self.outputStep, "", ready, prerequisites=[], needsGPU=False))
+            outputs += self._insertPicking([ts for ts in new if ts not in before])
+            if isOpen:
+                self._streamingSleepOnWait()
+        self._insertFunctionStep(self.closeStep, prerequisites=outputs, needsGPU=False)
 
     def _insertPicking(self, tsIds: Sequence[str]) -> List[int]:
-        """Insert the steps for some tomograms; return those that make output.
-
-        What an earlier, killed run has finished is taken as it is.
-        """
-        before = picked.items(self._getExtraPath(PICKS_DIR))
-        ready = [ts for ts in tsIds if ts in before]
-        wanted = [ts for ts in tsIds if ts not in before]
+        """Insert the steps that pick some tomograms; return those that make output."""
         steps = []
-        if ready:
-            steps.append(self._insertFunctionStep(self.outputStep, ready, prerequisites=[], needsGPU=False))
-        size = max(1, min(self.tomogramsPerStart.get(), math.ceil(len(wanted) / self._slots())))
-        for start in range(0, len(wanted), size):
-            chunk = wanted[start:start + size]
+        size = max(1, min(self.tomogramsPerStart.get(), math.ceil(len(tsIds) / self._slots())))
+        for start in range(0, len(tsIds), size):
+            chunk = list(tsIds[start:start + size])
             batch = os.path.basename(picked.newBatch(self._ensureExtra(PICKS_DIR)))
             step = self._insertGpuStep(self.pickStep, batch, chunk)
-            steps.append(self._insertFunctionStep(self.outputStep, chunk, prerequisites=[step], needsGPU=False))
+            steps.append(self._insertFunctionStep(self.outputStep, batch, chunk, prerequisites=[step], needsGPU=False))
         return steps
 
     def _insertGpuStep(self, function: Any, *args: Any) -> int:
@@ -165,7 +160,7 @@ class ProtDeepETPickerPick(ProtDeepETPickerBase, ProtStreamingBase):
                 for case in blamed:
                     picked.recordFailure(*case)
                 blamed = []
-            remaining, folder = missing[1:], f"{folder}_next"
+            remaining, folder = missing[1:], picked.nextOf(folder)
 
     def _engineItems(self, tsIds: Sequence[str]) -> Dict[str, Dict[str, Any]]:
         """Return the engine's items of some tomograms by tsId; with masks where the form has them."""
@@ -198,17 +193,29 @@ class ProtDeepETPickerPick(ProtDeepETPickerBase, ProtStreamingBase):
 
     def _tomograms(self, tsIds: Sequence[str]) -> Dict[str, Tomogram]:
         """Return clones of some tomograms by tsId."""
+        quoted = [str(ts).replace("'", "''") for ts in tsIds]
+        where = " OR ".join(f"{Tomogram.TS_ID_FIELD}='{ts}'" for ts in quoted) if len(quoted) < MOST_TERMS else None
         with self._lock:
             tomograms = self.inputTomograms.get()
-            found = {t.getTsId(): t.clone() for t in tomograms.iterItems() if t.getTsId() in tsIds}
+            found = {t.getTsId(): t.clone() for t in tomograms.iterItems(where=where) if t.getTsId() in tsIds}
             tomograms.close()
         return found
 
     # ---- output
     @retry_on_sqlite_lock(log=logger)
-    def outputStep(self, tsIds: List[str]) -> None:
-        """Append what was found in some tomograms to the outputs; what is there already stays as it is."""
-        tomograms, results = self._tomograms(tsIds), picked.items(self._getExtraPath(PICKS_DIR))
+    def outputStep(self, batch: str, tsIds: List[str]) -> None:
+        """Append what was found in some tomograms to the outputs; what is there already stays as it is.
+
+        Parameters
+        ----------
+        batch : str
+            Name of the folder of the start that picked them; empty for tomograms that earlier runs have picked.
+        tsIds : list of str
+            The tomograms.
+        """
+        folder = self._getExtraPath(PICKS_DIR)
+        tomograms = self._tomograms(tsIds)
+        results = picked.itemsFrom(os.path.join(folder, batch)) if batch else picked.items(folder)
         with self._lock:
             for tsId in tsIds:
                 if results[tsId]["status"] == "done":
@@ -216,89 +223,7 @@ class ProtDeepETPickerPick(ProtDeepETPickerBase, ProtStreamingBase):
                     self._appendMaps(tomograms[tsId], results[tsId]["maps"])
                 else:
                     self._appendFailed(tomograms[tsId], results[tsId]["reason"])
-
-    def _appendPicks(self, tomogram: Tomogram, table: CoordinateTable) -> None:
-        """Append the picks of one tomogram to the set, or to the sets of their classes."""
-        place = convert.Place.of(tomogram)
-        for name, ids, diameter in self._coordinateOutputs():
-            mine = table.select([c in ids for c in table.class_ids.tolist()])
-            if not len(mine):
-                continue
-            output, isNew = getattr(self, name, None), getattr(self, name, None) is None
-            if isNew:
-                rate = self.inputTomograms.get().getSamplingRate()
-                output = self._newCoordinates(self.inputTomograms, picked.suffix(name), rate,
-                                              convert.boxSize(diameter, rate))
-            elif place.tsId in output.getTSIds():
-                continue
-            else:
-                output.enableAppend()
-            convert.appendTable(output, tomogram, place, mine)
-            self._publish(name, output, isNew)
-
-    def _appendMaps(self, tomogram: Tomogram, files: Dict[str, str]) -> None:
-        """Append the probability maps of one tomogram, a set per class."""
-        names = self.getMapOutputs()
-        for classId, fileName in files.items():
-            mask = picked.maskOf(tomogram, fileName)
-            self._appendTomogram(names[int(classId)], SetOfTomoMasks, mask)
-
-    def _appendFailed(self, tomogram: Tomogram, reason: str) -> None:
-        """Append a tomogram that could not be picked, with the reason."""
-        self.warning(f"{tomogram.getTsId()}: failed: {reason}")
-        failed = Tomogram()
-        failed.copyInfo(tomogram)
-        failed.setLocation(tomogram.getLocation())
-        failed.setSamplingRate(tomogram.getSamplingRate())
-        failed.setAcquisition(tomogram.getAcquisition())
-        failed._failure = String(reason)
-        self._appendTomogram(FAILED, SetOfTomograms, failed)
-
-    def _appendTomogram(self, name: str, kind: Any, item: Tomogram) -> None:
-        """Append a tomogram or mask to an output of tomograms, unless it is there."""
-        output, isNew = getattr(self, name, None), getattr(self, name, None) is None
-        if isNew:
-            output = kind.create(self._getPath(), suffix=picked.suffix(name) or "_" + name.lower())
-            output.copyInfo(self.inputTomograms.get())
-            output.setSamplingRate(item.getSamplingRate())
-        elif item.getTsId() in output.getTSIds():
-            return
-        else:
-            output.enableAppend()
-        if picked.isReadable(item):
-            output.append(item)
-        else:  # a set of tomograms reads the header of what is appended
-            Set.append(output, item)
-        self._publish(name, output, isNew)
-
-    def _publish(self, name: str, output: Any, isNew: bool) -> None:
-        """Write a growing output and make it known to the project."""
-        self._updateOutputSet(name, output, Set.STREAM_OPEN)
-        if isNew:
-            self._defineSourceRelation(self.inputTomograms, output)
-            self._defineSourceRelation(self.inputModel, output)
-
-    def closeStep(self) -> None:
-        """Close the outputs: nothing more will come."""
-        self._closeOutputSet()
-        if not any(hasattr(self, name) for name, _, _ in self._coordinateOutputs()):
-            self.warning("No particle has a score at or above the threshold: lower it with *threshold picks*, which "
-                         "needs no new run.")
-
-    def _coordinateOutputs(self) -> List[Tuple[str, List[int], float]]:
-        """Return name, class ids and diameter (angstrom) of each set of coordinates the form asks for."""
-        model = self.inputModel.get()
-        ids, diameters = model.getClassIds(), model.getDiameters()
-        if not self.splitClasses.get():
-            return [(COORDINATES, ids, max(diameters))]
-        names = picked.outputNames(COORDINATES, ids, model.getClassNames())
-        return [(names[i], [i], d) for i, d in zip(ids, diameters)]
-
-    def getMapOutputs(self) -> Dict[int, str]:
-        """Return the name of the output with the probability maps of each class."""
-        model = self.inputModel.get()
-        ids = model.getClassIds()
-        return {ids[0]: MAPS} if len(ids) == 1 else picked.outputNames(MAPS, ids, model.getClassNames())
+            self._dropFailed([ts for ts in tsIds if results[ts]["status"] == "done"])
 
     # ---- what the form says
     def getCandidates(self) -> Dict[str, CoordinateTable]:
@@ -313,12 +238,25 @@ class ProtDeepETPickerPick(ProtDeepETPickerBase, ProtStreamingBase):
 
     def _signature(self) -> Dict[str, Any]:
         """Return what must not change while picks of earlier starts are kept."""
-        masks = self.inputMasks.get()
         changing = ("device", "batch", "slab", "precision", "memory_limit")
         return {"options": {k: v for k, v in self._options().items() if k not in changing},
                 "model": self.inputModel.get().getObjId(), "split": self.splitClasses.get(),
-                "masks": masks.getObjId() if masks is not None else None,
-                "tomograms": self.inputTomograms.get().getObjId()}
+                "masks": self._maskFiles(), "tomograms": self.inputTomograms.get().getObjId()}
+
+    def _maskFiles(self) -> Optional[Dict[str, str]]:
+        """Return the file of each mask by tsId, as it is told from others; None without masks.
+
+        Imported files are links, and the same file may be imported twice. In a project that is moved, files outside
+        keep their absolute paths and those inside the relative ones.
+        """
+        masks = self.inputMasks.get()
+        if masks is None:
+            return None
+        with self._lock:
+            files = {m.getTsId(): os.path.realpath(convert.localFile(m.getFileName())) for m in masks.iterItems()}
+            masks.close()
+        inside = {ts: os.path.relpath(path) for ts, path in files.items()}
+        return {ts: files[ts] if path.startswith(os.pardir) else path for ts, path in inside.items()}
 
     def _sign(self) -> None:
         """Write down with what settings the picks of this run are made."""
@@ -326,16 +264,23 @@ class ProtDeepETPickerPick(ProtDeepETPickerBase, ProtStreamingBase):
         write_text(self._getExtraPath(SIGNATURE_FILE), json.dumps(self._signature(), indent=1) + "\n")
 
     def _changed(self) -> List[str]:
-        """Return what was changed since earlier picks of this protocol, which Continue would keep, were made."""
-        path = self._getExtraPath(SIGNATURE_FILE)
-        if not self.isContinued() or not os.path.exists(path) or not picked.items(self._getExtraPath(PICKS_DIR)):
+        """Return what was changed since earlier picks of this protocol, which Continue would keep, were made.
+
+        Masks may be added for tomograms that were not picked yet.
+        """
+        path, done = self._getExtraPath(SIGNATURE_FILE), picked.done(self._getExtraPath(PICKS_DIR))
+        if not self.isContinued() or not os.path.exists(path) or not done:
             return []
         with open(path, encoding="utf-8") as stream:
             before = json.load(stream)
         now = json.loads(json.dumps(self._signature()))
-        return [key for key in {**before["options"], **now["options"]}
-                if before["options"].get(key) != now["options"].get(key)] + [
-                    key for key in now if key != "options" and before.get(key) != now[key]]
+        changed = [key for key in {**before["options"], **now["options"]}
+                   if before["options"].get(key) != now["options"].get(key)]
+        changed += [key for key in now if key not in ("options", "masks") and before.get(key) != now[key]]
+        masks, earlier = now["masks"], before["masks"]
+        if (masks is None) != (earlier is None) or (masks and any(masks.get(t) != earlier.get(t) for t in done)):
+            changed.append("masks")
+        return changed
 
     # ---- information
     def _validate(self) -> List[str]:

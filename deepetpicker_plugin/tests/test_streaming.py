@@ -4,16 +4,116 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
+import tempfile
+import threading
+import time
+import unittest
+from unittest import mock
 
 import numpy as np
 from pyworkflow.object import Set
+from tomo.objects import SetOfTomograms, Tomogram
 
+from deepetpicker.errors import InputError
 from deepetpicker_plugin import picked
 from deepetpicker_plugin.engine import isEngine
+from deepetpicker_plugin.growing import GrowingSet
 from deepetpicker_plugin.protocols import ProtDeepETPickerPick, ProtDeepETPickerSimulate
 from deepetpicker_plugin.tests.base import PluginTest, dataFolder, noiseTomograms, positions, slow, tinyModel
 
 SHAPES = {f"TS_0{i}": (24 + 4 * (i % 2), 48, 40) for i in range(6)}
+
+
+class TestLooking(unittest.TestCase):
+    """Looking at a set that grows, as its file really is at each moment."""
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.path = os.path.join(folder.name, "a set.sqlite")
+
+    def grow(self, *tsIds, state=Set.STREAM_OPEN):
+        """Append tomograms to the set and return it."""
+        tomograms = SetOfTomograms(filename=self.path)
+        if os.path.getsize(self.path):
+            tomograms.enableAppend()
+        for tsId in tsIds:
+            tomogram = Tomogram()
+            tomogram.setTsId(tsId)
+            Set.append(tomograms, tomogram)
+        tomograms.setStreamState(state)
+        tomograms.write()
+        tomograms.close()
+        return tomograms
+
+    def make(self, *tsIds, state=Set.STREAM_OPEN):
+        open(self.path, "wb").close()
+        return GrowingSet(self.grow(*tsIds, state=state))
+
+    def test_each_tomogram_is_new_once(self):
+        growing = self.make("TS_2", "TS_1")
+        self.assertEqual(growing.look(), (["TS_2", "TS_1"], True))
+        self.assertEqual(growing.look(), ([], True))
+        self.grow("it's", "TS_0")
+        self.assertEqual(growing.look(), (["it's", "TS_0"], True))
+        self.grow("TS_9", state=Set.STREAM_CLOSED)
+        self.assertEqual(growing.look(), (["TS_9"], False))
+
+    def test_nothing_is_listed_while_nothing_comes(self):
+        growing, asked = self.make("TS_1"), []
+        connect = growing._connect
+
+        def traced():
+            connection = connect()
+            connection.set_trace_callback(asked.append)
+            return connection
+
+        growing._connect = traced
+        growing.look()
+        self.assertTrue(any("ORDER BY id" in text for text in asked))
+        asked.clear()
+        self.assertEqual(growing.look(), ([], True))
+        self.assertFalse([text for text in asked if "ORDER BY id" in text])
+        self.assertLessEqual(len(asked), 5)
+
+    def test_a_file_that_cannot_be_read_now_is_not_a_closed_set(self):
+        growing = self.make("TS_1")
+        with mock.patch("deepetpicker_plugin.growing.LOCKED_S", 0.05):
+            writer = sqlite3.connect(self.path, isolation_level=None)
+            writer.execute("BEGIN EXCLUSIVE")
+            with self.assertLogs("deepetpicker_plugin.growing", "WARNING") as log:
+                self.assertEqual(growing.look(), ([], True))
+            self.assertIn("locked", log.output[0])
+            writer.execute("ROLLBACK")
+            writer.close()
+        os.rename(self.path, self.path + "_away")
+        self.assertEqual(growing.look(), ([], True))
+        self.assertFalse(os.path.exists(self.path))  # looking makes no file
+        with open(self.path, "w", encoding="utf-8") as stream:
+            stream.write("half a file " * 100)
+        self.assertEqual(growing.look(), ([], True))
+        os.replace(self.path + "_away", self.path)
+        self.assertEqual(growing.look(), (["TS_1"], True))
+
+    def test_one_that_can_never_be_read_is_told(self):
+        growing = GrowingSet(self.make("TS_1") and SetOfTomograms(filename=self.path), patienceS=0.0)
+        os.remove(self.path)
+        time.sleep(0.01)
+        with self.assertRaisesRegex(InputError, "could not be read for .* choose .Continue."):
+            growing.look()
+
+    def test_the_moment_before_the_first_tomogram_is_not_the_end(self):
+        growing = self.make()  # open, without any table
+        self.assertEqual(growing.look(), ([], True))
+        self.grow("TS_1")
+        connection = sqlite3.connect(self.path)
+        with connection:
+            connection.execute("DELETE FROM Properties")  # the tables are committed before the state is
+            connection.execute("DELETE FROM Objects")
+        connection.close()
+        self.assertEqual(growing.look(), ([], True))
+        self.assertEqual(self.make(state=Set.STREAM_CLOSED).look(), ([], False))
 
 
 class TestGrowingSet(PluginTest):
@@ -29,7 +129,7 @@ class TestGrowingSet(PluginTest):
     @classmethod
     def pickAll(cls, tomograms, wait=True, **settings):
         return cls.run_(ProtDeepETPickerPick, wait=wait, inputTomograms=tomograms, inputModel=cls.model, binThreads=1,
-                        streamingSleepOnWait=1, **settings)
+                        **settings)
 
     def assertSame(self, coordinates):
         found = positions(coordinates)
@@ -60,37 +160,67 @@ class TestGrowingSet(PluginTest):
 
     @slow
     def test_one_to_six_gives_what_a_closed_set_gives(self):
+        """With the form as a user gets it."""
         source, items = self.growing()
+        start = time.monotonic()
         protocol = self.pickAll(source.tomograms, wait=False)
-        sizes = []
-        for number, item in enumerate(items[1:], start=2):
-            last = sizes[-1] if sizes else 0
-            self.waitFor(lambda n=number, low=last: self.known(protocol) >= n - 1 and self.size(protocol) > low,
-                         120, f"{number - 1} tomograms to be picked")
-            sizes.append(self.size(protocol))
+        for number, more in ((1, items[1:3]), (3, items[3:6])):
+            self.waitFor(lambda n=number: self.known(protocol) >= n, 120, f"{number} tomograms to be picked")
+            self.assertEqual(self.known(protocol), number)
             self.assertEqual(protocol.coordinates.getStreamState(), Set.STREAM_OPEN)
-            grown = type(source.tomograms)(filename=source.tomograms.getFileName())
-            grown.loadAllProperties()
-            grown.enableAppend()
-            grown.append(copyOf(item))
-            grown.setStreamState(Set.STREAM_OPEN if number < len(items) else Set.STREAM_CLOSED)
-            grown.write()
-            grown.close()
+            self.extend(source.tomograms, more, Set.STREAM_OPEN if number == 1 else Set.STREAM_CLOSED)
         self.waitEnd(protocol)
+        seconds = time.monotonic() - start
         self.assertTrue(protocol.isFinished(), protocol.getErrorMessage())
-        self.assertEqual(len(sizes), 5)  # it grew with each tomogram
         self.assertEqual(protocol.coordinates.getStreamState(), Set.STREAM_CLOSED)
         self.assertSame(protocol.coordinates)
         starts = [picked.itemsOf(f) for f in picked.batches(protocol._getExtraPath("picks"))]
-        self.assertEqual(sum(map(len, starts)), 6)  # each was picked once
+        self.assertEqual([len(found) for found in starts], [1, 2, 3])  # each was picked once
+        with open(protocol._getLogsPath("run.stdout"), encoding="utf-8") as stream:
+            waits = stream.read().count("sleeping 10 seconds")
+        self.assertTrue(1 <= waits <= seconds / 10 + 1, (waits, seconds))
+
+    def extend(self, tomograms, items, state):
+        """Append tomograms to a set in its file, as another process does."""
+        grown = type(tomograms)(filename=tomograms.getFileName())
+        grown.loadAllProperties()
+        grown.enableAppend()
+        for item in items:
+            grown.append(copyOf(item))
+        grown.setStreamState(state)
+        grown.write()
+        grown.close()
 
     def known(self, protocol):
         self.refresh(protocol)
         self.assertTrue(protocol.isActive(), protocol.getErrorMessage())
         return len(protocol.coordinates.getTSIds()) if hasattr(protocol, "coordinates") else 0
 
-    def size(self, protocol):
-        return protocol.coordinates.getSize()
+    def test_waiting_reads_nothing_anew_and_holds_no_lock(self):
+        source, items = self.growing()
+        protocol = self.newProtocol(ProtDeepETPickerPick, inputTomograms=source.tomograms, inputModel=self.model)
+        self.assertEqual(protocol._getStreamingSleepOnWait(), 10)
+        self.proj.saveProtocol(protocol)
+        protocol.makePathsAndClean()
+        waits = []
+
+        def wait(one):
+            waits.append(len(one._steps))
+            if len(waits) in (3, 5):
+                self.extend(source.tomograms, [items[len(waits)]],
+                            Set.STREAM_OPEN if len(waits) == 3 else Set.STREAM_CLOSED)
+
+        with mock.patch.object(ProtDeepETPickerPick, "_streamingSleepOnWait", wait), \
+                mock.patch.object(SetOfTomograms, "iterItems") as listed, \
+                mock.patch.object(picked, "readManifest", return_value=None) as manifests, \
+                protocol._lock:  # as the step that makes output holds it
+            thread = threading.Thread(target=protocol.stepsGeneratorStep, daemon=True)
+            thread.start()
+            thread.join(60)
+        self.assertFalse(thread.is_alive())
+        self.assertEqual(waits, [2, 2, 2, 4, 4])  # a picking and an output step for each tomogram, when it comes
+        self.assertEqual(len(protocol._steps), 7)  # and one that closes
+        self.assertEqual((listed.call_count, manifests.call_count), (0, 0))
 
     @slow
     def test_kill_9_and_continue(self):

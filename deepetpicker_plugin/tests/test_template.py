@@ -35,6 +35,19 @@ class TestTemplate(PluginTest):
             given = {key for key in entry if not key.startswith(("object.", "_"))}
             self.assertLessEqual(given, known, entry["object.className"])
 
+    def test_what_it_does_not_ask_for_is_as_in_a_new_form(self):
+        asked = {"ProtDeepETPickerTrain": {"diameterAngstrom", "epochs"}}
+        with open(self.workflow(), encoding="utf-8") as stream:
+            entries = [e for e in json.load(stream) if "DeepETPicker" in e["object.className"]]
+        self.assertEqual(len(entries), 3)
+        for entry in entries:
+            name = entry["object.className"]
+            protocol = self.newProtocol(Domain.getProtocols()[name])
+            for key, _ in protocol.getDefinition().iterParams():
+                if key in entry and not getattr(protocol, key).isPointer() and key not in asked.get(name, set()):
+                    fresh = getattr(protocol, key).get()
+                    self.assertIn(entry[key], (fresh, fresh or None), f"{name}.{key}")
+
     def test_it_makes_the_chain(self):
         made = {p.getClassName(): p for p in self.proj.loadProtocols(self.workflow()).values()}
         train, pick = made["ProtDeepETPickerTrain"], made["ProtDeepETPickerPick"]

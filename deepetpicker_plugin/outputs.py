@@ -1,0 +1,120 @@
+"""The outputs of a picking protocol, as they grow tomogram by tomogram."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, Sequence, Tuple
+
+from pyworkflow.object import Set, String
+from tomo.objects import SetOfTomoMasks, Tomogram
+
+from deepetpicker.io.coordinates import CoordinateTable
+from deepetpicker_plugin import convert, picked
+from deepetpicker_plugin.objects import SetOfFailedTomograms
+from deepetpicker_plugin.picked import COORDINATES, FAILED, MAPS
+
+
+class OutputsMixin:
+    """What a picking protocol does to its outputs; one thread at a time may be in here."""
+
+    def _appendPicks(self, tomogram: Tomogram, table: CoordinateTable) -> None:
+        """Append the picks of one tomogram to the set, or to the sets of their classes."""
+        place = convert.Place.of(tomogram)
+        for name, ids, diameter in self._coordinateOutputs():
+            mine = table.select([c in ids for c in table.class_ids.tolist()])
+            if not len(mine):
+                continue
+            output, isNew = getattr(self, name, None), getattr(self, name, None) is None
+            if isNew:
+                rate = self.inputTomograms.get().getSamplingRate()
+                output = self._newCoordinates(self.inputTomograms, picked.suffix(name), rate,
+                                              convert.boxSize(diameter, rate))
+            elif place.tsId in output.getTSIds():
+                continue
+            else:
+                output.enableAppend()
+            convert.appendTable(output, tomogram, place, mine)
+            self._publish(name, output, isNew)
+
+    def _appendMaps(self, tomogram: Tomogram, files: Dict[str, str]) -> None:
+        """Append the probability maps of one tomogram, a set per class."""
+        names = self.getMapOutputs()
+        for classId, fileName in files.items():
+            mask = picked.maskOf(tomogram, fileName)
+            self._appendTomogram(names[int(classId)], SetOfTomoMasks, mask)
+
+    def _appendFailed(self, tomogram: Tomogram, reason: str) -> None:
+        """Append a tomogram that could not be picked, with the reason; what was said of it before goes."""
+        self.warning(f"{tomogram.getTsId()}: failed: {reason}")
+        self._dropFailed([tomogram.getTsId()])
+        failed = Tomogram()
+        failed.copyInfo(tomogram)
+        failed.setLocation(tomogram.getLocation())
+        failed.setSamplingRate(tomogram.getSamplingRate())
+        failed.setAcquisition(tomogram.getAcquisition())
+        failed._failure = String(reason)
+        self._appendTomogram(FAILED, SetOfFailedTomograms, failed)
+
+    def _dropFailed(self, tsIds: Sequence[str]) -> None:
+        """Take tomograms out of the failed ones; a set from which all have gone stays, empty, until *Restart*."""
+        output = getattr(self, FAILED, None)
+        if output is None:
+            return
+        gone = [t.clone() for t in output.iterItems() if t.getTsId() in tsIds]
+        if gone:
+            for tomogram in gone:
+                output._getMapper().delete(tomogram)
+            output._size.set(output._getMapper().count())
+            self._publish(FAILED, output, isNew=False)
+
+    def _appendTomogram(self, name: str, kind: Any, item: Tomogram) -> None:
+        """Append a tomogram or mask to an output of tomograms, unless it is there."""
+        output, isNew = getattr(self, name, None), getattr(self, name, None) is None
+        if isNew:
+            output = kind.create(self._getPath(), suffix=picked.suffix(name))
+            output.copyInfo(self.inputTomograms.get())
+            output.setSamplingRate(item.getSamplingRate())
+        elif item.getTsId() in output.getTSIds():
+            return
+        else:
+            self._enableAppend(output, item)
+        if picked.isReadable(item):
+            output.append(item)
+        else:  # a set of tomograms reads the header of what is appended
+            Set.append(output, item)
+        self._publish(name, output, isNew)
+
+    @staticmethod
+    def _enableAppend(output: Any, item: Tomogram) -> None:
+        """Make a set that was read from its file take more items; one without any does not know their columns."""
+        output.enableAppend()
+        if not output.getSize():
+            output._getMapper().db.setupCommands(item.getObjDict(includeClass=True))
+
+    def _publish(self, name: str, output: Any, isNew: bool) -> None:
+        """Write a growing output and make it known to the project."""
+        self._updateOutputSet(name, output, Set.STREAM_OPEN)
+        if isNew:
+            self._defineSourceRelation(self.inputTomograms, output)
+            self._defineSourceRelation(self.inputModel, output)
+
+    def closeStep(self) -> None:
+        """Close the outputs: nothing more will come."""
+        self._closeOutputSet()
+        if not any(hasattr(self, name) for name, _, _ in self._coordinateOutputs()):
+            self.warning("No particle has a score at or above the threshold: lower it with *threshold picks*, which "
+                         "needs no new run.")
+
+    def _coordinateOutputs(self) -> List[Tuple[str, List[int], float]]:
+        """Return name, class ids and diameter (angstrom) of each set of coordinates the form asks for."""
+        model = self.inputModel.get()
+        ids, diameters = model.getClassIds(), model.getDiameters()
+        if not self.splitClasses.get():
+            return [(COORDINATES, ids, max(diameters))]
+        names = picked.outputNames(COORDINATES, ids, model.getClassNames())
+        return [(names[i], [i], d) for i, d in zip(ids, diameters)]
+
+    def getMapOutputs(self) -> Dict[int, str]:
+        """Return the name of the output with the probability maps of each class."""
+        model = self.inputModel.get()
+        ids = model.getClassIds()
+        return {ids[0]: MAPS} if len(ids) == 1 else picked.outputNames(MAPS, ids, model.getClassNames())
