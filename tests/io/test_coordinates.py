@@ -278,6 +278,54 @@ def test_tomograms_are_matched_by_exact_name(tmp_path, column):
         read_coordinates(path)
 
 
+@pytest.mark.parametrize("name", ["TS_1.mrc", "TS_1.tomostar", "rec/TS_1_b/TS_1.rec", "D:\\data\\TS_1.MRC",
+                                  "TS_1.mrcs"])
+@pytest.mark.parametrize("wanted", ["TS_1", "TS_1.mrc"])
+def test_a_file_name_in_a_star_file_is_the_tomogram_of_its_name(tmp_path, name, wanted):
+    path = write(tmp_path / "t.star", star(["rlnTomoName", *XYZ], [("TS_11.mrc", 4, 5, 6), (name, 1, 2, 3)]))
+    assert read_coordinates(path, Frame(tomogram=wanted)).positions_zyx_vox.tolist() == [[3, 2, 1]]
+
+
+def test_an_equal_name_wins_over_file_names_and_two_file_names_are_refused(tmp_path):
+    rows = [("raw/TS_1.mrc", 1, 2, 3), ("den/TS_1.mrc", 4, 5, 6)]
+    path = write(tmp_path / "t.star", star(["rlnTomoName", *XYZ], rows))
+    with pytest.raises(InputError, match=r"raw/TS_1\.mrc, den/TS_1\.mrc may each be.*convert t\.star TS_1\.csv"):
+        read_coordinates(path, Frame(tomogram="TS_1"))
+    assert len(read_coordinates(path, Frame(tomogram="den/TS_1.mrc"))) == 1
+    path = write(tmp_path / "u.star", star(["rlnTomoName", *XYZ], [*rows, ("TS_1", 7, 8, 9)]))
+    assert read_coordinates(path, Frame(tomogram="TS_1")).positions_zyx_vox.tolist() == [[9, 8, 7]]
+
+
+def test_a_name_that_is_not_in_the_star_file_has_a_remedy(tmp_path):
+    path = write(tmp_path / "t.star", star(["rlnTomoName", *XYZ], [("TS_1", 1, 2, 3)]))
+    with pytest.raises(InputError, match=r"no tomogram named 'grid_1'.*holds TS_1; name the tomogram's file so.*"
+                                         r"convert t\.star grid_1\.csv --tomogram TS_1"):
+        read_coordinates(path, Frame(tomogram="grid_1"))
+
+
+def test_each_particle_has_the_pixel_size_of_its_optics_group(tmp_path):
+    optics = star(["rlnOpticsGroup", "rlnTomoTiltSeriesPixelSize"], [(1, 2.5), (7, 5.0)], "optics")
+    columns = ["rlnTomoName", "rlnOpticsGroup", *XYZ]
+    path = write(tmp_path / "t.star", optics + star(columns, [("a", 1, 44, 28, 12), ("a", 7, 44, 28, 12)]))
+    found = read_coordinates(path, Frame(voxel_size_ang=10.0, tomogram="a"))
+    assert found.positions_zyx_vox.tolist() == [[3, 7, 11], [6, 14, 22]]
+    assert read_coordinates(path).positions_zyx_vox.tolist() == [[12, 28, 44]] * 2  # not known: as they are
+    path = write(tmp_path / "u.star", optics + star(["rlnTomoName", *XYZ], [("a", 44, 28, 12)]))
+    with pytest.raises(FormatError, match=r"optics groups differ in rlnTomoTiltSeriesPixelSize.*lack the column"):
+        read_coordinates(path, Frame(voxel_size_ang=10.0))
+    path = write(tmp_path / "v.star", optics + star(columns, [("a", 3, 44, 28, 12)]))
+    with pytest.raises(FormatError, match=r"optics group 3, which data_optics does not list \(it lists 1, 7\)"):
+        read_coordinates(path, Frame(voxel_size_ang=10.0))
+
+
+def test_shifts_in_angstrom_are_divided_by_the_pixel_size_of_the_group(tmp_path):
+    optics = star(["rlnOpticsGroup", "rlnTomoTiltSeriesPixelSize"], [(1, 2.5), (2, 5.0)], "optics")
+    rows = [("a", 1, 11, 7, 3, 5, 0, 10), ("a", 2, 11, 7, 3, 5, 0, 10)]
+    origin = ["rlnOriginXAngst", "rlnOriginYAngst", "rlnOriginZAngst"]
+    path = write(tmp_path / "t.star", optics + star(["rlnTomoName", "rlnOpticsGroup", *XYZ, *origin], rows))
+    assert read_coordinates(path).positions_zyx_vox.tolist() == [[-1, 7, 9], [1, 7, 10]]
+
+
 def test_numeric_tomogram_names_are_names(tmp_path):
     path = write(tmp_path / "t.star", star(["rlnTomoName", *XYZ], [("01", 1, 2, 3), ("02", 4, 5, 6)]))
     assert read_coordinates(path, Frame(tomogram="02")).positions_zyx_vox.tolist() == [[6, 5, 4]]
@@ -378,6 +426,19 @@ def test_all_inside_passes_unchanged_and_empty_too():
     assert kept.equals(table)
     assert warnings == []
     assert check_against_volume(CoordinateTable.empty(), shape, 10.0, "TS_01")[1] == []
+
+
+@pytest.mark.parametrize("n", [1, 30])
+def test_fractions_of_the_size_are_refused_with_the_remedy(n):
+    table = CoordinateTable.from_positions(np.random.default_rng(0).random((n, 3)))
+    with pytest.raises(InputError, match=f"expected positions in voxels, found all {n} of them between 0 and 1 .*"
+                                         "multiply x by 200, y by 100 and z by 24"):
+        check_against_volume(table, (24, 100, 200), 10.0, "TS_01")
+
+
+def test_particles_in_the_first_voxels_are_no_fractions():
+    for positions in ([[0, 0, 0]], [[0, 1, 1], [1, 0, 1]], [[0.5, 0.5, 1.25]], [[-0.25, 0.5, 0.5]]):
+        assert len(check_against_volume(CoordinateTable.from_positions(positions), (24, 33, 40), 10.0, "a")[0])
 
 
 def test_outer_voxel_edges_are_inside():

@@ -155,6 +155,26 @@ def test_each_item_may_have_its_own_mask(model, tomogram, tmp_path):
     assert [item["n_picks"] for item in manifest["items"]] == [2, 4]
 
 
+@pytest.mark.parametrize("kind", ["missing", "ill-shaped", "not in the folder"])
+def test_a_mask_that_cannot_be_used_is_told_before_the_scan(model, tomogram, tmp_path, monkeypatch, caplog, kind):
+    mask = tmp_path / "mask.mrc"
+    if kind == "ill-shaped":
+        write_volume(mask, np.ones((45, 100, 70), np.int8), 10.0)
+    elif kind == "not in the folder":
+        mask = tmp_path / "masks"
+        mask.mkdir()
+    scans, original = [], picker.probability_map
+    monkeypatch.setattr(picker, "probability_map", lambda *args: scans.append(args) or original(*args))
+    params = {"items": [{"name": "good", "tomogram": str(tomogram)},
+                        {"name": "bad", "tomogram": str(tomogram), "mask": str(mask)}]}
+    manifest = pick(model, out=tmp_path / "out", options=options(), params=params, quiet=True)
+    assert len(scans) == 1
+    assert [item["status"] for item in manifest["items"]] == ["done", "failed"]
+    said = [text for text in caplog.messages if text.startswith("bad: cannot be picked: ")]
+    assert len(said) == 1
+    assert caplog.messages.index(said[0]) == 0, "before anything is picked"
+
+
 def test_a_mask_folder_needs_a_mask_for_each_tomogram(model, tomogram, tmp_path):
     (tmp_path / "masks").mkdir()
     with pytest.raises(InputError, match=r"TS_1\.mrc"):

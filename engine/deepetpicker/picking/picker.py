@@ -145,13 +145,13 @@ class Picker:
         mask : str
             Mask of this tomogram; default: the one of the options.
         """
-        grid = working_grid(volume, self.card)
+        grid, region = working_grid(volume, self.card), open_mask(mask or self.options.mask, volume)
         while True:
             plan = self.plan(volume, quiet=True)
             logger.info("%s: %s", volume.name, plan)
             try:
-                return self._in_mask(self._candidates(volume, grid, plan, scratch, maps), volume,
-                                     mask or self.options.mask)
+                found = self._candidates(volume, grid, plan, scratch, maps)
+                return found if region is None else in_mask(found, region, volume.shape_zyx)
             except DeviceMemoryError:  # not even one tile fitted
                 edge = max(plan.tiles.tile_zyx)
                 smaller = edge * 3 // 4 // self.predictor.stride * self.predictor.stride
@@ -219,20 +219,6 @@ class Picker:
             list(given) if len(given) > 1 else list(given) * len(self.rules))
         return {c.id: d / grid.working_voxel_ang for c, d in zip(self.card.classes, wanted)}
 
-    def _in_mask(self, table: CoordinateTable, volume: Volume, given: str) -> CoordinateTable:
-        """Return the picks inside the mask of this tomogram; all when none is given."""
-        path = mask_path(given, volume.name)
-        if path is None:
-            return table
-        mask = open_volume(path, volume.voxel_size_ang)
-        scale = np.array(mask.shape_zyx) / np.array(volume.shape_zyx)
-        if scale.max() / scale.min() > 1.05:
-            raise InputError(f"{path}: expected a mask of the tomogram's proportions {volume.shape_zyx} (z, y, x), "
-                             f"found {mask.shape_zyx}")
-        at = np.round((table.positions_zyx_vox + 0.5) * scale - 0.5).astype(int)
-        at = np.clip(at, 0, np.array(mask.shape_zyx) - 1)
-        return table.select(np.asarray(mask.data_zyx[tuple(at.T)]) > 0)
-
     def picks(self, candidates: CoordinateTable) -> CoordinateTable:
         """Return the candidates at or above the threshold, at most max_picks per class, best first."""
         kept = candidates.select(candidates.scores >= self.threshold)
@@ -261,6 +247,33 @@ def mask_path(mask: str, name: str) -> Optional[pathlib.Path]:
         if not path.is_file():
             raise InputError(f"expected a mask {path.name} in {mask}, found none: add it or pick without --mask")
     return path
+
+
+def open_mask(given: str, volume: Volume) -> Optional[Volume]:
+    """Return the mask of a tomogram, from a mask file or a folder of them; None without a mask.
+
+    Raises
+    ------
+    InputError
+        If it is missing, unreadable or not of the tomogram's proportions.
+    """
+    path = mask_path(given, volume.name)
+    if path is None:
+        return None
+    mask = open_volume(path, volume.voxel_size_ang, quiet=True)
+    scale = np.array(mask.shape_zyx) / np.array(volume.shape_zyx)
+    if scale.max() / scale.min() > 1.05:
+        raise InputError(f"{path}: expected a mask of the tomogram's proportions {volume.shape_zyx} (z, y, x), found "
+                         f"{mask.shape_zyx}: use the mask that belongs to {volume.name}")
+    return mask
+
+
+def in_mask(table: CoordinateTable, mask: Volume, shape_zyx: Sequence[int]) -> CoordinateTable:
+    """Return the picks of a tomogram of shape_zyx (3,) inside a mask, which may be coarser or finer."""
+    scale = np.array(mask.shape_zyx) / np.array(shape_zyx)
+    at = np.round((table.positions_zyx_vox + 0.5) * scale - 0.5).astype(int)
+    at = np.clip(at, 0, np.array(mask.shape_zyx) - 1)
+    return table.select(np.asarray(mask.data_zyx[tuple(at.T)]) > 0)
 
 
 class ProbabilityMaps:

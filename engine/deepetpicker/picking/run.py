@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
 import pathlib
@@ -15,7 +14,7 @@ from deepetpicker.io.coordinates import write_coordinates
 from deepetpicker.io.items import DataItem, items_from_params
 from deepetpicker.io.manifest import Manifest, read_manifest
 from deepetpicker.io.volumes import Volume, open_volume
-from deepetpicker.picking.picker import Picker, ProbabilityMaps, working_grid
+from deepetpicker.picking.picker import Picker, ProbabilityMaps, open_mask, working_grid
 from deepetpicker.picking.planning import duration, gigabytes
 from deepetpicker.picking.sharding import RunRecord, Shard
 
@@ -110,11 +109,15 @@ def _open(picker: Picker, item: DataItem, quiet: bool = False) -> Volume:
 
 
 def _announce(picker: Picker, items: Sequence[DataItem]) -> None:
-    """Say what several tomograms will take together; one that cannot be opened is told when its turn comes."""
+    """Say what several tomograms will take together, and which of them cannot be picked as it is."""
     plans = []
     for item in items if len(items) > 1 else ():
-        with contextlib.suppress(DeepETPickerError):
-            plans.append(picker.plan(_open(picker, item, quiet=True), quiet=True))
+        try:
+            volume = _open(picker, item, quiet=True)
+            open_mask(item.mask or picker.options.mask, volume)
+            plans.append(picker.plan(volume, quiet=True))
+        except DeepETPickerError as error:
+            logger.warning("%s: cannot be picked: %s", item.name, error)
     if plans:
         logger.info("%d tomograms: %d tiles, %s, about %s", len(plans), sum(len(p.tiles) for p in plans),
                     gigabytes(max(p.memory_bytes for p in plans)), duration(sum(p.seconds for p in plans)))

@@ -35,8 +35,10 @@ def check_against_volume(table: CoordinateTable, shape_zyx: Sequence[int], voxel
     Raises
     ------
     InputError
-        If more than half of the positions are outside; the likely cause is found by trying.
+        If more than half of the positions are outside (the likely cause is found by trying), or all are fractions of
+        the tomogram's size.
     """
+    _refuse_normalised(table, shape_zyx, name)
     inside = _inside(table.positions_zyx_vox, shape_zyx)
     outside = int((~inside).sum())
     dims = " x ".join(str(int(n)) for n in reversed(list(shape_zyx)))
@@ -52,6 +54,17 @@ def check_against_volume(table: CoordinateTable, shape_zyx: Sequence[int], voxel
     warnings.append(f"{name}: {outside} of {len(table)} positions are outside the tomogram of {dims} voxels and are "
                     f"left out ({found})")
     return table.select(inside), warnings
+
+
+def _refuse_normalised(table: CoordinateTable, shape_zyx: Sequence[int], name: str) -> None:
+    """Raise InputError when all positions lie between 0 and 1 and not all are whole numbers."""
+    positions = table.positions_zyx_vox
+    if not len(table) or positions.min() < 0 or positions.max() > 1 or np.array_equal(positions, np.round(positions)):
+        return
+    depth, height, width = (int(n) for n in shape_zyx)
+    raise InputError(f"{name}: expected positions in voxels, found all {len(table)} of them between 0 and 1 (the first "
+                     f"is x, y, z = {', '.join(f'{v:g}' for v in positions[0, ::-1])}): they are fractions of the "
+                     f"tomogram's size; multiply x by {width}, y by {height} and z by {depth}, and take 0.5 off each")
 
 
 def _cause(table: CoordinateTable, shape_zyx: np.ndarray, voxel_size_ang: float) -> str:

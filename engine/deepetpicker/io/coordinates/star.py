@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import linecache
 import pathlib
+import re
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
@@ -20,7 +21,8 @@ _ORIGIN_PIXEL = ("rlnOriginX", "rlnOriginY", "rlnOriginZ")
 _CLASS = ("rlnClassNumber", "rlnGroupNumber")
 _SCORE = "rlnAutopickFigureOfMerit"
 _NAMES = ("rlnTomoName", "rlnMicrographName")
-_UNBINNED = "rlnTomoTiltSeriesPixelSize"
+_UNBINNED, _GROUP = "rlnTomoTiltSeriesPixelSize", "rlnOpticsGroup"
+_FILE_SUFFIXES = (".tomostar", ".mrc", ".rec", ".map", ".mrcs", ".st")  # that a name of a tomogram may end in
 _BOX = ("CoordinateX", "CoordinateY", "CoordinateZ", "Width", "Height", "Depth", "EstWidth", "EstHeight", "Confidence",
         "NumBoxes", "Angle")
 
@@ -50,14 +52,16 @@ class Relion:
             return CoordinateTable.empty()
         particles = _of_tomogram(particles, frame.tomogram, path)
         loop = _Loop(path, block, particles)
-        optics = _optics(blocks)
+        unbinned_ang = _of_optics(blocks, loop, _UNBINNED)
         if all(c in particles for c in _CENTERED):
             require(frame, ("voxel_size_ang", "shape_zyx"), path, "reading centred angstrom coordinates (RELION 5)")
             half_xyz = np.array(frame.shape_zyx[::-1]) / 2  # type: ignore[index]
             positions = loop.columns(_CENTERED) / frame.voxel_size_ang + half_xyz
         else:
-            positions = loop.columns(_PIXEL) * _pixel_scale(optics, frame)
-        positions = positions - _shift(loop, optics, frame)
+            positions = loop.columns(_PIXEL) * _pixel_scale(unbinned_ang, frame)
+        if any(c in particles for c in (*_ORIGIN_ANG, *_ORIGIN_PIXEL)):
+            images_ang = _of_optics(blocks, loop, "rlnImagePixelSize")
+            positions = positions - _shift(loop, np.where(unbinned_ang > 0, unbinned_ang, images_ang), frame)
         class_column = next((c for c in _CLASS if c in particles), None)
         classes = loop.columns((class_column,))[:, 0] if class_column else np.ones(len(particles))
         scores = loop.columns((_SCORE,), gaps=True)[:, 0] if _SCORE in particles else np.full(len(particles), np.nan)
@@ -78,9 +82,9 @@ class Relion:
             columns[_SCORE] = [repr(float(s)) for s in table.scores]
         blocks: Dict[str, Dict[str, Sequence[Any]]] = {}
         if self.version > 3 and frame.voxel_size_ang:
-            blocks["optics"] = {"rlnOpticsGroup": ["1"], "rlnOpticsGroupName": ["opticsGroup1"],
+            blocks["optics"] = {_GROUP: ["1"], "rlnOpticsGroupName": ["opticsGroup1"],
                                 _UNBINNED: [repr(float(frame.voxel_size_ang))]}
-            columns["rlnOpticsGroup"] = ["1"] * len(table)
+            columns[_GROUP] = ["1"] * len(table)
         blocks["" if self.version == 3 else "particles"] = columns
         write_blocks(path, blocks)
 
@@ -123,30 +127,30 @@ class _Loop:
     """A loop block whose columns are read as numbers, with errors that name file and line."""
 
     def __init__(self, path: pathlib.Path, block: str, table: Any) -> None:
-        self._path, self._block, self._table = path, block, table
+        self.path, self._block, self.table = path, block, table
 
     def columns(self, labels: Sequence[str], gaps: bool = False) -> np.ndarray:
         """Return (N, len(labels)) float64; a gap (<NA>, nan) is an error unless gaps are allowed."""
         import pandas
 
-        missing = [label for label in labels if label not in self._table]
+        missing = [label for label in labels if label not in self.table]
         if missing:
-            raise FormatError(f"{self._path}: the particles lack the column _{missing[0]} (a 2D file?)")
-        out = np.empty((len(self._table), len(labels)))
+            raise FormatError(f"{self.path}: the particles lack the column _{missing[0]} (a 2D file?)")
+        out = np.empty((len(self.table), len(labels)))
         for i, label in enumerate(labels):
-            numbers = pandas.to_numeric(self._table[label], errors="coerce").to_numpy(dtype=np.float64)
+            numbers = pandas.to_numeric(self.table[label], errors="coerce").to_numpy(dtype=np.float64)
             bad = np.flatnonzero(~np.isfinite(numbers))
             if len(bad) and not gaps:
-                row = int(self._table.index[bad[0]])
-                raise FormatError(f"{self._path}, line {self._line(row)}: {label} must be a finite number, found "
-                                  f"{self._table[label].iloc[bad[0]]!r}")
+                row = int(self.table.index[bad[0]])
+                raise FormatError(f"{self.path}, line {self._line(row)}: {label} must be a finite number, found "
+                                  f"{self.table[label].iloc[bad[0]]!r}")
             out[:, i] = numbers
         return out
 
     def _line(self, row: int) -> int:
         """Return the line number of a row of the loop."""
         inside = False
-        for number, line in enumerate(read_lines(self._path), start=1):
+        for number, line in enumerate(read_lines(self.path), start=1):
             text = line.strip()
             if text.startswith("data_"):
                 inside = text[5:] == self._block
@@ -212,7 +216,11 @@ def _find_block(blocks: Dict[str, Any], path: pathlib.Path, wanted: Tuple[str, .
 
 
 def _of_tomogram(particles: Any, wanted: str, path: pathlib.Path) -> Any:
-    """Return the rows of one tomogram, matched by its exact name."""
+    """Return the rows of one tomogram: those of exactly its name, else those whose name is a file of its name.
+
+    ``TS_01.mrc``, ``TS_01.tomostar`` and ``data/TS_01.rec`` are files of the tomogram TS_01. InputError when there is
+    none, or when they are different files.
+    """
     column = next((c for c in _NAMES if c in particles), None)
     if column is None:
         return particles
@@ -224,8 +232,24 @@ def _of_tomogram(particles: Any, wanted: str, path: pathlib.Path) -> Any:
         return particles
     mask = np.array([_same_name(v, wanted) for v in values])
     if not mask.any():
-        raise InputError(f"{path} has no tomogram named {wanted!r}: it holds {_some(names)}")
+        alike = [name for name in names if _stem(name) == _stem(wanted)]
+        if len(alike) > 1:
+            raise InputError(f"{path}: {_some(alike)} may each be the tomogram {wanted!r}: rename all but one of them, "
+                             f"or write the right one to a file of its own (deepetpicker convert {path.name} "
+                             f"{_stem(wanted)}.csv --tomogram {alike[0]})")
+        mask = np.array([str(v) in alike for v in values], dtype=bool)
+    if not mask.any():
+        raise InputError(f"{path} has no tomogram named {wanted!r}: it holds {_some(names)}; name the tomogram's file "
+                         "so (folder and suffix do not count), or write its particles to a file of their own "
+                         f"(deepetpicker convert {path.name} {_stem(wanted)}.csv --tomogram {names[0]})")
     return particles[mask]
+
+
+def _stem(name: str) -> str:
+    """Return a tomogram's name without folder and file suffix."""
+    last = re.split(r"[\\/]", name)[-1]
+    suffix = next((s for s in _FILE_SUFFIXES if last.lower().endswith(s)), "")
+    return last[:len(last) - len(suffix)]
 
 
 def _same_name(value: Any, wanted: str) -> bool:
@@ -243,32 +267,55 @@ def _some(names: List[str]) -> str:
     return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
 
 
-def _optics(blocks: Dict[str, Any]) -> Dict[str, float]:
-    """Return the numbers of the first optics group."""
-    optics = blocks.get("optics")
-    if optics is None or len(optics) == 0:
-        return {}
-    first = optics.iloc[0].to_dict() if hasattr(optics, "iloc") else dict(optics)
-    return {str(k): float(v) for k, v in first.items() if isinstance(v, (int, float, np.number))}
+def _of_optics(blocks: Dict[str, Any], loop: _Loop, label: str) -> np.ndarray:
+    """Return a number of each particle's optics group, (N, 1), 0 where the file does not say it.
+
+    Raises
+    ------
+    FormatError
+        If groups differ in it and a particle names none of them.
+    """
+    optics, particles = blocks.get("optics"), loop.table
+    rows = [] if optics is None else optics.to_dict("records") if hasattr(optics, "to_dict") else [optics]
+    sizes = {_number(row.get(_GROUP, k)): _number(row.get(label)) for k, row in enumerate(rows, start=1)}
+    if len(set(sizes.values())) < 2:
+        return np.full((len(particles), 1), next(iter(sizes.values()), 0.0))
+    if _GROUP not in particles:
+        raise FormatError(f"{loop.path}: its optics groups differ in {label} and the particles lack the column "
+                          f"_{_GROUP}: write the file anew with RELION, or keep one optics group")
+    groups = loop.columns((_GROUP,))
+    strange = sorted(set(groups[:, 0]) - set(sizes))
+    if strange:
+        raise FormatError(f"{loop.path}: particles of the optics group {strange[0]:g}, which data_optics does not list "
+                          f"(it lists {', '.join(f'{g:g}' for g in sizes)}): write the file anew with RELION")
+    return np.vectorize(sizes.__getitem__, otypes=[float])(groups)
 
 
-def _pixel_scale(optics: Dict[str, float], frame: Frame) -> float:
-    """Return voxels of this tomogram per unbinned pixel: 1 when either size is unknown."""
-    unbinned = optics.get(_UNBINNED, 0.0)
-    return unbinned / frame.voxel_size_ang if unbinned > 0 and frame.voxel_size_ang > 0 else 1.0
+def _number(value: Any) -> float:
+    """Return a finite number, 0 for anything else."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return 0.0
+    return number if np.isfinite(number) else 0.0
 
 
-def _shift(loop: _Loop, optics: Dict[str, float], frame: Frame) -> np.ndarray:
-    """Return the origin shifts (N, 3) or (1, 3), x y z in voxels of this tomogram; RELION subtracts them."""
-    table = loop._table
-    if all(c in table for c in _ORIGIN_ANG):
+def _pixel_scale(unbinned_ang: np.ndarray, frame: Frame) -> np.ndarray:
+    """Return voxels of this tomogram per unbinned pixel of each particle, (N, 1): 1 when either size is unknown."""
+    if not frame.voxel_size_ang > 0:
+        return np.ones_like(unbinned_ang)
+    return np.where(unbinned_ang > 0, unbinned_ang / frame.voxel_size_ang, 1.0)
+
+
+def _shift(loop: _Loop, pixel_ang: np.ndarray, frame: Frame) -> np.ndarray:
+    """Return the origin shifts (N, 3), x y z in voxels of this tomogram; RELION subtracts them."""
+    if all(c in loop.table for c in _ORIGIN_ANG):
         shift = loop.columns(_ORIGIN_ANG)
-        voxel = frame.voxel_size_ang or optics.get(_UNBINNED) or optics.get("rlnImagePixelSize") or 0.0
-        if not shift.any():
-            return np.zeros((1, 3))
-        if not voxel:
-            require(frame, ("voxel_size_ang",), loop._path, "applying the origin shifts (rlnOriginXAngst)")
-        return shift / voxel
-    if all(c in table for c in _ORIGIN_PIXEL):
+        voxel = np.full_like(pixel_ang, frame.voxel_size_ang) if frame.voxel_size_ang else pixel_ang
+        moved = shift.any(axis=1)
+        if not (voxel[moved] > 0).all():
+            require(frame, ("voxel_size_ang",), loop.path, "applying the origin shifts (rlnOriginXAngst)")
+        return shift / np.where(voxel > 0, voxel, 1.0)
+    if all(c in loop.table for c in _ORIGIN_PIXEL):
         return loop.columns(_ORIGIN_PIXEL)
     return np.zeros((1, 3))
