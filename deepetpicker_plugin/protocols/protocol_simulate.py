@@ -14,8 +14,8 @@ from pyworkflow.utils import Message
 from tomo.objects import SetOfCoordinates3D, SetOfTomograms, TomoAcquisition, Tomogram
 
 from deepetpicker.config import SimulateOptions
+from deepetpicker.io.classes import read_classes
 from deepetpicker.io.coordinates import read_coordinates
-from deepetpicker.io.items import read_classes
 from deepetpicker_plugin import convert
 from deepetpicker_plugin.constants import SIMULATION_DIR
 from deepetpicker_plugin.engine import readManifest, writeParams

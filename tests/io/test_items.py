@@ -9,15 +9,8 @@ import pytest
 
 from deepetpicker import __version__
 from deepetpicker.errors import FormatError, InputError
-from deepetpicker.io.items import (
-    DataItem,
-    ParticleClass,
-    classes_from_params,
-    items_from_folder,
-    items_from_params,
-    read_classes,
-    write_classes,
-)
+from deepetpicker.io.classes import ParticleClass, classes_from_params, read_classes, write_classes
+from deepetpicker.io.items import DataItem, items_from_folder, items_from_params
 from deepetpicker.io.manifest import Manifest, read_manifest
 from deepetpicker.io.volumes import open_volume, write_volume
 
@@ -93,7 +86,7 @@ def test_classes_round_trip_and_absence(tmp_path):
 
 @pytest.mark.parametrize(("text", "message"), [
     ("{", "not a valid list"), ("[]", "expected an object"), ('{"classes": [{"name": "a"}]}', "id must be"),
-    ('{"classes": [{"id": 0}]}', "whole number >= 1"), ('{"classes": [{"id": 1}, {"id": 1}]}', "ids must differ"),
+    ('{"classes": [{"id": -1}]}', "whole number >= 0"), ('{"classes": [{"id": 1}, {"id": 1}]}', "ids must differ"),
     ('{"classes": [{"id": 1, "diameter_angstrom": "x"}]}', "diameter_angstrom must be")])
 def test_damaged_classes_name_the_file(tmp_path, text, message):
     (tmp_path / "classes.json").write_text(text)

@@ -14,6 +14,7 @@ import torch
 from deepetpicker import pick
 from deepetpicker.config import NetworkOptions, PickOptions
 from deepetpicker.errors import InputError
+from deepetpicker.io.classes import ParticleClass, read_classes
 from deepetpicker.io.coordinates import read_coordinates
 from deepetpicker.io.manifest import read_manifest
 from deepetpicker.io.modelcard import ClassCard, ModelCard
@@ -59,6 +60,18 @@ def tomogram(tmp_path):
     path = tmp_path / "TS_1.mrc"
     write_volume(path, density(CENTRES), 10.0)
     return path
+
+
+def test_tables_carry_the_ids_of_the_model_and_classes_json_its_table(tmp_path, monkeypatch, tomogram):
+    cards = (ClassCard(0, "blob", 100.0, 7.0),)
+    card = ModelCard(network={}, classes=cards, voxel_size_ang=10.0, patch_vox=48, border_vox=12, label="tball",
+                     normalisation="robust", threshold=0.3, score_floor=0.1)
+    monkeypatch.setattr(picker, "load_model", lambda path: (BlobDetector(), card))
+    (tmp_path / "m.safetensors").write_bytes(b"stands for a model")
+    manifest = pick(tmp_path / "m.safetensors", [tomogram], tmp_path / "out", options(save_map=True), quiet=True)
+    assert read_coordinates(tmp_path / "out/TS_1.csv").class_ids.tolist() == [0] * len(CENTRES)
+    assert read_classes(tmp_path / "out")[0] == (ParticleClass(0, "blob", 100.0),)
+    assert list(manifest["items"][0]["maps"]) == ["0"]
 
 
 def nearest(picks, centres):

@@ -16,7 +16,8 @@ from scipy.spatial.transform import Rotation
 from deepetpicker.cli import simulate as command
 from deepetpicker.config import SimulateOptions
 from deepetpicker.errors import InputError
-from deepetpicker.io.items import items_from_folder, read_classes
+from deepetpicker.io.classes import read_classes
+from deepetpicker.io.items import items_from_folder
 from deepetpicker.io.volumes import open_volume, write_volume
 from deepetpicker.simulation import imaging, packing, particles, phantoms, simulate
 from deepetpicker.simulation.shapes import MASK_LEVEL, Ellipsoid, Tube

@@ -8,7 +8,8 @@ import logging
 import sys
 from typing import TYPE_CHECKING, Any, List, Mapping, Sequence
 
-from deepetpicker.config import EvaluateOptions, add_arguments as add_options, from_arguments
+from deepetpicker.config import EvaluateOptions, add_arguments as add_options, from_arguments, read_params
+from deepetpicker.io.classes import classes_to_json, parse_classes
 
 if TYPE_CHECKING:
     from deepetpicker.evaluation import EvaluationReport
@@ -24,6 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--picks", default="", metavar="DIR", help="folder with the picks, NAME.csv")
     parser.add_argument("--out", default=None, metavar="DIR",
                         help="folder for report.html, slices_N.png, evaluation.json, curve.csv and manifest.json")
+    parser.add_argument("--classes", default="", metavar="ID:NAME:DIAMETER,...",
+                        help="the classes of the truth with their diameters in angstrom, such as "
+                        "1:ribosome:250,2:proteasome:140; replaces classes.json")
+    parser.add_argument("--class-map", default="", metavar="PICKS:TRUTH,...",
+                        help="which class of the picks is which of the truth, by id or name, such as 1:0,2:1; default: "
+                        "by name where both have classes.json with names, else by id")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the tables")
     add_options(parser, EvaluateOptions)
 
@@ -32,8 +39,12 @@ def main(args: argparse.Namespace) -> int:
     """Evaluate; return 0 when every tomogram was evaluated, 1 when some failed."""
     from deepetpicker.report.run import evaluate
 
-    report = evaluate(args.truth, args.picks, from_arguments(EvaluateOptions, args), args.out,
-                      getattr(args, "params", None))
+    params = read_params(args.params) if getattr(args, "params", None) else {}
+    if args.classes:
+        params["classes"] = classes_to_json(parse_classes(args.classes))
+    if args.class_map:
+        params["class_map"] = args.class_map
+    report = evaluate(args.truth, args.picks, from_arguments(EvaluateOptions, args), args.out, params)
     if args.json:
         sys.stdout.write(json.dumps(report.to_dict(), allow_nan=False) + "\n")
     else:

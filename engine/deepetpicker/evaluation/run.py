@@ -11,11 +11,12 @@ import numpy as np
 from deepetpicker.config import EvaluateOptions, from_mapping, read_params
 from deepetpicker.errors import DeepETPickerError, InputError
 from deepetpicker.evaluation import measures
+from deepetpicker.evaluation.classes import matched_classes
 from deepetpicker.evaluation.curves import ScoreCurve, curve_from_hits, curves
 from deepetpicker.evaluation.pairing import EvaluationItem, PathLike, items_from_folders, items_from_params
 from deepetpicker.evaluation.results import EvaluationReport, TomogramResult
 from deepetpicker.evaluation.tomogram import Setting, evaluate_tomogram, warn
-from deepetpicker.io.items import classes_from_params, read_classes
+from deepetpicker.io.classes import classes_from_params, read_classes
 from deepetpicker.io.manifest import Manifest
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,8 @@ def evaluate(truth: PathLike = "", picks: PathLike = "", options: Optional[Evalu
         Hit rule, radius (angstrom), threshold and so on; default: the options in ``params``, else the defaults.
     params : path or mapping, optional
         A params.json or its content: ``items`` (``name``, ``truth``, ``picks``, ``candidates``, ``tomogram``,
-        ``instances``, ``voxel_size``) replaces the folders, ``classes`` replaces classes.json.
+        ``instances``, ``voxel_size``) replaces the folders, ``classes`` replaces classes.json, ``class_map`` says which
+        class of the picks is which of the truth (``1: 0, 2: 1``).
 
     Returns
     -------
@@ -81,7 +83,10 @@ def _prepare(truth: PathLike, picks: PathLike, options: EvaluateOptions, content
         if not item.picks:
             warn(manifest, f"{item.name}: no picks, all its particles count as missed; leave it out of the truth if it "
                  "was not picked")
-    return items, Setting(options, {c.id: c for c in classes}, voxel_size_ang)
+    match = matched_classes(items, classes, picks, content)
+    for text in match.warnings:
+        warn(manifest, text)
+    return items, Setting(options, {c.id: c for c in match.classes}, voxel_size_ang, match.of_picks)
 
 
 def _evaluate_item(item: EvaluationItem, setting: Setting, manifest: Manifest,
@@ -118,7 +123,7 @@ def _summarise(tomograms: Sequence[TomogramResult], setting: Setting, manifest: 
     per_class = tuple(_class_row(number, name, row, tomograms, beta) for (number, name), row in
                       zip(names.items(), measures.class_metrics(confusion, beta)))
     overall = {**_localisation(tomograms, beta),
-               "macro_F1": measures.macro_f1([row for row in per_class if row["id"] > 0]),
+               "macro_F1": measures.macro_f1(per_class),
                "average_precision": curve.average_precision, "beta": beta, "n_tomograms": len(tomograms),
                "n_truth": curve.n_truth, "n_picks": sum(len(t.picks) for t in tomograms),
                "confidence_over": "tomograms" if len(tomograms) > 1 else "particles",

@@ -21,8 +21,8 @@ from deepetpicker.evaluation.matching import (
 )
 from deepetpicker.evaluation.pairing import EvaluationItem
 from deepetpicker.evaluation.results import TomogramResult
+from deepetpicker.io.classes import ParticleClass
 from deepetpicker.io.coordinates import CoordinateTable, Frame, read_coordinates
-from deepetpicker.io.items import ParticleClass
 from deepetpicker.io.manifest import Manifest
 from deepetpicker.io.volumes import open_volume
 
@@ -44,11 +44,14 @@ class Setting:
         Known classes by id; may be empty.
     voxel_size_ang : float
         Voxel size that the data folder states, in angstrom; 0 when it does not.
+    of_picks : dict of int to int
+        Class id of the truth for each of the picks'.
     """
 
     options: EvaluateOptions
     classes: Dict[int, ParticleClass]
     voxel_size_ang: float = 0.0
+    of_picks: Dict[int, int] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -113,7 +116,7 @@ def evaluate_tomogram(item: EvaluationItem, setting: Setting, manifest: Manifest
     scene, picks = _scene(item, setting, manifest)
     scored = picks
     if item.candidates:
-        scored = read_coordinates(item.candidates, _frame(scene))
+        scored = read_coordinates(item.candidates, _frame(scene)).renumbered(setting.of_picks)
     threshold = setting.options.threshold
     truth, kept, pairs = scene.allowed(picks.select(~(picks.scores < threshold)))
     by_mask = scene.instances_zyx is not None
@@ -157,6 +160,7 @@ def _scene(item: EvaluationItem, setting: Setting, manifest: Manifest) -> Tuple[
     frame = Frame(voxel_size_ang=voxel_size_ang, shape_zyx=shape_zyx, tomogram=item.name)
     truth = read_coordinates(item.truth, frame)
     picks = read_coordinates(item.picks, frame) if item.picks else CoordinateTable.empty()
+    picks = picks.renumbered(setting.of_picks)
     radii_vox = None if instances_zyx is not None else _radii(truth, setting, voxel_size_ang)
     return _Scene(item.name, truth, options.margin, shape_zyx, voxel_size_ang, instances_zyx, radii_vox), picks
 

@@ -1,23 +1,20 @@
-"""Which tomogram goes with which coordinates: data folders, parameter files and particle classes."""
+"""Which tomogram goes with which coordinates: data folders and parameter files."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
-import math
 import os
 import pathlib
-from typing import Any, Dict, List, Mapping, Sequence, Tuple, Union
+from typing import Any, Dict, List, Mapping, Union
 
-from deepetpicker.errors import FormatError, InputError, suggestion
-from deepetpicker.io.atomic import write_text
+from deepetpicker.errors import InputError, suggestion
+from deepetpicker.io.jsonvalues import number, objects
 
 PathLike = Union[str, "os.PathLike[str]"]
 log = logging.getLogger(__name__)
 
 TOMOGRAM_SUFFIXES = (".mrc", ".rec", ".map")
-CLASSES_FILE = "classes.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,15 +36,6 @@ class DataItem:
     coordinates: str = ""
     voxel_size_ang: float = 0.0
     mask: str = ""
-
-
-@dataclasses.dataclass(frozen=True)
-class ParticleClass:
-    """A kind of particle: id (>= 1), name and diameter in angstrom (0 when unknown)."""
-
-    id: int
-    name: str
-    diameter_ang: float = 0.0
 
 
 def items_from_folder(folder: PathLike, need_coordinates: bool = True) -> List[DataItem]:
@@ -120,15 +108,15 @@ def items_from_params(params: Mapping[str, Any]) -> List[DataItem]:
     known = {"name": "name", "tomogram": "tomogram", "coordinates": "coordinates", "voxel_size": "voxel_size_ang",
              "mask": "mask"}
     items: List[DataItem] = []
-    for number, entry in enumerate(_entries(params, "items"), start=1):
+    for position, entry in enumerate(objects(params, "items"), start=1):
         unknown = [key for key in entry if key not in known]
         if unknown:
-            raise InputError(f"item {number}: unknown member {unknown[0]!r}{suggestion(unknown[0], list(known))}")
+            raise InputError(f"item {position}: unknown member {unknown[0]!r}{suggestion(unknown[0], list(known))}")
         tomogram = str(entry.get("tomogram") or "")
         if not tomogram:
-            raise InputError(f"item {number} needs a 'tomogram'")
+            raise InputError(f"item {position} needs a 'tomogram'")
         name = str(entry.get("name") or pathlib.Path(tomogram).stem)
-        voxel = _number(entry.get("voxel_size") or 0.0, f"item {name}: voxel_size")
+        voxel = number(entry.get("voxel_size") or 0.0, f"item {name}: voxel_size")
         items.append(DataItem(name, tomogram, str(entry.get("coordinates") or ""), voxel,
                               str(entry.get("mask") or "")))
     names = [item.name for item in items]
@@ -136,85 +124,3 @@ def items_from_params(params: Mapping[str, Any]) -> List[DataItem]:
     if twice:
         raise InputError(f"two items are named {twice[0]!r}: give every item its own name")
     return items
-
-
-def classes_from_params(params: Mapping[str, Any]) -> Tuple[ParticleClass, ...]:
-    """Return the particle classes of a params.json or classes.json; empty when it lists none.
-
-    Raises
-    ------
-    InputError
-        If an entry has no valid id or diameter, or an id comes twice.
-    """
-    classes = []
-    for number, entry in enumerate(_entries(params, "classes"), start=1):
-        identity = _number(entry.get("id"), f"class {number}: id")
-        if identity != int(identity) or identity < 1:
-            raise InputError(f"class {number}: id must be a whole number >= 1, got {entry.get('id')!r}")
-        diameter = _number(entry.get("diameter_angstrom") or 0.0, f"class {number}: diameter_angstrom")
-        classes.append(ParticleClass(int(identity), str(entry.get("name") or f"class_{int(identity)}"), diameter))
-    identities = [one.id for one in classes]
-    if len(set(identities)) < len(identities):
-        raise InputError(f"class ids must differ, got {identities}")
-    return tuple(sorted(classes, key=lambda one: one.id))
-
-
-def _entries(params: Mapping[str, Any], key: str) -> Sequence[Mapping[str, Any]]:
-    """Return a list of objects from a mapping, empty when it is absent."""
-    entries = params.get(key) or []
-    if not isinstance(entries, (list, tuple)) or not all(isinstance(e, Mapping) for e in entries):
-        raise InputError(f"{key!r} must be a list of objects")
-    return entries
-
-
-def _number(value: Any, what: str) -> float:
-    """Return a finite number >= 0."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not (math.isfinite(number) and number >= 0):
-        raise InputError(f"{what} must be a number >= 0, got {value!r}")
-    return number
-
-
-def read_classes(folder: PathLike) -> Tuple[Tuple[ParticleClass, ...], float]:
-    """Return the particle classes of a data folder and its voxel size in angstrom.
-
-    Returns
-    -------
-    tuple
-        Classes sorted by id and voxel size; ``((), 0.0)`` when the folder has no classes.json.
-
-    Raises
-    ------
-    FormatError
-        If classes.json is damaged.
-    """
-    path = _folder(folder) / CLASSES_FILE
-    if not path.exists():
-        return (), 0.0
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-        if not isinstance(content, dict):
-            raise ValueError("expected an object")
-        voxel = _number(content.get("voxel_size_angstrom") or 0.0, "voxel_size_angstrom")
-        return classes_from_params(content), voxel
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise FormatError(f"{path} is not a valid list of classes: {error}") from error
-
-
-def write_classes(folder: PathLike, classes: Sequence[ParticleClass], voxel_size_ang: float) -> None:
-    """Write the particle classes of a data folder as classes.json.
-
-    Raises
-    ------
-    OutputError
-        If the file cannot be written.
-    """
-    content = {"voxel_size_angstrom": float(voxel_size_ang),
-               "classes": [{"id": int(c.id), "name": c.name, "diameter_angstrom": float(c.diameter_ang)}
-                           for c in classes]}
-    write_text(pathlib.Path(folder) / CLASSES_FILE, json.dumps(content, indent=1) + "\n")

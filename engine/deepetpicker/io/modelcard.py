@@ -11,6 +11,7 @@ import struct
 from typing import Any, Dict, List, Mapping, Tuple, Union
 
 from deepetpicker.errors import InputError, ModelFileError
+from deepetpicker.io.classes import ParticleClass
 
 FORMAT_VERSION = 1
 METADATA_KEY = "deepetpicker"
@@ -20,13 +21,10 @@ PathLike = Union[str, "os.PathLike[str]"]
 
 
 @dataclasses.dataclass(frozen=True)
-class ClassCard:
+class ClassCard(ParticleClass):
     """One particle class of a model: id, name, diameter in angstrom, label diameter in working voxels."""
 
-    id: int
-    name: str
-    diameter_ang: float
-    label_diameter_vox: float
+    label_diameter_vox: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)

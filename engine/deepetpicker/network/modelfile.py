@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from typing import Tuple, Union
+from typing import Dict, Sequence, Tuple, Union
 
 import safetensors
 import safetensors.torch
@@ -12,6 +12,7 @@ import torch
 from deepetpicker.config import NetworkOptions, from_mapping
 from deepetpicker.errors import InputError, ModelFileError
 from deepetpicker.io.atomic import atomic_output
+from deepetpicker.io.classes import ParticleClass, same_particle
 from deepetpicker.io.modelcard import METADATA_KEY, ModelCard, read_card
 from deepetpicker.network.resunet import ResUNet3D
 
@@ -62,3 +63,31 @@ def load_model(path: PathLike) -> Tuple[ResUNet3D, ModelCard]:
     if not all(torch.isfinite(v).all() for v in network.state_dict().values() if v.is_floating_point()):
         raise ModelFileError(f"{path}: expected finite weights, found NaN or infinite ones: train the model again")
     return network.eval(), card
+
+
+def carry_over(old: ResUNet3D, new: ResUNet3D, known: Sequence[ParticleClass],
+               wanted: Sequence[ParticleClass]) -> Dict[str, torch.Tensor]:
+    """Return the weights of a model for other classes: the outputs of those it knows, and of the background, are kept.
+
+    Parameters
+    ----------
+    old, new : ResUNet3D
+        The model, and a network of the same architecture for the wanted classes, whose other outputs are taken.
+    known, wanted : sequence of ParticleClass
+        Classes of the two in the order of their channels.
+
+    Returns
+    -------
+    dict of str to torch.Tensor
+        The state of the new network.
+    """
+    pairs = [(0, 0)] + [(k, j) for k, one in enumerate(wanted, 1) for j, other in enumerate(known, 1)
+                        if same_particle(one, other)]
+    state = dict(old.state_dict())
+    for name, fresh in new.state_dict().items():
+        if name.startswith("head."):
+            values = fresh.clone()
+            for k, j in pairs:
+                values[k] = state[name][j]
+            state[name] = values
+    return state

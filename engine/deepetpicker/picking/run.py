@@ -10,6 +10,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Union
 
 from deepetpicker.config import PickOptions
 from deepetpicker.errors import DeepETPickerError, InputError
+from deepetpicker.io.classes import write_classes
 from deepetpicker.io.coordinates import write_coordinates
 from deepetpicker.io.items import DataItem, items_from_params
 from deepetpicker.io.manifest import Manifest, read_manifest
@@ -34,8 +35,8 @@ def pick(model: PathLike, tomograms: Sequence[PathLike] = (), out: PathLike = "p
     tomograms : sequence of path
         Tomograms; their file stems name the outputs. Left out when params has ``items``.
     out : path
-        Folder for NAME.csv (the picks), NAME_candidates.csv (all candidates above the floor), manifest.json and, with
-        shards, shards/manifest_I_of_N.json.
+        Folder for NAME.csv (the picks), NAME_candidates.csv (all candidates above the floor), classes.json,
+        manifest.json and, with shards, shards/manifest_I_of_N.json.
     options : PickOptions
         How to pick, and which shard.
     params : mapping, optional
@@ -68,6 +69,8 @@ def pick(model: PathLike, tomograms: Sequence[PathLike] = (), out: PathLike = "p
         picker = Picker(model, options, quiet)  # before anything of an earlier run is replaced
         _announce(picker, todo)
     record.begin(options.resume)
+    if todo:
+        write_classes(folder, picker.card.classes)  # ids, names and diameters go with the tables
     for item in todo:
         _pick_item(picker, item, folder, manifest)
         record.write()

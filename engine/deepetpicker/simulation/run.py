@@ -15,7 +15,7 @@ import numpy as np
 from deepetpicker.config import SimulateOptions
 from deepetpicker.errors import InputError
 from deepetpicker.io.atomic import write_text
-from deepetpicker.io.items import ParticleClass, write_classes
+from deepetpicker.io.classes import ParticleClass, write_classes
 from deepetpicker.io.manifest import Manifest
 from deepetpicker.io.volumes import VolumeWriter, write_volume
 from deepetpicker.progress import progress

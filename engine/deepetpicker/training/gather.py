@@ -12,15 +12,9 @@ import numpy as np
 from deepetpicker.config import TrainOptions, suggestion
 from deepetpicker.errors import InputError
 from deepetpicker.geometry import ADVISED_VOX, WorkingGrid, check_working_diameter, working_voxel_size
+from deepetpicker.io.classes import ParticleClass, classes_from_params, default_class, described, read_classes
 from deepetpicker.io.coordinates import CoordinateTable, Frame, check_against_volume, read_coordinates
-from deepetpicker.io.items import (
-    DataItem,
-    ParticleClass,
-    classes_from_params,
-    items_from_folder,
-    items_from_params,
-    read_classes,
-)
+from deepetpicker.io.items import DataItem, items_from_folder, items_from_params
 from deepetpicker.io.modelcard import ClassCard, ModelCard
 from deepetpicker.io.volumes import Volume, open_volume
 from deepetpicker.preparation.labels import default_label_diameter
@@ -115,6 +109,7 @@ def gather(data: PathLike, options: TrainOptions, params: Optional[Mapping[str, 
         raise InputError(problems[0] if len(problems) == 1 else f"{len(problems)} problems: " + "; ".join(
             f"({k}) {p}" for k, p in enumerate(problems, 1)))
     voxel, cards = _working(classes, volumes, options, card, warnings)
+    log.info("%s", described(cards))
     return Gathered(items, volumes, tables, intensities, cards, voxel, warnings)
 
 
@@ -178,22 +173,20 @@ def _classes(tables: Sequence[CoordinateTable], listed: Sequence[ParticleClass],
     if listed:
         unknown = [c for c in seen if c not in {one.id for one in listed}]
         if unknown:
-            problems.append(f"expected particles of the classes {', '.join(f'{c.id} ({c.name})' for c in listed)}, got "
-                            f"also class {', '.join(map(str, unknown))}: add it to the classes or correct the tables")
-    if any(c < 1 for c in seen):
-        problems.append(f"expected class ids from 1, got {min(seen)}: 0 is the background")
-    classes = list(listed) or [ParticleClass(c, names.get(c) or f"class_{c}") for c in seen]
+            problems.append(f"expected particles of {', '.join(c.label for c in listed)}, got also class "
+                            f"{', '.join(map(str, unknown))}: add it to the classes or correct the tables")
+    classes = list(listed) or [ParticleClass(c, names.get(c) or default_class(c).name) for c in seen]
     given = options.diameter_angstrom
     if len(given) not in (0, 1, len(classes)) and classes:
-        problems.append(f"expected 1 or {len(classes)} diameters (one per class id: "
-                        f"{', '.join(str(c.id) for c in classes)}), got {len(given)}")
+        problems.append(f"expected 1 or {len(classes)} diameters (one each for {', '.join(c.label for c in classes)}), "
+                        f"got {len(given)}")
     elif given:
         diameters = given if len(given) == len(classes) else given * len(classes)
         classes = [dataclasses.replace(c, diameter_ang=float(d)) for c, d in zip(classes, diameters)]
     missing = [c for c in classes if not c.diameter_ang > 0]
     if missing and len(given) in (0, 1):
         problems.append(f"expected a particle diameter for class {', '.join(str(c.id) for c in missing)}, got none: "
-                        "give --diameter-angstrom or diameter_angstrom in classes.json")
+                        "give --diameter-angstrom, --classes ID:NAME:DIAMETER, or diameter_angstrom in classes.json")
     if len(classes) > 255:
         problems.append(f"expected at most 255 classes, got {len(classes)}")
     return classes
@@ -213,13 +206,13 @@ def _working(classes: Sequence[ParticleClass], volumes: Sequence[Volume], option
     for c in classes:
         size = check_working_diameter(c.diameter_ang, voxel)
         if not ADVISED_VOX[0] <= size <= ADVISED_VOX[1]:
-            warnings.append(f"class {c.id} ({c.name}) has {size:.1f} voxels across at the working voxel size of "
-                            f"{voxel:.4g} angstrom; {ADVISED_VOX[0]:g} to {ADVISED_VOX[1]:g} work best: "
+            warnings.append(f"{c.label} has {size:.1f} voxels across at the working voxel size of {voxel:.4g} "
+                            f"angstrom; {ADVISED_VOX[0]:g} to {ADVISED_VOX[1]:g} work best: "
                             "check the diameter, use another binning, or change --working-diameter")
         label = options.label_diameter or default_label_diameter(size)
         if label > size:
-            raise InputError(f"label_diameter must be at most the particle's diameter, got {label:g} voxels for class "
-                             f"{c.id} ({c.name}) of {size:.1f} voxels: give a smaller one, or 0 to let it be chosen")
+            raise InputError(f"label_diameter must be at most the particle's diameter, got {label:g} voxels for "
+                             f"{c.label} of {size:.1f} voxels: give a smaller one, or 0 to let it be chosen")
         cards.append(ClassCard(c.id, c.name, c.diameter_ang, label))
     return voxel, tuple(cards)
 

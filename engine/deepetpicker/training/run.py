@@ -25,10 +25,11 @@ from torch.utils.data import DataLoader
 from deepetpicker import __version__
 from deepetpicker.config import NetworkOptions, TrainOptions
 from deepetpicker.errors import InputError
+from deepetpicker.io.classes import news_of
 from deepetpicker.io.manifest import Manifest, read_manifest
 from deepetpicker.io.modelcard import ModelCard
 from deepetpicker.memory import freed_memory
-from deepetpicker.network.modelfile import load_model, save_model
+from deepetpicker.network.modelfile import carry_over, load_model, save_model
 from deepetpicker.network.predictor import Arithmetic, choose_device, choose_dtype
 from deepetpicker.network.resunet import ResUNet3D
 from deepetpicker.picking.peaks import PeakRule
@@ -213,7 +214,7 @@ def build_network(options: TrainOptions, gathered: Gathered,
     gathered : Gathered
         Classes; its warnings get what does not fit.
     started : tuple of ResUNet3D and ModelCard, optional
-        The model to start from. Its architecture wins; its output layer is kept if it knows the same classes.
+        The model to start from. Its architecture wins; its output layer is kept for the classes it knows.
 
     Raises
     ------
@@ -232,12 +233,11 @@ def build_network(options: TrainOptions, gathered: Gathered,
         torch.manual_seed(options.seed)
         network = ResUNet3D(NetworkOptions(n_classes=len(gathered.classes), **wanted))
     if started:
-        old, known = started[0].state_dict(), [(c.id, c.name) for c in started[1].classes]
-        if known != [(c.id, c.name) for c in gathered.classes]:
-            shown = ", ".join(f"{i} ({n})" for i, n in known)
-            gathered.warnings.append(f"{options.init} knows other classes ({shown}): its output layer starts anew")
-            old = {**old, **{k: v for k, v in network.state_dict().items() if k.startswith("head.")}}
-        network.load_state_dict(old)
+        network.load_state_dict(carry_over(started[0], network, started[1].classes, gathered.classes))
+        news = news_of(gathered.classes, started[1].classes)
+        if news:
+            gathered.warnings.append(f"{options.init} knows other classes: {'; '.join(news)}: what the output layer "
+                                     "says of them starts anew")
     if options.patch % network.stride:
         raise InputError(f"patch must be a multiple of {network.stride} for a network of {len(network.options.widths)} "
                          f"levels, got {options.patch}")

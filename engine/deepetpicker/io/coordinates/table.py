@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from typing import Dict, Optional, Sequence, Tuple
+from typing import Dict, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -108,6 +108,22 @@ class CoordinateTable:
             chosen = chosen.astype(np.int64).reshape(-1)
         return CoordinateTable(self.positions_zyx_vox[chosen].reshape(-1, 3), self.class_ids[chosen],
                                self.scores[chosen], dict(self.class_names))
+
+    def renumbered(self, new_ids: Mapping[int, int]) -> CoordinateTable:
+        """Return the table with other class ids; new_ids maps each that occurs, and names go with them.
+
+        Raises
+        ------
+        InputError
+            If a class occurs that has no new id.
+        """
+        lost = sorted(set(self.class_ids.tolist()) - set(new_ids))
+        if lost:
+            raise InputError(f"class {lost[0]} occurs, but only {', '.join(map(str, sorted(new_ids)))} are known: add "
+                             "it to the classes")
+        classes = np.array([new_ids[c] for c in self.class_ids.tolist()], np.int64)
+        names = {new_ids[c]: name for c, name in self.class_names.items() if c in new_ids}
+        return CoordinateTable(self.positions_zyx_vox, classes, self.scores, names)
 
     def sorted_by_score(self) -> CoordinateTable:
         """Return the rows best score first; ties keep their order, unknown scores come last."""

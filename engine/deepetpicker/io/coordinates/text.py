@@ -232,7 +232,8 @@ class Imod:
     def write(self, path: pathlib.Path, table: CoordinateTable, frame: Frame) -> None:
         """Write object contour x y z; the class is the object, every object has one contour."""
         if len(table) and int(table.class_ids.min()) < 1:
-            raise InputError(f"IMOD numbers objects from 1: class {int(table.class_ids.min())} cannot be written")
+            raise InputError(f"{path}: IMOD numbers objects from 1, so that class {int(table.class_ids.min())} cannot "
+                             "be written: choose another format, or give the class a number >= 1")
         shifted = table.positions_zyx_vox + self._origin_xyz[::-1]
         _lines(path, [f"{c}\t1\t" + _xyz(p, "\t") for p, c in zip(shifted, table.class_ids)])
 

@@ -1,0 +1,27 @@
+"""Values out of JSON files that people may have written by hand."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Mapping, Sequence
+
+from deepetpicker.errors import InputError
+
+
+def objects(content: Mapping[str, Any], key: str) -> Sequence[Mapping[str, Any]]:
+    """Return a list of objects from a mapping, empty when it is absent, or raise InputError."""
+    entries = content.get(key) or []
+    if not isinstance(entries, (list, tuple)) or not all(isinstance(e, Mapping) for e in entries):
+        raise InputError(f"{key!r} must be a list of objects")
+    return entries
+
+
+def number(value: Any, what: str, expected: str = "a number >= 0") -> float:
+    """Return a finite number >= 0, or raise InputError saying what was expected of which value."""
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        found = math.nan
+    if not (math.isfinite(found) and found >= 0):
+        raise InputError(f"{what} must be {expected}, got {value!r}")
+    return found
