@@ -23,7 +23,8 @@ from deepetpicker.config import SimulateOptions, TrainOptions
 from deepetpicker.io.volumes import open_volume
 from deepetpicker.simulation import simulate
 from deepetpicker.training.augment import Augmentation
-from deepetpicker.training.gather import annotate, gather, split
+from deepetpicker.training.gather import annotate, gather
+from deepetpicker.training.holdout import split
 from deepetpicker.training.patches import EpochSampler, ParticlePatches, PatchRule
 from deepetpicker.training.run import FEWEST_PATCHES, MOST_WORKERS
 from deepetpicker.training.run_folder import read_metrics
@@ -71,7 +72,7 @@ def step(bench: Bench) -> Iterator[Figure]:
 def _patches(bench: Bench, options: TrainOptions) -> Tuple[ParticlePatches, int]:
     """Return the patches of the recipe, enough for a while, and how many an epoch of ``train`` has."""
     gathered = gather(training_set(bench), options)
-    kept, _ = split(annotate(gathered, bench.folder / "cache"), options.validation, [])
+    kept, _ = split(annotate(gathered, bench.folder / "cache"), options.validation, gathered.classes, [])
     rule = PatchRule(options.patch, options.jitter, options.background_fraction, options.label,
                      {k: c.label_diameter_vox for k, c in enumerate(gathered.classes, 1)},
                      {k: c.diameter_ang / gathered.voxel_size_ang for k, c in enumerate(gathered.classes, 1)}, False,
