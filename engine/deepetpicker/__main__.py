@@ -33,6 +33,7 @@ VERBS: Dict[str, str] = {
     "pick": "Pick particles in tomograms with a trained model.",
     "evaluate": "Score picks against known positions.",
     "compare": "Compare two pick sets: what they share and what only one of them has.",
+    "view": "See tomograms and picks in a window.",
     "benchmark": "Time picking against the published algorithm on this machine.",
     "info": "Show what a model file says about itself.",
     "import-reference": "Turn a checkpoint of the published reference implementation into a model file.",

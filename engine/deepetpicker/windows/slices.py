@@ -230,8 +230,8 @@ class SlicePanel(ttk.Frame):
             axes.axhline(self.position[up], color=CROSS, linewidth=0.7, alpha=0.7)
         title = f"{AXIS_NAMES[axis]} = {self.position[axis]}"
         box = {"facecolor": "black", "alpha": 0.45, "lw": 0, "pad": 2}
-        axes.text(0.0, 1.0, f"{self.tomogram}, {title}" if axis == 0 else title, transform=axes.transAxes, ha="left",
-                  va="top", color="white", fontsize=9, bbox=box)
+        axes.annotate(f"{self.tomogram}, {title}" if axis == 0 else title, (0, 1), (3, -3), xycoords="axes fraction",
+                      textcoords="offset points", ha="left", va="top", color="white", fontsize=9, bbox=box)
         if self._gesture is not None and self._gesture[0] == "band" and self._gesture[1] == axis and self._band:
             (x, y), (a, b) = self._gesture[2], self._band
             axes.plot([x, a, a, x, x], [y, y, b, b, y], color=BAND, linewidth=1.4)

@@ -49,13 +49,14 @@ class FigureWindow:
         root.destroy()
 
     def open(self: Window) -> Window:
-        """Open the window and return at once. Escape never closes it."""
+        """Open the window and return at once. Ctrl-W closes it, Escape does not."""
         self.top = tk.Toplevel(self.parent)
         self.top.title(self.title)
         width, height = (min(a, b - 60) for a, b in zip(self.size, (self.top.winfo_screenwidth(),
                                                                     self.top.winfo_screenheight())))
         self.top.geometry(f"{width}x{height}")
         self.top.protocol("WM_DELETE_WINDOW", self.close)
+        self.top.bind("<Control-w>", lambda event: self.close())
         self._build(self.top)
         return self
 

@@ -1,0 +1,64 @@
+"""``deepetpicker view``: tomograms with their picks, in a window."""
+
+from __future__ import annotations
+
+import argparse
+
+from deepetpicker.errors import InputError
+from deepetpicker.options import numbers, read_params
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``view`` to a parser."""
+    parser.description = "See tomograms with their picks: linked slices, zoom, scores, a gallery. Nothing is changed."
+    add_tomograms(parser)
+    parser.add_argument("--picks", nargs="+", default=[], metavar="P",
+                        help="coordinate files named like the tomograms, or folders with them")
+    parser.add_argument("--diameter-angstrom", type=numbers, default=(), metavar="D[,D]",
+                        help="particle diameter [angstrom], one or one per class (default: that of the classes.json "
+                        "beside the picks, else 20 voxels)")
+
+
+def add_tomograms(parser: argparse.ArgumentParser) -> None:
+    """Add what names the tomograms of a window."""
+    parser.add_argument("tomograms", nargs="*", metavar="TOMO", help="tomograms (.mrc, .rec, .map), or folders of them")
+    parser.add_argument("--show", nargs="+", default=[], metavar="T",
+                        help="other versions of the same tomograms, denoised or binned otherwise, to show in their "
+                        "place: files of the same names, or a folder with them; coordinates stay those of TOMO")
+    parser.add_argument("--voxel-size", type=float, default=0.0, metavar="V",
+                        help="voxel size of TOMO [angstrom], where the header is wrong")
+
+
+def need_screen() -> None:
+    """Raise InputError where no window can be opened, before anything is read.
+
+    Raises
+    ------
+    InputError
+        If Python lacks tkinter, or there is no display.
+    """
+    try:
+        import tkinter  # noqa: F401 - only whether it is there
+    except ImportError as error:
+        raise InputError("windows need tkinter, which this Python has not: install it (Debian and Ubuntu: apt install "
+                         "python3-tk; conda: conda install tk)") from error
+    from deepetpicker.windows.window import open_screen
+
+    open_screen().destroy()
+
+
+def main(args: argparse.Namespace) -> int:
+    """Show the window until it is closed; return 0."""
+    need_screen()
+    from deepetpicker.windows.inputs import find_classes, find_tomograms, picks_scene, read_tables
+    from deepetpicker.windows.picks import PicksWindow
+
+    params = read_params(args.params) if getattr(args, "params", None) else None
+    tomograms = find_tomograms(args.tomograms, args.voxel_size, args.show, params)
+    tables = read_tables(tomograms, args.picks)
+    classes = find_classes(tables, [*args.picks, *args.tomograms], args.diameter_angstrom)
+    scene = picks_scene(tomograms, tables, classes)
+    scene.volume(scene.names[0])
+    title = tomograms[0].name if len(tomograms) == 1 else f"{len(tomograms)} tomograms"
+    PicksWindow(f"DeepETPicker: {title}", scene).show()
+    return 0

@@ -1,0 +1,173 @@
+"""What the command line gives the windows: tomograms, tables of particles and their classes."""
+
+from __future__ import annotations
+
+import logging
+import pathlib
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+
+from deepetpicker.errors import InputError
+from deepetpicker.io.coordinates import (
+    SUFFIXES,
+    CoordinateTable,
+    Frame,
+    check_against_volume,
+    find_coordinates,
+    read_coordinates,
+)
+from deepetpicker.io.items import ParticleClass, items_from_folder, items_from_params, read_classes
+from deepetpicker.io.volumes import open_volume
+from deepetpicker.windows.scene import Scene, TomogramFile, make_layer
+
+log = logging.getLogger(__name__)
+
+
+def find_tomograms(paths: Sequence[str], voxel_size_ang: float = 0.0, shown: Sequence[str] = (),
+                   params: Optional[Mapping[str, Any]] = None) -> List[TomogramFile]:
+    """Return the tomograms of files and folders.
+
+    Parameters
+    ----------
+    paths : sequence of str
+        Files, or folders that hold some.
+    voxel_size_ang : float
+        Voxel size in angstrom of all of them; 0 reads the headers.
+    shown : sequence of str
+        Other versions of the same tomograms, files of the same names or folders with them, to show in their place.
+    params : mapping, optional
+        Content of a params.json, whose items come first.
+
+    Raises
+    ------
+    InputError
+        If there are none, two have the same name, or a version that is to be shown belongs to none.
+    """
+    found = [(item.name, item.tomogram, item.voxel_size_ang) for item in items_from_params(params or {})]
+    found += [(path.stem, str(path), voxel_size_ang) for path in _tomogram_files(paths)]
+    if not found:
+        raise InputError("give at least one tomogram, or a folder with some")
+    names = [name for name, _, _ in found]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise InputError(f"two tomograms are named {twice[0]!r}: give files of different names")
+    others = {path.stem: str(path) for path in _tomogram_files(shown)}
+    foreign = [name for name in others if name not in names]
+    if foreign:
+        raise InputError(f"{others[foreign[0]]} is to be shown, but none of the tomograms is named {foreign[0]!r}: "
+                         "give it the name of its tomogram")
+    return [TomogramFile(name, path, voxel, others.get(name, "")) for name, path, voxel in found]
+
+
+def _tomogram_files(paths: Sequence[str]) -> List[pathlib.Path]:
+    """Return the files, and those of the folders."""
+    files: List[pathlib.Path] = []
+    for path in paths:
+        if pathlib.Path(path).is_dir():
+            files += [pathlib.Path(item.tomogram) for item in items_from_folder(path, need_coordinates=False)]
+        else:
+            files.append(pathlib.Path(path))
+    return files
+
+
+def read_tables(tomograms: Sequence[TomogramFile], paths: Sequence[str], what: str = "--picks"
+                ) -> Dict[str, CoordinateTable]:
+    """Return the particles of tomograms, in their voxels, by name.
+
+    Parameters
+    ----------
+    tomograms : sequence of TomogramFile
+        Where they lie.
+    paths : sequence of str
+        Coordinate files named like the tomograms, or folders that hold them. A single file goes with a single
+        tomogram whatever its name, and one that lists several tomograms with all of them.
+    what : str
+        What messages call the files.
+
+    Raises
+    ------
+    InputError
+        If a file belongs to no tomogram, or more than half of its positions lie outside.
+    """
+    tables: Dict[str, CoordinateTable] = {}
+    for name, path in _pairs(tomograms, paths, what):
+        tomogram = next(one for one in tomograms if one.name == name)
+        volume = open_volume(tomogram.path, tomogram.voxel_size_ang, name, quiet=True)
+        table = read_coordinates(path, Frame(volume.voxel_size_ang, volume.shape_zyx, tomogram=name))
+        table, warnings = check_against_volume(table, volume.shape_zyx, volume.voxel_size_ang, f"{name} ({path})")
+        for text in warnings:
+            log.warning("%s", text)
+        tables[name] = CoordinateTable.concatenate([tables[name], table]) if name in tables else table
+    return tables
+
+
+def _pairs(tomograms: Sequence[TomogramFile], paths: Sequence[str], what: str) -> List[Tuple[str, pathlib.Path]]:
+    """Return which coordinate file belongs to which tomogram."""
+    names, pairs = [one.name for one in tomograms], []
+    for path in map(pathlib.Path, paths):
+        if path.is_dir():
+            found = [(name, find_coordinates(path / f"{name}.mrc")) for name in names]
+            pairs += [(name, file) for name, file in found if file is not None]
+            if not any(file for _, file in found):
+                raise InputError(f"{what}: no coordinates in {path}: looked for {names[0]} with one of "
+                                 f"{', '.join(SUFFIXES)}")
+        elif path.stem in names:
+            pairs.append((path.stem, path))
+        elif not path.exists():
+            raise InputError(f"{what}: no such file: {path}")
+        elif len(names) == 1:
+            pairs.append((names[0], path))
+        elif path.suffix.lower() == ".star":
+            pairs += [(name, path) for name in names]
+        else:
+            raise InputError(f"{what}: {path} belongs to none of the tomograms {', '.join(names[:4])}: expected a file "
+                             "with the name of its tomogram")
+    return pairs
+
+
+def find_classes(tables: Mapping[str, CoordinateTable], places: Sequence[str],
+                 diameters_ang: Sequence[float] = ()) -> List[ParticleClass]:
+    """Return the classes that occur in tables, with what is known of them.
+
+    Parameters
+    ----------
+    tables : mapping
+        Particles by tomogram.
+    places : sequence of str
+        Files and folders beside which a classes.json may lie; the first that has one counts.
+    diameters_ang : sequence of float
+        One for all classes or one per class in the order of the ids, in angstrom; empty where a file says it.
+
+    Raises
+    ------
+    InputError
+        If the number of diameters does not fit.
+    """
+    known: Dict[int, ParticleClass] = {}
+    for place in map(pathlib.Path, places):
+        folder = place if place.is_dir() else place.parent
+        if folder.is_dir() and not known:
+            known = {one.id: one for one in read_classes(folder)[0]}
+    ids = sorted({int(i) for table in tables.values() for i in table.class_ids})
+    if diameters_ang and len(diameters_ang) not in (1, len(ids)):
+        raise InputError(f"expected one diameter for all classes or {len(ids)} (classes {', '.join(map(str, ids))}), "
+                         f"got {len(diameters_ang)}")
+    given = list(diameters_ang) * (len(ids) if len(diameters_ang) == 1 else 1)
+    names = {i: name for table in tables.values() for i, name in table.class_names.items()}
+    found = []
+    for number, one in enumerate(ids):
+        before = known.get(one, ParticleClass(one, names.get(one, f"class {one}"), 0.0))
+        found.append(ParticleClass(one, before.name, given[number] if given else before.diameter_ang))
+    return found
+
+
+def picks_scene(tomograms: Sequence[TomogramFile], tables: Mapping[str, CoordinateTable],
+                classes: Sequence[ParticleClass]) -> Scene:
+    """Return the scene of tables, a layer per class."""
+    layers = []
+    for number, one in enumerate(classes):
+        pieces = {name: [(t.positions_zyx_vox[t.class_ids == one.id], t.scores[t.class_ids == one.id])]
+                  for name, t in tables.items()}
+        layers.append(make_layer(number, one.name, one.diameter_ang, pieces))
+    return Scene(tomograms, layers)
+
+
