@@ -13,7 +13,7 @@ import pytest
 from deepetpicker import __main__ as command
 from deepetpicker.errors import InputError
 from deepetpicker.io.coordinates import CoordinateTable, write_coordinates
-from deepetpicker.io.items import ParticleClass, write_classes
+from deepetpicker.io.classes import ParticleClass, write_classes
 from deepetpicker.io.volumes import write_volume
 from deepetpicker.windows.inputs import find_classes, find_tomograms, picks_scene, read_tables
 
@@ -68,15 +68,14 @@ def test_particles_outside_are_refused_and_a_few_left_out(folder):
 
 def test_classes_have_the_names_and_diameters_beside_the_picks(folder):
     tables = read_tables(find_tomograms([str(folder)]), [str(folder)])
-    assert find_classes(tables, [str(folder)]) == [ParticleClass(1, "class 1"), ParticleClass(3, "class 3")]
+    assert find_classes(tables, [str(folder)]) == [ParticleClass(1, "class_1"), ParticleClass(3, "class_3")]
     write_classes(folder, [ParticleClass(3, "rod", 253.0)], 10.0)
     found = find_classes(tables, [str(folder / "a.csv")])
-    assert found == [ParticleClass(1, "class 1"), ParticleClass(3, "rod", 253.0)]
-    assert [one.diameter_ang for one in find_classes(tables, [str(folder)], (80.0, 90.0))] == [80.0, 90.0]
-    with pytest.raises(InputError, match="one diameter for all classes or 2"):
-        find_classes(tables, [str(folder)], (80.0, 90.0, 100.0))
+    assert found == [ParticleClass(1, "class_1"), ParticleClass(3, "rod", 253.0)]
+    told = find_classes(tables, [str(folder)], (ParticleClass(0, "ring", 90.0), ParticleClass(3, "class_3", 80.0)), 70.0)
+    assert told == [ParticleClass(0, "ring", 90.0), ParticleClass(1, "class_1", 70.0), ParticleClass(3, "rod", 80.0)]
     scene = picks_scene(find_tomograms([str(folder)]), tables, found)
-    assert [(layer.name, layer.count()) for layer in scene.layers] == [("class 1", 1), ("rod", 1)]
+    assert [(layer.name, layer.count()) for layer in scene.layers] == [("class_1", 1), ("rod", 1)]
 
 
 def test_without_a_display_one_line_and_status_2(folder, monkeypatch, capfd):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from deepetpicker.errors import InputError
-from deepetpicker.options import numbers, read_params
+from deepetpicker.options import read_params
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,9 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_tomograms(parser)
     parser.add_argument("--picks", nargs="+", default=[], metavar="P",
                         help="coordinate files named like the tomograms, or folders with them")
-    parser.add_argument("--diameter-angstrom", type=numbers, default=(), metavar="D[,D]",
-                        help="particle diameter [angstrom], one or one per class (default: that of the classes.json "
-                        "beside the picks, else 20 voxels)")
+    add_classes(parser)
 
 
 def add_tomograms(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +25,16 @@ def add_tomograms(parser: argparse.ArgumentParser) -> None:
                         "place: files of the same names, or a folder with them; coordinates stay those of TOMO")
     parser.add_argument("--voxel-size", type=float, default=0.0, metavar="V",
                         help="voxel size of TOMO [angstrom], where the header is wrong")
+
+
+def add_classes(parser: argparse.ArgumentParser) -> None:
+    """Add what says names and diameters of classes."""
+    parser.add_argument("--classes", default="", metavar="ID:NAME:D[,...]",
+                        help="names and diameters [angstrom] of classes, as 1:ribosome:250,2:proteasome:140 (default: "
+                        "those of a classes.json beside the coordinates or the tomograms)")
+    parser.add_argument("--diameter-angstrom", type=float, default=0.0, metavar="D",
+                        help="particle diameter [angstrom] of classes of which nothing else says it (default: 20 "
+                        "voxels)")
 
 
 def need_screen() -> None:
@@ -50,13 +58,15 @@ def need_screen() -> None:
 def main(args: argparse.Namespace) -> int:
     """Show the window until it is closed; return 0."""
     need_screen()
+    from deepetpicker.io.classes import parse_classes
     from deepetpicker.windows.inputs import find_classes, find_tomograms, picks_scene, read_tables
     from deepetpicker.windows.picks import PicksWindow
 
     params = read_params(args.params) if getattr(args, "params", None) else None
     tomograms = find_tomograms(args.tomograms, args.voxel_size, args.show, params)
     tables = read_tables(tomograms, args.picks)
-    classes = find_classes(tables, [*args.picks, *args.tomograms], args.diameter_angstrom)
+    classes = find_classes(tables, [*args.picks, *args.tomograms], parse_classes(args.classes),
+                           args.diameter_angstrom)
     scene = picks_scene(tomograms, tables, classes)
     scene.volume(scene.names[0])
     title = tomograms[0].name if len(tomograms) == 1 else f"{len(tomograms)} tomograms"

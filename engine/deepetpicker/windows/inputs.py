@@ -7,6 +7,7 @@ import pathlib
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from deepetpicker.errors import InputError
+from deepetpicker.io.classes import ParticleClass, default_class, read_classes
 from deepetpicker.io.coordinates import (
     SUFFIXES,
     CoordinateTable,
@@ -15,7 +16,7 @@ from deepetpicker.io.coordinates import (
     find_coordinates,
     read_coordinates,
 )
-from deepetpicker.io.items import ParticleClass, items_from_folder, items_from_params, read_classes
+from deepetpicker.io.items import items_from_folder, items_from_params
 from deepetpicker.io.volumes import open_volume
 from deepetpicker.windows.scene import Scene, TomogramFile, make_layer
 
@@ -125,8 +126,8 @@ def _pairs(tomograms: Sequence[TomogramFile], paths: Sequence[str], what: str) -
 
 
 def find_classes(tables: Mapping[str, CoordinateTable], places: Sequence[str],
-                 diameters_ang: Sequence[float] = ()) -> List[ParticleClass]:
-    """Return the classes that occur in tables, with what is known of them.
+                 given: Sequence[ParticleClass] = (), diameter_ang: float = 0.0) -> List[ParticleClass]:
+    """Return the classes that occur in tables, and those that were given, with what is known of them.
 
     Parameters
     ----------
@@ -134,29 +135,25 @@ def find_classes(tables: Mapping[str, CoordinateTable], places: Sequence[str],
         Particles by tomogram.
     places : sequence of str
         Files and folders beside which a classes.json may lie; the first that has one counts.
-    diameters_ang : sequence of float
-        One for all classes or one per class in the order of the ids, in angstrom; empty where a file says it.
-
-    Raises
-    ------
-    InputError
-        If the number of diameters does not fit.
+    given : sequence of ParticleClass
+        Says more than any file.
+    diameter_ang : float
+        Diameter in angstrom of the classes of which no diameter is known; 0 when that is not known either.
     """
     known: Dict[int, ParticleClass] = {}
     for place in map(pathlib.Path, places):
         folder = place if place.is_dir() else place.parent
         if folder.is_dir() and not known:
             known = {one.id: one for one in read_classes(folder)[0]}
-    ids = sorted({int(i) for table in tables.values() for i in table.class_ids})
-    if diameters_ang and len(diameters_ang) not in (1, len(ids)):
-        raise InputError(f"expected one diameter for all classes or {len(ids)} (classes {', '.join(map(str, ids))}), "
-                         f"got {len(diameters_ang)}")
-    given = list(diameters_ang) * (len(ids) if len(diameters_ang) == 1 else 1)
     names = {i: name for table in tables.values() for i, name in table.class_names.items()}
+    wanted = {one.id: one for one in given}
+    ids = sorted({int(i) for table in tables.values() for i in table.class_ids} | set(wanted))
     found = []
-    for number, one in enumerate(ids):
-        before = known.get(one, ParticleClass(one, names.get(one, f"class {one}"), 0.0))
-        found.append(ParticleClass(one, before.name, given[number] if given else before.diameter_ang))
+    for one in ids:
+        before = known.get(one, ParticleClass(one, names.get(one, default_class(one).name)))
+        told = wanted.get(one, before)
+        name = told.name if told.is_named else before.name
+        found.append(ParticleClass(one, name, told.diameter_ang or before.diameter_ang or diameter_ang))
     return found
 
 
