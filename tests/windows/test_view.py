@@ -12,8 +12,8 @@ import pytest
 
 from deepetpicker import __main__ as command
 from deepetpicker.errors import InputError
-from deepetpicker.io.coordinates import CoordinateTable, write_coordinates
 from deepetpicker.io.classes import ParticleClass, write_classes
+from deepetpicker.io.coordinates import CoordinateTable, write_coordinates
 from deepetpicker.io.volumes import write_volume
 from deepetpicker.windows.inputs import find_classes, find_tomograms, picks_scene, read_tables
 
@@ -72,7 +72,8 @@ def test_classes_have_the_names_and_diameters_beside_the_picks(folder):
     write_classes(folder, [ParticleClass(3, "rod", 253.0)], 10.0)
     found = find_classes(tables, [str(folder / "a.csv")])
     assert found == [ParticleClass(1, "class_1"), ParticleClass(3, "rod", 253.0)]
-    told = find_classes(tables, [str(folder)], (ParticleClass(0, "ring", 90.0), ParticleClass(3, "class_3", 80.0)), 70.0)
+    given = (ParticleClass(0, "ring", 90.0), ParticleClass(3, "class_3", 80.0))
+    told = find_classes(tables, [str(folder)], given, 70.0)
     assert told == [ParticleClass(0, "ring", 90.0), ParticleClass(1, "class_1", 70.0), ParticleClass(3, "rod", 80.0)]
     scene = picks_scene(find_tomograms([str(folder)]), tables, found)
     assert [(layer.name, layer.count()) for layer in scene.layers] == [("class_1", 1), ("rod", 1)]
