@@ -1,12 +1,14 @@
 """Packaging of scipion-em-deepetpicker, the Scipion plugin; docs/dependencies.rst says why each requirement is there.
 
 The engine is a distribution of its own, in engine/. Scipion takes the first top-level package of a distribution for the
-plugin, so this one holds deepetpicker_plugin alone. Installed from a checkout it brings the engine that lies there.
+plugin, so this one holds deepetpicker_plugin alone. Installed from a checkout it brings the engine that lies there;
+built from its source distribution, as what is uploaded must be, it asks the package index for the same version.
 """
 
 import os
 import pathlib
 import re
+import sys
 
 from setuptools import find_packages, setup
 
@@ -23,19 +25,19 @@ def read_version():
 
 
 def engine_requirement():
-    """Return the requirement of the engine: the one in this checkout, unless DEEPETPICKER_ENGINE=index."""
-    if ENGINE.exists() and os.environ.get("DEEPETPICKER_ENGINE") != "index":
-        return f"deepetpicker @ {ENGINE.as_uri()}"
-    return f"deepetpicker=={VERSION}"
+    """Return the requirement of the engine.
+
+    It is the one in this checkout where there is one, unless a source distribution is made or
+    DEEPETPICKER_ENGINE=index: no other machine has that folder.
+    """
+    published = "sdist" in sys.argv or os.environ.get("DEEPETPICKER_ENGINE") == "index"
+    return f"deepetpicker @ {ENGINE.as_uri()}" if ENGINE.exists() and not published else f"deepetpicker=={VERSION}"
 
 
 VERSION = read_version()
 
-# What makes it a plugin. Scipion's packages do not resolve on Python 3.13, where the engine alone is installed.
-PLUGIN = ["scipion-em-tomo>=3.12"]
-
 # What follows picking: the tests and the demonstration hand picks over to it.
-DOWNSTREAM = [f'scipion-em-{name}; python_version < "3.13"' for name in ("reliontomo", "emantomo", "dynamo")]
+DOWNSTREAM = ["scipion-em-reliontomo", "scipion-em-emantomo", "scipion-em-dynamo"]
 
 EXTRAS = {
     "scipion": ["scipion-app>=3.8"],
@@ -46,14 +48,17 @@ EXTRAS = {
 setup(
     name="scipion-em-deepetpicker",
     version=VERSION,
-    description="Pick particles in cryo-electron tomograms with a 3D-ResUNet trained on a few labelled centres",
+    description="Scipion plugin that picks particles in cryo-electron tomograms with a 3D-ResUNet",
     long_description=(ROOT / "README.rst").read_text("utf-8"),
     long_description_content_type="text/x-rst",
     license="GPL-3.0-or-later",
-    keywords="scipion cryo-electron-tomography particle-picking deep-learning",
+    author="The maintainers of scipion-em-deepetpicker",
+    url="https://github.com/scipion-em/scipion-em-deepetpicker",
+    # The first four are those by which Scipion and its users know a plugin and the Scipion it is for.
+    keywords="scipion cryoem imageprocessing scipion-3.0 cryo-electron-tomography particle-picking deep-learning",
     classifiers=[
         "Development Status :: 4 - Beta",
-        "Environment :: Console",
+        "Environment :: X11 Applications",
         "Intended Audience :: Science/Research",
         "Operating System :: POSIX :: Linux",
         "Programming Language :: Python :: 3",
@@ -67,10 +72,7 @@ setup(
     python_requires=">=3.8",
     packages=find_packages(include=["deepetpicker_plugin", "deepetpicker_plugin.*"]),
     package_data={"deepetpicker_plugin": ["protocols.conf", "*.png", "templates/*"]},
-    install_requires=[
-        engine_requirement(),
-        *(f'{requirement}; python_version < "3.13"' for requirement in PLUGIN),
-    ],
+    install_requires=[engine_requirement(), "scipion-em-tomo>=3.12"],
     extras_require=EXTRAS,
     entry_points={
         # Scipion imports the module that the entry point's NAME says.

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import pathlib
 import sys
 from typing import Any, List
 
 import pwem
 from pyworkflow.utils import Environ
 
+from deepetpicker_plugin import checkout  # noqa: F401 - before the engine: it decides which one is imported
+
+# isort: split
 from deepetpicker import __version__
+from deepetpicker_plugin import installation
 from deepetpicker_plugin.constants import DEEPETPICKER_ENV_ACTIVATION, DEEPETPICKER_HOME, URL
 
 _logo = "logo.png"
@@ -30,19 +32,16 @@ class Plugin(pwem.Plugin):
     def _defineVariables(cls) -> None:
         """Define the variables of the plugin with their defaults."""
         cls._defineEmVar(DEEPETPICKER_HOME, f"deepetpicker-{__version__}",
-                         description="Folder of the engine's own environment, used only if it was installed.")
+                         description="Folder of the engine's own environment, which 'scipion3 installb deepetpicker' "
+                         "makes; once it is there the engine runs in it.")
         cls._defineVar(DEEPETPICKER_ENV_ACTIVATION, "",
-                       description="Command that activates an environment with the engine, such as 'conda activate "
-                       f"{cls.getEnvName()}'. Empty: the engine runs in Scipion's own Python.")
+                       description="Command that activates another environment with the engine, such as 'conda "
+                       "activate deepetpicker'. Empty: the engine runs in the environment below DEEPETPICKER_HOME if "
+                       "there is one, else in Scipion's own Python.")
 
     def getName(self) -> str:
         """Return the name that stands before the labels of the protocols and the names of the templates."""
         return "deepetpicker"
-
-    @classmethod
-    def getEnvName(cls) -> str:
-        """Return the name of the conda environment that the plugin can make."""
-        return f"deepetpicker-{__version__}"
 
     @classmethod
     def getEnviron(cls) -> Environ:
@@ -55,7 +54,7 @@ class Plugin(pwem.Plugin):
         activation = (cls.getVar(DEEPETPICKER_ENV_ACTIVATION) or "").strip().rstrip("&;").rstrip()
         if activation.startswith("conda "):
             return f"{cls.getCondaActivationCmd() or ''} {activation}".strip()
-        return activation
+        return activation or installation.environmentActivation(cls.getVar(DEEPETPICKER_HOME))
 
     @classmethod
     def getPython(cls) -> str:
@@ -64,34 +63,13 @@ class Plugin(pwem.Plugin):
 
     @classmethod
     def validateInstallation(cls) -> List[str]:
-        """Return what is missing for the engine to run; empty when all is there."""
-        if cls.getActivation() or importlib.util.find_spec("torch") is not None:
-            return []
-        return [f"The engine needs PyTorch, which this Python ({sys.version.split()[0]}) has not. Either install it "
-                f"here, or make the engine's own environment with 'scipion3 installb deepetpicker' and set "
-                f"{DEEPETPICKER_ENV_ACTIVATION} = conda activate {cls.getEnvName()} in the Scipion configuration."]
+        """Return what keeps the engine from running; empty when all is there and of one version."""
+        return installation.installationErrors(cls.getActivation())
 
     @classmethod
     def defineBinaries(cls, env: Any) -> None:
-        """Offer a conda environment with the engine, for sites whose Scipion Python has no PyTorch.
+        """Offer an environment with the engine, for sites whose Scipion Python has no PyTorch.
 
         Not installed by default: plugin and engine share Scipion's Python where that can hold PyTorch.
         """
-        installed = "deepetpicker_installed"
-        source = pathlib.Path(__file__).resolve().parent.parent
-        wanted = str(source) if (source / "setup.py").is_file() else f"scipion-em-deepetpicker=={__version__}"
-        command = " ".join([
-            cls.getCondaActivationCmd() or "", f"conda create -y -n {cls.getEnvName()} python=3.11 &&",
-            f"conda activate {cls.getEnvName()} &&", f"pip install --no-deps '{wanted}' &&",
-            "pip install", " ".join(f"'{r}'" for r in engineRequirements()), f"&& touch {installed}"])
-        env.addPackage("deepetpicker", version=__version__, tar="void.tgz", commands=[(command, installed)],
-                       neededProgs=[] if cls.getCondaActivationCmd() else ["conda"], default=False,
-                       vars={"PATH": os.environ.get("PATH", "")})
-
-
-def engineRequirements() -> List[str]:
-    """Return what the engine needs besides itself, as the distribution's metadata says."""
-    from importlib.metadata import requires
-
-    wanted = [r.split(";")[0].strip() for r in requires("scipion-em-deepetpicker") or [] if "extra ==" not in r]
-    return [r for r in wanted if not r.startswith("scipion")]
+        installation.addBinaries(env, cls.getCondaActivationCmd() or "")

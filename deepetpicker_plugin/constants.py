@@ -2,6 +2,8 @@
 
 URL = "https://github.com/scipion-em/scipion-em-deepetpicker"
 
+PLUGIN_DISTRIBUTION = "scipion-em-deepetpicker"
+
 # Variables of the Scipion configuration.
 DEEPETPICKER_HOME = "DEEPETPICKER_HOME"
 DEEPETPICKER_ENV_ACTIVATION = "DEEPETPICKER_ENV_ACTIVATION"

@@ -33,7 +33,9 @@ setup(
     long_description=(HERE / "README.rst").read_text("utf-8"),
     long_description_content_type="text/x-rst",
     license="GPL-3.0-or-later",
-    keywords="cryo-electron-tomography particle-picking deep-learning",
+    author="The maintainers of scipion-em-deepetpicker",
+    url="https://github.com/scipion-em/scipion-em-deepetpicker",
+    keywords="cryoem cryo-electron-tomography particle-picking deep-learning",
     classifiers=[
         "Development Status :: 4 - Beta",
         "Environment :: Console",

@@ -268,8 +268,8 @@ def describe(verb: str, error: BaseException) -> Tuple[int, str]:
                           "smaller tile, batch or volume"
     if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("deepetpicker"):
         return BAD_INPUT, (f"error: {verb} needs the Python package {error.name!r}, which this Python "
-                           f"({sys.version.split()[0]}) has not: install scipion-em-deepetpicker with its "
-                           "requirements on Python 3.9 or newer")
+                           f"({sys.version.split()[0]}) has not: install deepetpicker with its requirements "
+                           "on Python 3.9 or newer")
     return INTERNAL, f"internal error: {type(error).__name__}: {text} (run again with --debug for the traceback)"
 
 
