@@ -37,12 +37,13 @@ test-slow: env-dev  ## the slow tests too (some need the package index)
 lint: env-dev  ## ruff, mypy, and the syntax of the documents
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
-	@for page in README.rst docs/*.rst; do $(RUN) -m docutils --halt=2 --report=2 "$$page" /dev/null || exit 1; done
+	@for page in README.rst engine/README.rst docs/*.rst; do $(RUN) -m docutils --halt=2 --report=2 "$$page" /dev/null || exit 1; done
 
-dist: env-dev  ## source distribution and wheel in dist/
-	rm -rf dist build
-	$(RUN) -m build --no-isolation
+dist: env-dev  ## source distributions and wheels of engine and plugin in dist/
+	rm -rf dist build engine/build
+	$(RUN) -m build --no-isolation --outdir dist engine
+	$(RUN) -m build --no-isolation --outdir dist
 
 clean:  ## remove the environment, the demo's results and everything built
-	rm -rf $(ENV) demo dist build *.egg-info .pytest_cache .ruff_cache .mypy_cache .coverage
+	rm -rf $(ENV) demo dist build *.egg-info engine/build engine/*.egg-info .pytest_cache .ruff_cache .mypy_cache .coverage
 	find engine deepetpicker_plugin tests scripts benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -72,7 +72,13 @@ setup(
     python_requires=">=3.8",
     packages=find_packages(include=["deepetpicker_plugin", "deepetpicker_plugin.*"]),
     package_data={"deepetpicker_plugin": ["protocols.conf", "*.png", "templates/*"]},
-    install_requires=[engine_requirement(), "scipion-em-tomo>=3.12"],
+    install_requires=[
+        engine_requirement(),
+        "scipion-em-tomo>=3.12",
+        "numpy>=1.24",
+        "mrcfile>=1.4.0",
+        "matplotlib>=3.7",
+    ],
     extras_require=EXTRAS,
     entry_points={
         # Scipion imports the module that the entry point's NAME says.

@@ -54,7 +54,7 @@ class Plugin(pwem.Plugin):
         activation = (cls.getVar(DEEPETPICKER_ENV_ACTIVATION) or "").strip().rstrip("&;").rstrip()
         if activation.startswith("conda "):
             return f"{cls.getCondaActivationCmd() or ''} {activation}".strip()
-        return activation or installation.environmentActivation(cls.getVar(DEEPETPICKER_HOME))
+        return activation or installation.environmentActivation(cls.getVar(DEEPETPICKER_HOME) or "")
 
     @classmethod
     def getPython(cls) -> str:

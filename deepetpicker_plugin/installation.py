@@ -70,6 +70,8 @@ def engineOrigin() -> str:
 
 def environmentActivation(home: str) -> str:
     """Return the shell command that activates the environment below DEEPETPICKER_HOME; empty where none is finished."""
+    if not home:
+        return ""
     folder = pathlib.Path(home).resolve()
     ready = (folder / READY).is_file() and (folder / ENVIRONMENT / "bin" / "python").exists()
     return f'export PATH={shlex.quote(str(folder / ENVIRONMENT / "bin"))}:"$PATH"' if ready else ""

@@ -32,7 +32,8 @@ TORCH_VERSION = {(3, 9): "2.8.0"}  # the last one for that Python; all others ta
 TORCH_VERSION_DEFAULT = "2.13.0"
 OLDEST, NEWEST = (3, 9), (3, 12)  # Scipion's packages do not resolve on 3.13, the engine needs 3.9
 OTHER_PYTHONS = ("python3.11", "python3.12", "python3.10", "python3.9")
-HASHED = ("setup.py", "engine/setup.py", "pyproject.toml", "scripts/make_env.py")
+HASHED = ("setup.py", "pyproject.toml", "engine/setup.py", "engine/pyproject.toml", "scripts/make_env.py")
+FOLDERS = {"deepetpicker": ROOT / "engine", "scipion-em-deepetpicker": ROOT}
 STAMP = "deepetpicker-stamp.json"
 SHOWN = ("Collecting", "Downloading", "Building", "Installing")  # the lines of pip that say what it does
 ADVICE = (
@@ -100,12 +101,26 @@ def has_gpu() -> bool:
 
 
 def environment_key(version: str) -> str:
-    """Return the hash of everything that decides what is installed."""
-    digest = hashlib.sha256(version.encode())
+    """Return the hash of everything that decides what is installed: also the layout, the version and where it lies."""
+    digest = hashlib.sha256(f"{version} {ROOT}".encode())
     for name in HASHED:
         digest.update((ROOT / name).read_bytes())
-    digest.update(repr(sorted(path.parent.name for path in ROOT.glob("*/__init__.py"))).encode())
+    packages = [*ROOT.glob("*/__init__.py"), *ROOT.glob("engine/*/__init__.py")]
+    digest.update(repr(sorted(path.parent.relative_to(ROOT).as_posix() for path in packages)).encode())
+    for path in packages:
+        digest.update(b"".join(line for line in path.read_bytes().splitlines() if line.startswith(b"__version__")))
     return digest.hexdigest()
+
+
+def installed_elsewhere(path: pathlib.Path) -> List[str]:
+    """Return our distributions that an environment has not, or has from somewhere else than this checkout."""
+    wrong: List[str] = []
+    for name, folder in FOLDERS.items():
+        found = [read_json(record) for record in path.glob(
+            f"lib/python3*/site-packages/{name.replace('-', '_')}-*.dist-info/direct_url.json")]
+        if [entry.get("url") for entry in found] != [folder.as_uri()]:
+            wrong.append(name)
+    return wrong
 
 
 class Steps:
@@ -201,7 +216,7 @@ def install_torch(steps: Steps, pip: List[str], build: str, version: str) -> str
 
 
 def build_environment(path: pathlib.Path, python: str, version: str, extras: Sequence[str],
-                      install: str) -> Dict[str, Any]:
+                      install: Sequence[str]) -> Dict[str, Any]:
     """Make the environment from nothing and return what the stamp says about it."""
     build, reason = choose_build()
     torch_version = TORCH_VERSION.get(tuple(map(int, version.split(".")[:2])), TORCH_VERSION_DEFAULT)  # type: ignore[call-overload]
@@ -222,16 +237,16 @@ def build_environment(path: pathlib.Path, python: str, version: str, extras: Seq
     return {"build": build, "torch": installed, "torch_source": source}
 
 
-def install_package(steps: Steps, pip: List[str], extras: Sequence[str], install: str) -> None:
-    """Install the package itself (editable, or a wheel) with extras, keeping torch as it is."""
+def install_package(steps: Steps, pip: List[str], extras: Sequence[str], install: Sequence[str]) -> None:
+    """Install engine and plugin (in place, or from built files) with the plugin's extras, keeping torch as it is."""
     suffix = f"[{','.join(extras)}]" if extras else ""
-    target = [f"{install}{suffix}"] if install else [
+    target = list(install) or [
         "--no-build-isolation", "--editable", str(ROOT / "engine"), "--editable", f"{ROOT}{suffix}"]
     constraint = pathlib.Path(pip[0]).parent.parent / "constraints.txt"
-    status, output = steps.run(f"install the package{' with ' + suffix if suffix else ''}",
-                               [*pip, "--constraint", str(constraint), *target])
+    what = " and ".join(pathlib.Path(name).name for name in install) or f"engine and plugin{suffix}, in place"
+    status, output = steps.run(f"install {what}", [*pip, "--constraint", str(constraint), *target])
     if status:
-        raise fail("Installing the package", output, steps.log)
+        raise fail(f"Installing {what}", output, steps.log)
 
 
 @contextlib.contextmanager
@@ -250,16 +265,21 @@ def locked(path: pathlib.Path) -> Iterator[None]:
         os.close(handle)
 
 
-def read_stamp(path: pathlib.Path) -> Dict[str, Any]:
-    """Return what the stamp of a finished environment says, or an empty mapping."""
+def read_json(path: pathlib.Path) -> Dict[str, Any]:
+    """Return what a file of JSON says, or an empty mapping."""
     try:
-        stamp = json.loads((path / STAMP).read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return stamp if isinstance(stamp, dict) and (path / "bin" / "python").exists() else {}
+    return content if isinstance(content, dict) else {}
 
 
-def make(path: pathlib.Path, extras: Sequence[str], install: str = "") -> None:
+def read_stamp(path: pathlib.Path) -> Dict[str, Any]:
+    """Return what the stamp of a finished environment says, or an empty mapping."""
+    return read_json(path / STAMP) if (path / "bin" / "python").exists() else {}
+
+
+def make(path: pathlib.Path, extras: Sequence[str], install: Sequence[str] = ()) -> None:
     """Make or reuse the environment.
 
     Parameters
@@ -267,9 +287,9 @@ def make(path: pathlib.Path, extras: Sequence[str], install: str = "") -> None:
     path : pathlib.Path
         Folder of the environment; what it held is removed when it must be made anew.
     extras : sequence of str
-        Extras of setup.py; extras that a present environment lacks are added to it.
-    install : str
-        A wheel to install instead of this checkout.
+        Extras of the plugin's setup.py; extras that a present environment lacks are added to it.
+    install : sequence of str
+        Built files to install instead of this checkout.
 
     Raises
     ------
@@ -282,7 +302,10 @@ def make(path: pathlib.Path, extras: Sequence[str], install: str = "") -> None:
         asked = os.environ.get("TORCH_BUILD", "auto")
         reusable = not install and stamp.get("key") == key and asked in ("auto", stamp.get("build"))
         missing = set(extras) - set(stamp.get("extras", []))
-        if reusable and not missing:
+        elsewhere = installed_elsewhere(path) if reusable else []
+        if elsewhere:
+            print(f"Repairing {path}: {' and '.join(elsewhere)} must be installed from {ROOT}.", file=sys.stderr)
+        if reusable and not missing and not elsewhere:
             print(f"Reusing {path} (torch {stamp['torch']}, {stamp['build']} build).", file=sys.stderr)
             return
         start = time.monotonic()
@@ -302,8 +325,9 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the command line and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--path", type=pathlib.Path, default=ROOT / ".venv", help="where (default: .venv)")
-    parser.add_argument("--extras", default="scipion,test", help="extras of setup.py (default: scipion,test)")
-    parser.add_argument("--install", default="", metavar="WHEEL", help="install this wheel instead of the checkout")
+    parser.add_argument("--extras", default="scipion,test", help="extras of the plugin (default: scipion,test)")
+    parser.add_argument("--install", nargs="+", default=[], metavar="FILE",
+                        help="install these built files, without extras, instead of the checkout")
     args = parser.parse_args(argv)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # pip must not outlive this process
     try:

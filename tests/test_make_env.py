@@ -6,13 +6,14 @@ import importlib.util
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 import types
-from typing import Any, List, Tuple
+from typing import Any, Callable, List, Tuple
 
 import pytest
 
@@ -144,6 +145,10 @@ def finished(maker: Any, path: pathlib.Path, **changes: Any) -> None:
     """Write what a finished environment has."""
     (path / "bin").mkdir(parents=True)
     (path / "bin/python").write_text("")
+    for name, folder in maker.FOLDERS.items():
+        information = path / f"lib/python3.11/site-packages/{name.replace('-', '_')}-0.1.0.dist-info"
+        information.mkdir(parents=True)
+        (information / "direct_url.json").write_text(json.dumps({"url": folder.as_uri()}))
     version = maker.choose_python()[1]
     (path / maker.STAMP).write_text(json.dumps({"key": maker.environment_key(version), "extras": ["scipion", "test"],
                                                 "build": "cpu", "torch": "2.13.0+cpu", **changes}))
@@ -169,6 +174,72 @@ def test_a_changed_or_damaged_environment_is_made_anew(maker: Any, monkeypatch: 
     assert maker.main(["--path", str(tmp_path / "env")]) == 0
     assert len(built) == 1
     assert json.loads((tmp_path / "env" / maker.STAMP).read_text())["extras"] == ["scipion", "test"]
+
+
+def move_engine(root: pathlib.Path) -> None:
+    (root / "engine/deepetpicker").rename(root / "deepetpicker")
+
+
+def raise_version(root: pathlib.Path) -> None:
+    path = root / "engine/deepetpicker/__init__.py"
+    path.write_text(path.read_text("utf-8").replace("__version__ = ", "__version__ = 'next' or "), "utf-8")
+
+
+def add_requirement(root: pathlib.Path) -> None:
+    path = root / "engine/setup.py"
+    path.write_text(path.read_text("utf-8").replace('"tqdm', '"one-more",\n    "tqdm'), "utf-8")
+
+
+def move_checkout(root: pathlib.Path) -> None:
+    root.rename(root.parent / "moved")
+
+
+@pytest.mark.parametrize("change", [move_engine, raise_version, add_requirement, move_checkout])
+def test_the_key_knows_layout_version_requirements_and_place(maker: Any, monkeypatch: pytest.MonkeyPatch,
+                                                             tmp_path: pathlib.Path, change: Callable[..., None]):
+    """What an environment holds would be wrong after each of these, so it must be made anew."""
+    root = tmp_path / "checkout"
+    for name in (*maker.HASHED, "engine/deepetpicker/__init__.py", "deepetpicker_plugin/__init__.py"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, root / name)
+    monkeypatch.setattr(maker, "ROOT", root)
+    before = maker.environment_key("3.11.7")
+    assert maker.environment_key("3.11.7") == before
+    change(root)
+    if not root.exists():
+        monkeypatch.setattr(maker, "ROOT", tmp_path / "moved")
+    assert maker.environment_key("3.11.7") != before
+
+
+@pytest.mark.parametrize("url", [None, "file:///elsewhere/engine"])
+def test_an_engine_from_elsewhere_is_replaced(maker: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path,
+                                              capsys: pytest.CaptureFixture[str], url: Any):
+    """An environment that lacks the engine of this checkout is repaired without installing torch again."""
+    finished(maker, tmp_path / "env")
+    record = next((tmp_path / "env").glob("lib/python3*/site-packages/deepetpicker-*.dist-info/direct_url.json"))
+    if url:
+        record.write_text(json.dumps({"url": url}))
+    else:
+        shutil.rmtree(record.parent)
+    installed: List[Any] = []
+    monkeypatch.setattr(maker, "install_package", lambda *args: installed.append(args[2:]))
+    assert maker.main(["--path", str(tmp_path / "env")]) == 0
+    assert installed == [(["scipion", "test"], [])]
+    assert f"deepetpicker must be installed from {maker.ROOT}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("install", "words", "what"), [
+    ([], ["--no-build-isolation", "--editable", str(ROOT / "engine"), "--editable", f"{ROOT}[scipion,test]"],
+     "engine and plugin[scipion,test], in place"),
+    (["/d/deepetpicker.whl", "/d/plugin.whl"], ["/d/deepetpicker.whl", "/d/plugin.whl"],
+     "deepetpicker.whl and plugin.whl"),
+])
+def test_both_distributions_are_installed_at_once(maker: Any, install: List[str], words: List[str], what: str):
+    steps = FakeSteps((1, "no"))
+    with pytest.raises(maker.EnvError) as caught:
+        maker.install_package(steps, ["/e/bin/python", "pip"], ["scipion", "test"], install)
+    assert f"Installing {what} failed" in str(caught.value)
+    assert steps.commands == [["/e/bin/python", "pip", "--constraint", "/e/constraints.txt", *words]]
 
 
 def test_another_torch_build_is_made_anew(maker: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path):

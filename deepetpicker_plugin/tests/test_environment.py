@@ -1,0 +1,175 @@
+"""Which engine is used, what is said when it does not fit, and how the environment for it is made."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import unittest
+from unittest import mock
+
+from deepetpicker import __version__
+from deepetpicker_plugin import Plugin, checkout, engine, installation
+
+SHOW = "import deepetpicker_plugin, deepetpicker; print(deepetpicker.__file__, deepetpicker.__version__)"
+
+
+class Words:
+    """Answers every request for a package as Scipion's installer would be told, and remembers it."""
+
+    def addPackage(self, name, **settings):
+        self.name, self.settings = name, settings
+
+
+class FolderTest(unittest.TestCase):
+    def setUp(self):
+        temporary = tempfile.TemporaryDirectory()
+        self.addCleanup(temporary.cleanup)
+        self.folder = pathlib.Path(temporary.name).resolve()
+
+    def program(self, path, text):
+        """Write a shell script."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"#!/bin/sh\n{text}\n", "utf-8")
+        path.chmod(0o755)
+        return path
+
+
+class TestWhichEngine(FolderTest):
+    """A plugin that runs from a checkout uses the engine of that checkout."""
+
+    def test_an_older_copy_in_the_environment_is_passed_over(self):
+        if not checkout.engineFolder():
+            self.skipTest("the plugin does not run from a checkout")
+        (self.folder / "deepetpicker").mkdir()
+        (self.folder / "deepetpicker" / "__init__.py").write_text('__version__ = "0.0.1"\n', "utf-8")
+        environ = {**os.environ, "PYTHONPATH": f"{self.folder}:{checkout.ROOT}"}
+        done = subprocess.run([sys.executable, "-c", SHOW], env=environ, cwd=self.folder, check=True,
+                              capture_output=True, text=True)
+        path, version = done.stdout.split()
+        self.assertEqual(pathlib.Path(path), checkout.ROOT / "engine" / "deepetpicker" / "__init__.py")
+        self.assertEqual(version, __version__)
+
+    def test_an_installed_plugin_takes_the_installed_engine(self):
+        self.assertEqual(checkout.engineFolder(self.folder), "")
+        before = list(sys.path)
+        checkout.preferOwnEngine(self.folder)
+        self.assertEqual(sys.path, before)
+
+    def test_the_started_engine_is_the_same(self):
+        with mock.patch.object(engine, "engineFolder", return_value="/a folder/engine"):
+            path = engine.writeScript(str(self.folder), ["info"], Plugin)
+        self.assertIn("\nexport PYTHONPATH='/a folder/engine':\"$PYTHONPATH\"\n", pathlib.Path(path).read_text("utf-8"))
+        with mock.patch.object(engine, "engineFolder", return_value=""):
+            path = engine.writeScript(str(self.folder), ["info"], Plugin)
+        self.assertNotIn("PYTHONPATH", pathlib.Path(path).read_text("utf-8"))
+
+
+class TestErrors(FolderTest):
+    """What does not fit is said before a protocol starts, with what to do."""
+
+    def setUp(self):
+        super().setUp()
+        self.addCleanup(installation.environmentVersion.cache_clear)
+        installation.environmentVersion.cache_clear()
+
+    def test_nothing_to_say(self):
+        self.assertEqual(installation.installationErrors(""), [])
+
+    def test_plugin_and_engine_of_two_versions(self):
+        with mock.patch.object(installation, "pluginVersion", return_value="9.9.9"):
+            (error,) = installation.installationErrors("")
+        self.assertIn(f"installed in version 9.9.9, and the engine it finds is version {__version__}", error)
+        self.assertIn("installp -p", error)
+
+    def test_no_torch(self):
+        with mock.patch.object(installation.importlib.util, "find_spec", return_value=None):
+            (error,) = installation.installationErrors("")
+        self.assertIn("needs PyTorch", error)
+        self.assertIn("scipion3 installb deepetpicker", error)
+
+    def test_an_environment_with_the_engine(self):
+        self.program(self.folder / "python", f'exec {sys.executable} "$@"')
+        self.assertEqual(installation.installationErrors(f"export PATH={self.folder}:$PATH"), [])
+
+    def test_an_environment_with_another_version(self):
+        count = self.folder / "count"
+        self.program(self.folder / "python", f"echo asked >> {count}; echo deepetpicker 0.0.1")
+        for _ in range(2):  # asked again, as it may have been mended meanwhile
+            (error,) = installation.installationErrors(f"export PATH={self.folder}:$PATH")
+            self.assertIn(f"Expected the engine deepetpicker {__version__}", error)
+            self.assertIn("found: deepetpicker 0.0.1", error)
+        self.assertEqual(count.read_text("utf-8"), "asked\nasked\n")
+
+    def test_an_activation_that_fails(self):
+        (error,) = installation.installationErrors(". /no/such/environment/bin/activate")
+        self.assertIn("/no/such/environment/bin/activate: No such file or directory", error)
+        self.assertIn("DEEPETPICKER_ENV_ACTIVATION", error)
+
+
+class TestBinaries(FolderTest):
+    """The environment that installb makes, by a shell and with programs that stand in for Python and conda."""
+
+    PYTHON = """mkdir -p env/bin
+printf '#!/bin/sh\\necho "{name} $*" >> pip\\n' > env/bin/python
+chmod +x env/bin/python"""
+
+    def make(self, own, programs):
+        """Run the command with an own interpreter and some programs on PATH; return its status and what was used."""
+        for name, text in programs.items():
+            self.program(self.folder / "bin" / name, text)
+        work = self.folder / "work"
+        work.mkdir()
+        with mock.patch.object(installation.sys, "version_info", own), \
+                mock.patch.object(installation.sys, "executable", str(self.folder / "bin" / "own")), \
+                mock.patch.object(installation, "engineSource", return_value="ENGINE"):
+            command = installation.environmentCommand("")
+        done = subprocess.run(command, shell=True, cwd=work, capture_output=True, text=True, check=False,
+                              env={"PATH": f"{self.folder}/bin:/usr/bin:/bin"})
+        used = (work / "pip").read_text("utf-8").splitlines() if (work / "pip").exists() else []
+        return done, used, (work / installation.READY).exists()
+
+    def test_scipions_own_python_comes_first(self):
+        done, used, ready = self.make((3, 11), {"own": self.PYTHON.format(name="own"),
+                                                "conda": self.PYTHON.format(name="conda")})
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(used, ["own -m pip install ENGINE", "own -m deepetpicker --version"])
+        self.assertTrue(ready)
+
+    def test_conda_where_that_python_is_too_old(self):
+        _, used, ready = self.make((3, 8), {"own": self.PYTHON.format(name="own"),
+                                            "conda": self.PYTHON.format(name="conda")})
+        self.assertEqual(used[0], "conda -m pip install ENGINE")
+        self.assertTrue(ready)
+
+    def test_a_python_on_path_where_there_is_no_conda(self):
+        _, used, ready = self.make((3, 8), {"python3.11": "exit 127", "python3.12": self.PYTHON.format(name="3.12")})
+        self.assertEqual(used[0], "3.12 -m pip install ENGINE")
+        self.assertTrue(ready)
+
+    def test_no_python_at_all(self):
+        broken = {f"python3.{minor}": "exit 127" for minor in (9, 10, 11, 12)}
+        done, used, ready = self.make((3, 8), broken)
+        self.assertEqual((done.returncode != 0, used, ready), (True, [], False))
+        self.assertIn("No Python 3.9 to 3.12 was found", done.stdout)
+
+    def test_it_is_among_scipions_binaries(self):
+        binaries = Words()
+        Plugin.defineBinaries(binaries)
+        self.assertEqual((binaries.name, binaries.settings["version"]), ("deepetpicker", __version__))
+        self.assertFalse(binaries.settings["default"])
+        self.assertTrue(pathlib.Path(binaries.settings["url"].partition("file:")[2]).is_file())
+        if checkout.engineFolder():
+            self.assertIn(f"install --editable {checkout.ROOT / 'engine'} ", binaries.settings["commands"][0][0])
+
+    def test_it_is_used_once_it_is_finished(self):
+        self.program(self.folder / "env" / "bin" / "python", "")
+        with mock.patch.dict(Plugin._vars, DEEPETPICKER_HOME=str(self.folder), DEEPETPICKER_ENV_ACTIVATION=""):
+            self.assertEqual(Plugin.getActivation(), "")
+            (self.folder / installation.READY).touch()
+            self.assertEqual(Plugin.getActivation(), f'export PATH={self.folder}/env/bin:"$PATH"')
+            self.assertEqual(Plugin.getPython(), "python")
+            Plugin._vars["DEEPETPICKER_ENV_ACTIVATION"] = ". /opt/env/bin/activate"
+            self.assertEqual(Plugin.getActivation(), ". /opt/env/bin/activate")
