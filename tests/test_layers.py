@@ -15,10 +15,11 @@ FIGURES = ("deepetpicker.report", "deepetpicker.report.charts", "deepetpicker.re
 # Each room and the rooms it may import from, the ground floor apart, which all may use.
 ROOMS = {
     "preparation": set(),
+    "checking": {"preparation"},
     "network": {"preparation"},
     "picking": {"preparation", "network"},
     "evaluation": set(),
-    "training": {"preparation", "network", "picking", "evaluation"},
+    "training": {"preparation", "checking", "network", "picking", "evaluation"},
     "report": {"evaluation"},
     "windows": {"report"},
     "simulation": set(),

@@ -197,6 +197,17 @@ class CompareOptions(Options):
 
 
 @dataclasses.dataclass(frozen=True)
+class CheckOptions(Options):
+    """Options of ``deepetpicker check``."""
+
+    diameter_angstrom: Tuple[float, ...] = opt(
+        (), "particle diameter, one for all classes or one per class in the order of the class ids; default: "
+        "what DIR/classes.json says", unit="angstrom", check=all_above(0))
+    voxel_size: float = opt(0.0, "voxel size of the tomograms; 0 reads it from each header", unit="angstrom",
+                            check=at_least(0))
+
+
+@dataclasses.dataclass(frozen=True)
 class BenchmarkOptions(Options):
     """Options of ``deepetpicker benchmark``."""
 

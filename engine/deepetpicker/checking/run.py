@@ -1,0 +1,154 @@
+"""The command ``check``: whether the coordinates of each tomogram fit it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+import time
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
+
+import numpy as np
+
+from deepetpicker.checking.geometry import FEWEST, Fit, check_geometry
+from deepetpicker.config import CheckOptions
+from deepetpicker.errors import DeepETPickerError, InputError
+from deepetpicker.io.coordinates import CoordinateTable, Frame, read_coordinates
+from deepetpicker.io.items import (
+    DataItem,
+    ParticleClass,
+    classes_from_params,
+    items_from_folder,
+    items_from_params,
+    read_classes,
+)
+from deepetpicker.io.manifest import Manifest
+from deepetpicker.io.volumes import Volume, open_volume
+
+PathLike = Union[str, "os.PathLike[str]"]
+
+
+def check(data: PathLike = "", out: Optional[PathLike] = None, options: CheckOptions = CheckOptions(),
+          params: Optional[Mapping[str, Any]] = None) -> Dict[str, Any]:
+    """Tell for each tomogram whether its coordinates mark particles, and what would make them.
+
+    Parameters
+    ----------
+    data : path
+        Data folder as for ``train``. Left out when params has ``items``.
+    out : path, optional
+        Folder for manifest.json.
+    options : CheckOptions
+        Diameters and voxel size in angstrom.
+    params : mapping, optional
+        Content of a params.json.
+
+    Returns
+    -------
+    dict
+        The manifest; its items have ``text``, ``fits`` and per class ``n``, ``evidence``, ``chance``, ``best`` and
+        ``shift_xyz_vox``.
+
+    Raises
+    ------
+    InputError
+        Without items or diameters.
+    """
+    items, classes, voxel = _input(data, params or {})
+    manifest = Manifest("check", options.to_dict())
+    for item in items:
+        start = time.monotonic()
+        try:
+            volume, table = _read(item, options.voxel_size or item.voxel_size_ang or voxel)
+            fits = check_table(volume, table, with_diameters(classes, table, options.diameter_angstrom))
+        except DeepETPickerError as error:
+            manifest.add_item(item.name, "failed", str(error))
+            continue
+        manifest.add_input(volume)
+        manifest.add_item(item.name, "done", seconds=round(time.monotonic() - start, 3),
+                          text="; ".join(f"{one.name}: {said(fit)}" for one, fit in fits),
+                          fits=all(fit is None or (fit.fits and not fit.is_shifted) for _, fit in fits),
+                          classes=[{"id": one.id, "name": one.name, **_facts(fit)} for one, fit in fits])
+    if out is not None:
+        manifest.write(pathlib.Path(out) / "manifest.json")
+    return manifest.to_dict()
+
+
+def check_table(volume: Volume, table: CoordinateTable,
+                classes: Sequence[ParticleClass]) -> List[Tuple[ParticleClass, Optional[Fit]]]:
+    """Return for each class what the check of its particles found; None for fewer than can be judged.
+
+    Parameters
+    ----------
+    volume : Volume
+        The tomogram.
+    table : CoordinateTable
+        Its particles.
+    classes : sequence of ParticleClass
+        Classes with their diameters.
+    """
+    found: List[Tuple[ParticleClass, Optional[Fit]]] = []
+    for one in classes:
+        positions = table.positions_zyx_vox[table.class_ids == one.id]
+        enough = len(positions) >= FEWEST
+        found.append((one, check_geometry(volume, positions, one.diameter_ang) if enough else None))
+    return found
+
+
+def said(fit: Optional[Fit]) -> str:
+    """Return in words what a check found."""
+    return str(fit) if fit else f"fewer than {FEWEST} particles, too few to judge"
+
+
+def with_diameters(classes: Sequence[ParticleClass], table: CoordinateTable,
+                   given_ang: Sequence[float]) -> List[ParticleClass]:
+    """Return the classes that a table holds, each with a diameter.
+
+    Raises
+    ------
+    InputError
+        If a class has none.
+    """
+    seen = sorted({int(c) for c in table.class_ids})
+    listed = {one.id: one for one in classes}
+    known = [listed.get(c, ParticleClass(c, table.class_names.get(c) or f"class_{c}")) for c in seen]
+    order = sorted({*seen, *listed})
+    if len(given_ang) not in (0, 1, len(order)):
+        raise InputError(f"expected 1 or {len(order)} diameters (one per class id: {', '.join(map(str, order))}), got "
+                         f"{len(given_ang)}")
+    if given_ang:
+        by_id = dict(zip(order, given_ang if len(given_ang) > 1 else list(given_ang) * len(order)))
+        known = [dataclasses.replace(one, diameter_ang=float(by_id[one.id])) for one in known]
+    missing = [one.name for one in known if not one.diameter_ang > 0]
+    if missing:
+        raise InputError(f"expected a particle diameter for {', '.join(missing)}, got none: give --diameter-angstrom "
+                         "or diameter_angstrom in classes.json")
+    return known
+
+
+def _input(data: PathLike, params: Mapping[str, Any]) -> Tuple[List[DataItem], Tuple[ParticleClass, ...], float]:
+    """Return items, classes and the folder's voxel size in angstrom."""
+    if params.get("items"):
+        return items_from_params(params), classes_from_params(params), 0.0
+    if not str(data):
+        raise InputError("expected a data folder (--data DIR) or a --params file with items, got neither")
+    classes, voxel = read_classes(data)
+    return items_from_folder(data), classes_from_params(params) or classes, voxel
+
+
+def _read(item: DataItem, voxel_size_ang: float) -> Tuple[Volume, CoordinateTable]:
+    """Return an item's tomogram and all its coordinates, those outside included."""
+    volume = open_volume(item.tomogram, voxel_size_ang, item.name)
+    if not item.coordinates:
+        raise InputError(f"{item.name}: expected coordinates to check, got none")
+    return volume, read_coordinates(item.coordinates, Frame(volume.voxel_size_ang, volume.shape_zyx, 0, item.name))
+
+
+def _facts(fit: Optional[Fit]) -> Dict[str, Any]:
+    """Return a fit as JSON-ready values."""
+    if fit is None:
+        return {}
+    shift = None if fit.shift_zyx_vox is None else [round(float(v), 3) for v in np.flip(fit.shift_zyx_vox)]
+    return {"n": fit.n, "evidence": round(fit.evidence, 2), "chance": round(fit.chance, 2), "best": str(fit.best),
+            "best_evidence": round(fit.best_evidence, 2), "shift_xyz_vox": shift,
+            "shift_error_vox": round(fit.shift_error_vox, 3) if shift else None}
