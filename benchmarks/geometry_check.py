@@ -1,8 +1,8 @@
 """How often the geometry check names the right fault: random wrong coordinates of tomograms whose truth is known.
 
-``python benchmarks/geometry_check.py DATA [--n 100] [--seed 0]`` takes a data folder as for ``train``, with every class's
-diameter in classes.json (``--diameter-angstrom`` otherwise), draws tomogram, class and fault at random, and prints a row
-for each kind of fault: tried, named, and what was said instead.
+``python benchmarks/geometry_check.py DATA [--n 100] [--seed 0]`` takes a data folder as for ``train``, with the
+diameters in classes.json (``--diameter-angstrom`` otherwise), draws tomogram, class and fault at random, and prints a
+row for each kind of fault: tried, named, and what was said instead.
 """
 
 from __future__ import annotations
