@@ -17,8 +17,9 @@ import numpy as np
 from deepetpicker.checking.geometry import Transform, check_geometry, is_inside, transforms
 from deepetpicker.checking.run import with_diameters
 from deepetpicker.config import numbers
+from deepetpicker.io.classes import read_classes
 from deepetpicker.io.coordinates import Frame, read_coordinates
-from deepetpicker.io.items import items_from_folder, read_classes
+from deepetpicker.io.items import items_from_folder
 from deepetpicker.io.volumes import Volume, open_volume
 
 

@@ -13,15 +13,9 @@ import numpy as np
 from deepetpicker.checking.geometry import FEWEST, Fit, check_geometry
 from deepetpicker.config import CheckOptions
 from deepetpicker.errors import DeepETPickerError, InputError
+from deepetpicker.io.classes import ParticleClass, classes_from_params, default_class, read_classes
 from deepetpicker.io.coordinates import CoordinateTable, Frame, read_coordinates
-from deepetpicker.io.items import (
-    DataItem,
-    ParticleClass,
-    classes_from_params,
-    items_from_folder,
-    items_from_params,
-    read_classes,
-)
+from deepetpicker.io.items import DataItem, items_from_folder, items_from_params
 from deepetpicker.io.manifest import Manifest
 from deepetpicker.io.volumes import Volume, open_volume
 
@@ -111,7 +105,7 @@ def with_diameters(classes: Sequence[ParticleClass], table: CoordinateTable,
     """
     seen = sorted({int(c) for c in table.class_ids})
     listed = {one.id: one for one in classes}
-    known = [listed.get(c, ParticleClass(c, table.class_names.get(c) or f"class_{c}")) for c in seen]
+    known = [listed.get(c, ParticleClass(c, table.class_names.get(c) or default_class(c).name)) for c in seen]
     order = sorted({*seen, *listed})
     if len(given_ang) not in (0, 1, len(order)):
         raise InputError(f"expected 1 or {len(order)} diameters (one per class id: {', '.join(map(str, order))}), got "
@@ -119,10 +113,10 @@ def with_diameters(classes: Sequence[ParticleClass], table: CoordinateTable,
     if given_ang:
         by_id = dict(zip(order, given_ang if len(given_ang) > 1 else list(given_ang) * len(order)))
         known = [dataclasses.replace(one, diameter_ang=float(by_id[one.id])) for one in known]
-    missing = [one.name for one in known if not one.diameter_ang > 0]
+    missing = [one.label for one in known if not one.diameter_ang > 0]
     if missing:
-        raise InputError(f"expected a particle diameter for {', '.join(missing)}, got none: give --diameter-angstrom "
-                         "or diameter_angstrom in classes.json")
+        raise InputError(f"expected a particle diameter for {', '.join(missing)}, got none: give --diameter-angstrom, "
+                         "--classes ID:NAME:DIAMETER, or diameter_angstrom in classes.json")
     return known
 
 
