@@ -13,6 +13,7 @@ import pytest
 from deepetpicker import config
 from deepetpicker.config import (
     BenchmarkOptions,
+    CheckOptions,
     CompareOptions,
     EvaluateOptions,
     NetworkOptions,
@@ -30,7 +31,7 @@ from deepetpicker.config import (
 from deepetpicker.errors import InputError
 
 CLASSES: List[Type[Options]] = [NetworkOptions, TrainOptions, PickOptions, SimulateOptions, EvaluateOptions,
-                                CompareOptions, BenchmarkOptions]
+                                CompareOptions, CheckOptions, BenchmarkOptions]
 
 
 def parse(cls: Type[Options], words: List[str], **extra: Any) -> Options:
