@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import pathlib
+import shlex
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -18,6 +19,12 @@ def engineFolder(root: pathlib.Path = ROOT) -> str:
     """Return the folder with the engine of the checkout that the plugin runs from; empty when there is none."""
     folder = root / "engine"
     return str(folder) if (folder / "deepetpicker" / "__init__.py").is_file() else ""
+
+
+def exportOwnEngine() -> str:
+    """Return the shell command that lets a process use the engine of the checkout; empty when there is none."""
+    folder = engineFolder()
+    return f'export PYTHONPATH={shlex.quote(folder)}"${{PYTHONPATH:+:$PYTHONPATH}}"' if folder else ""
 
 
 def preferOwnEngine(root: pathlib.Path = ROOT) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Dict, Mapping, Optional, Sequence
 from deepetpicker.errors import DeepETPickerError
 from deepetpicker.io.atomic import write_text
 from deepetpicker.io.manifest import read_manifest
-from deepetpicker_plugin.checkout import engineFolder
+from deepetpicker_plugin.checkout import exportOwnEngine
 from deepetpicker_plugin.constants import (
     ENGINE_ERRORS,
     ENGINE_EXIT,
@@ -83,12 +83,12 @@ def writeScript(folder: str, words: Sequence[str], plugin: Any, threads: int = 0
     queued : bool
         Whether a queue system chose the devices.
     """
-    activation, ownEngine = plugin.getActivation(), engineFolder()
+    activation = plugin.getActivation()
     names = {"pid": ENGINE_PID, "exit": ENGINE_EXIT, "log": ENGINE_LOG, "errors": ENGINE_ERRORS}
     command = " ".join(shlex.quote(word) for word in (plugin.getPython(), "-m", "deepetpicker", *words))
     text = SCRIPT.format(
         cwd=shlex.quote(os.getcwd()), queued="yes" if queued else "no", command=command,
-        ownEngine=f'export PYTHONPATH={shlex.quote(ownEngine)}:"$PYTHONPATH"' if ownEngine else "",
+        ownEngine=exportOwnEngine(),
         environment=f"export OMP_NUM_THREADS={threads} MKL_NUM_THREADS={threads}" if threads else "",
         activation=f"{activation} || {{ echo 3 > {shlex.quote(os.path.join(folder, ENGINE_EXIT))}; exit 3; }}"
         if activation else "",

@@ -14,7 +14,7 @@ from urllib.parse import urlparse
 from urllib.request import url2pathname
 
 from deepetpicker import __version__
-from deepetpicker_plugin.checkout import ROOT, engineFolder
+from deepetpicker_plugin.checkout import ROOT, engineFolder, exportOwnEngine
 from deepetpicker_plugin.constants import DEEPETPICKER_ENV_ACTIVATION, PLUGIN_DISTRIBUTION
 
 ENVIRONMENT = "env"  # below DEEPETPICKER_HOME
@@ -108,10 +108,8 @@ def activationErrors(activation: str) -> List[str]:
 @functools.lru_cache(maxsize=4)
 def environmentVersion(activation: str) -> str:
     """Return what the engine of an activated environment says of its version, or the last line of the error."""
-    folder = engineFolder()
-    path = f'export PYTHONPATH={shlex.quote(folder)}:"$PYTHONPATH"; ' if folder else ""
     try:
-        done = subprocess.run(["bash", "-c", f"{path}{activation} && python -m deepetpicker --version"],
+        done = subprocess.run(["bash", "-c", f"{exportOwnEngine()}\n{activation} && python -m deepetpicker --version"],
                               capture_output=True, text=True, timeout=CHECK_S, check=False, stdin=subprocess.DEVNULL)
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)

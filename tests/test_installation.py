@@ -202,7 +202,7 @@ def test_installp_of_a_checkout(scipion: Scipion, checkout: pathlib.Path):
     assert plugin_info(scipion) == ["deepetpicker_plugin", "deepetpicker_plugin", f"deepetpicker-{VERSION}"]
     found = check_workflow(scipion, scipion.python)
     assert found["engine"] == str(checkout / "engine" / "deepetpicker")
-    assert f"export PYTHONPATH={checkout / 'engine'}:" in found["script"]
+    assert f"export PYTHONPATH={checkout / 'engine'}\"" in found["script"]
     assert scipion.run("-m", "deepetpicker", "--version").strip() == f"deepetpicker {VERSION}"
 
 

@@ -59,10 +59,14 @@ class TestWhichEngine(FolderTest):
         self.assertEqual(sys.path, before)
 
     def test_the_started_engine_is_the_same(self):
-        with mock.patch.object(engine, "engineFolder", return_value="/a folder/engine"):
+        with mock.patch.object(checkout, "engineFolder", return_value="/a folder/engine"):
             path = engine.writeScript(str(self.folder), ["info"], Plugin)
-        self.assertIn("\nexport PYTHONPATH='/a folder/engine':\"$PYTHONPATH\"\n", pathlib.Path(path).read_text("utf-8"))
-        with mock.patch.object(engine, "engineFolder", return_value=""):
+        line = next(line for line in pathlib.Path(path).read_text("utf-8").splitlines() if "PYTHONPATH" in line)
+        for before, wanted in (("", "/a folder/engine"), ("/b", "/a folder/engine:/b")):
+            done = subprocess.run(["bash", "-c", f"{line}; echo $PYTHONPATH"], env={"PYTHONPATH": before}, check=True,
+                                  capture_output=True, text=True)
+            self.assertEqual(done.stdout, wanted + "\n")
+        with mock.patch.object(checkout, "engineFolder", return_value=""):
             path = engine.writeScript(str(self.folder), ["info"], Plugin)
         self.assertNotIn("PYTHONPATH", pathlib.Path(path).read_text("utf-8"))
 
