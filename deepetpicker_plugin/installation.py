@@ -9,7 +9,7 @@ import pathlib
 import shlex
 import subprocess
 import sys
-from typing import Any, List, Optional
+from typing import Any, Dict, List, Optional
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
@@ -47,25 +47,34 @@ def environmentCommand(condaActivation: str) -> str:
 
 
 def engineSource() -> str:
-    """Return what pip is to install as the engine: this checkout's, the file ours came from, or the published one."""
+    """Return what pip is to install as the engine: this checkout's, ours again, or the published one."""
     folder = engineFolder()
     if folder:
         return f"--editable {shlex.quote(folder)}"
-    found = engineOrigin()
-    return shlex.quote(found) if found else f"deepetpicker=={__version__}"
+    return shlex.quote(engineOrigin() or f"deepetpicker=={__version__}")
 
 
 def engineOrigin() -> str:
-    """Return the folder or file that the installed engine was installed from; empty when it came from an index."""
+    """Return the folder, file or repository that the engine was installed from; empty when it came from an index."""
+    url = urlparse(directUrl("deepetpicker").get("url", ""))
+    path = url2pathname(url.path) if url.scheme == "file" else ""
+    if path and pathlib.Path(path).exists():
+        return path
+    plugin = directUrl(PLUGIN_DISTRIBUTION)  # pip's copy of a repository is gone by now
+    if "vcs_info" in plugin:
+        return "{vcs}+{url}@{commit_id}#subdirectory=engine".format(url=plugin["url"], **plugin["vcs_info"])
+    return ""
+
+
+def directUrl(name: str) -> Dict[str, Any]:
+    """Return what pip noted of the place that a distribution was installed from; empty when it came from an index."""
     from importlib.metadata import PackageNotFoundError, distribution
 
     try:
-        text = distribution("deepetpicker").read_text("direct_url.json")
+        text = distribution(name).read_text("direct_url.json")
     except PackageNotFoundError:
-        return ""
-    url = urlparse(json.loads(text)["url"]) if text else None
-    path = url2pathname(url.path) if url is not None and url.scheme == "file" else ""
-    return path if path and pathlib.Path(path).exists() else ""
+        return {}
+    return json.loads(text) if text else {}
 
 
 def environmentActivation(home: str) -> str:

@@ -168,6 +168,20 @@ chmod +x env/bin/python"""
         if checkout.engineFolder():
             self.assertIn(f"install --editable {checkout.ROOT / 'engine'} ", binaries.settings["commands"][0][0])
 
+    def test_the_engine_in_it_comes_from_where_ours_came_from(self):
+        wheel = self.folder / "deepetpicker 1.whl"
+        wheel.touch()
+        gone = {"url": "file:///tmp/pip-req-build/engine"}
+        repository = {"url": "https://example.org/r.git", "vcs_info": {"vcs": "git", "commit_id": "abc"}}
+        cases = [({"deepetpicker": {"url": wheel.as_uri()}}, f"'{wheel}'"),
+                 ({"deepetpicker": gone, "scipion-em-deepetpicker": repository},
+                  "'git+https://example.org/r.git@abc#subdirectory=engine'"),
+                 ({"deepetpicker": gone}, f"deepetpicker=={__version__}"), ({}, f"deepetpicker=={__version__}")]
+        for urls, wanted in cases:
+            with mock.patch.object(installation, "engineFolder", return_value=""), \
+                    mock.patch.object(installation, "directUrl", lambda name, urls=urls: urls.get(name, {})):
+                self.assertEqual(installation.engineSource(), wanted)
+
     def test_it_is_used_once_it_is_finished(self):
         self.program(self.folder / "env" / "bin" / "python", "")
         with mock.patch.dict(Plugin._vars, DEEPETPICKER_HOME=str(self.folder), DEEPETPICKER_ENV_ACTIVATION=""):
