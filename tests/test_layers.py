@@ -10,7 +10,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BASE = ("deepetpicker.errors", "deepetpicker.options", "deepetpicker.config", "deepetpicker.geometry",
-        "deepetpicker.progress", "deepetpicker.memory", "deepetpicker.io")
+        "deepetpicker.progress", "deepetpicker.memory", "deepetpicker.perclass", "deepetpicker.io")
 FIGURES = ("deepetpicker.report", "deepetpicker.report.charts", "deepetpicker.report.slices")
 # Each room and the rooms it may import from, the ground floor apart, which all may use.
 ROOMS = {

@@ -8,7 +8,7 @@ these fields, so that a default or a help text exists in one place. ``options.py
 from __future__ import annotations
 
 import dataclasses
-from typing import Tuple
+from typing import Tuple, Union
 
 from deepetpicker.options import (
     Options,
@@ -25,6 +25,7 @@ from deepetpicker.options import (
     read_params,
     suggestion,
 )
+from deepetpicker.perclass import problem
 
 __all__ = ["Options", "add_arguments", "from_arguments", "from_mapping", "numbers", "opt", "read_params", "suggestion"]
 
@@ -81,7 +82,9 @@ class TrainOptions(Options):
     weight_decay: float = opt(0.01, "AdamW weight decay", check=at_least(0), expert=True)
     cross_entropy: float = opt(0.0, "weight of the cross-entropy added to the Dice loss; 0 is the published loss",
                                check=at_least(0), expert=True)
-    alpha: float = opt(3.0, "weight of recall in F_alpha, which chooses the kept epoch", check=above(0), expert=True)
+    select: str = opt("picks", "what chooses the kept epoch: the picks on the held-out part (mean F1 of the classes) "
+                      "or its voxels (F_alpha), as published", choices=("picks", "voxels"), expert=True)
+    alpha: float = opt(3.0, "weight of recall in the F_alpha of voxels", check=above(0), expert=True)
     jitter: float = opt(0.2, "largest random shift of a patch, as a share of its edge", check=between(0, 0.5),
                         expert=True)
     mirror: bool = opt(True, "augment by mirroring (it also mirrors handedness)", expert=True)
@@ -116,8 +119,9 @@ class TrainOptions(Options):
 class PickOptions(Options):
     """Options of ``deepetpicker pick``."""
 
-    threshold: float = opt(-1.0, "lowest score written to the pick tables; negative takes the model's own",
-                           check=between(-1, 1))
+    threshold: Union[float, str] = opt(
+        -1.0, "lowest score written to the pick tables: one number, or one per class id such as 1:0.4,2:0.6; negative "
+        "takes the model's own", check=lambda v: problem(v, -1, 1), per_class=True)
     voxel_size: float = opt(0.0, "voxel size of the tomograms; 0 reads it from each header", unit="angstrom",
                             check=at_least(0))
     save_map: bool = opt(False, "also write the probability of each class as NAME_probability_CLASS.mrc")

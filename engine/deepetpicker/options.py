@@ -9,6 +9,7 @@ import pathlib
 from typing import Any, Callable, Dict, Mapping, Optional, Sequence, Tuple, Type, TypeVar
 
 from deepetpicker.errors import InputError, suggestion
+from deepetpicker.perclass import canonical, problem
 
 Check = Callable[[Any], Optional[str]]
 T = TypeVar("T")
@@ -16,7 +17,7 @@ METAVARS = {int: "N", float: "X", str: "TEXT", tuple: "A,B,..."}
 
 
 def opt(default: Any, help: str, unit: str = "", check: Optional[Check] = None, choices: Sequence[str] = (),
-        expert: bool = False) -> Any:
+        expert: bool = False, per_class: bool = False) -> Any:
     """Return a dataclass field with its documentation and its check.
 
     Parameters
@@ -33,9 +34,12 @@ def opt(default: Any, help: str, unit: str = "", check: Optional[Check] = None, 
         The legal words, for options that take one of a few.
     expert : bool
         True for options that most users never touch.
+    per_class : bool
+        True for a number that may also be text with one per class, see :mod:`deepetpicker.perclass`.
     """
     return dataclasses.field(default=default, metadata={
-        "help": help, "unit": unit, "check": check, "choices": tuple(choices), "expert": expert})
+        "help": help, "unit": unit, "check": check, "choices": tuple(choices), "expert": expert,
+        "per_class": per_class})
 
 
 def at_least(low: float) -> Check:
@@ -120,6 +124,8 @@ def _coerce(field: dataclasses.Field[Any], value: Any) -> Any:
     """Return value in the type of the field, or raise InputError."""
     kind = type(field.default)
     inner = next((k for k in (int, float) if f"[{k.__name__}," in str(field.type)), str)
+    if field.metadata.get("per_class"):
+        return value if problem(value) else canonical(value)  # the field's check says what is wrong
     try:
         if kind is not tuple:
             return _scalar(value, kind)

@@ -17,10 +17,11 @@ from deepetpicker.io.modelcard import FORMAT_VERSION, ClassCard, ModelCard, clas
 def card():
     return ModelCard(
         network={"n_classes": 2, "widths": [24, 48]}, voxel_size_ang=10.0, patch_vox=72, border_vox=12,
-        classes=(ClassCard(1, "ring", 200.0, 9.0), ClassCard(3, "rod", 120.0, 7.0)), label="tball",
+        classes=(ClassCard(1, "ring", 200.0, 9.0), ClassCard(3, "rod", 120.0, 7.0, 0.55)), label="tball",
         normalisation="robust", threshold=0.4, score_floor=0.1, intensity={"0.5": 0.01},
         training={"tomograms": ["TS_01"], "epochs": 60}, validation=[{"epoch": 0, "loss": 0.5}], seed=3,
-        version="0.1.0", created="2026-01-31T12:00:00", notes={"origin": "test"})
+        version="0.1.0", created="2026-01-31T12:00:00", notes={"origin": "test"},
+        warnings=["class 3 (rod): pick F1 0.40"])
 
 
 def save(path, metadata, tensors=None, cut=0):
@@ -37,7 +38,8 @@ def test_card_round_trip_through_a_file(tmp_path, card):
     assert read_card(path) == card
     content = info(path)
     assert content["parameters"] == 6
-    assert content["classes"][1] == {"id": 3, "name": "rod", "diameter_ang": 120.0, "label_diameter_vox": 7.0}
+    assert content["classes"][1] == {"id": 3, "name": "rod", "diameter_ang": 120.0, "label_diameter_vox": 7.0,
+                                     "threshold": 0.55}
     assert content["format_version"] == FORMAT_VERSION
 
 
@@ -95,6 +97,7 @@ def test_missing_folder_and_truncated(tmp_path, card):
     ({"format_version": 2}, "newer version.*update"), ({"format_version": 0}, "older version"),
     ({"format_version": "1"}, "no valid format_version"), ({"format_version": True}, "no valid format_version"),
     ({"classes": []}, "damaged"), ({"classes": [{"id": 1}]}, "damaged.*name"), ({"voxel_size_ang": 0}, "damaged"),
+    ({"classes": [{"id": 1, "name": "a", "diameter_ang": 9, "label_diameter_vox": 5, "threshold": "x"}]}, "damaged"),
     ({"threshold": "high"}, "damaged"), ({"network": None}, "damaged"), ({"patch_vox": None}, "damaged")])
 def test_cards_that_cannot_be_trusted(tmp_path, card, change, message):
     text = json.dumps({**json.loads(card.to_json()), **change})
@@ -112,6 +115,17 @@ def test_a_card_lacking_a_member_names_it(card):
             ModelCard.from_json(text, "m")
 
 
+def test_each_class_has_its_threshold_and_older_models_have_one_for_all(card):
+    assert card.thresholds == {1: 0.4, 3: 0.55}
+    content = json.loads(card.to_json())
+    for one in content["classes"]:
+        del one["threshold"]
+    del content["warnings"]
+    old = ModelCard.from_json(json.dumps(content))
+    assert old.thresholds == {1: 0.4, 3: 0.4}
+    assert old.warnings == []
+
+
 def test_class_of(card):
     assert class_of(card, 3).name == "rod"
     with pytest.raises(InputError, match=r"1 \(ring\), 3 \(rod\)"):
@@ -124,6 +138,8 @@ def test_text_for_people_gives_angstrom_and_voxels(card):
     assert "diameter 200 angstrom (20.0 voxels), label 9 voxels (90 angstrom)" in text
     assert "training patch      72 voxels (720 angstrom), border 12 voxels" in text
     assert "tomograms: TS_01" in text
+    assert "label 7 voxels (70 angstrom), threshold 0.55" in text
+    assert "warning             class 3 (rod): pick F1 0.40" in text
 
 
 def test_info_command(tmp_path, card, capsys):

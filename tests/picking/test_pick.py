@@ -138,6 +138,44 @@ def test_a_new_threshold_needs_no_new_run(model, tomogram, tmp_path):
     np.testing.assert_array_equal(kept.positions_zyx_vox, low.positions_zyx_vox)
 
 
+class TwoBlobDetector(torch.nn.Module):
+    """Logits of background, bright blobs and dark ones."""
+
+    def forward(self, x):
+        smooth = 12 * torch.nn.functional.avg_pool3d(x, 3, 1, 1) / 4
+        return torch.cat([torch.zeros_like(smooth), smooth - 6, -smooth - 6], 1)
+
+
+@pytest.fixture
+def two_classes(tmp_path, monkeypatch):
+    """A model of bright blobs (class 1) and dark ones (class 3), whose thresholds are 0.3 and 0.99."""
+    classes = (ClassCard(1, "bright", 100.0, 7.0, 0.3), ClassCard(3, "dark", 100.0, 7.0, 0.99))
+    card = ModelCard(network={}, classes=classes, voxel_size_ang=10.0, patch_vox=48, border_vox=12, label="tball",
+                     normalisation="robust", threshold=0.5, score_floor=0.1)
+    monkeypatch.setattr(picker, "load_model", lambda path: (TwoBlobDetector(), card))
+    (tmp_path / "m.safetensors").write_bytes(b"stands for a model")
+    write_volume(tmp_path / "TS_1.mrc", density(CENTRES[:2]) - density(CENTRES[2:]), 10.0)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("threshold", "applied", "n_bright", "n_dark"), [
+    (-1.0, {"1": 0.3, "3": 0.99}, 2, 0), ("3:0.3", {"1": 0.3, "3": 0.3}, 2, 2), (0.3, {"1": 0.3, "3": 0.3}, 2, 2),
+    ("1:0.99,3:0.3", {"1": 0.99, "3": 0.3}, 0, 2), ("0.3, 3:-1", {"1": 0.3, "3": 0.99}, 2, 0)])
+def test_each_class_has_its_threshold(two_classes, caplog, threshold, applied, n_bright, n_dark):
+    with caplog.at_level("INFO"):
+        picks = run(two_classes / "m.safetensors", two_classes / "TS_1.mrc", two_classes / "out", threshold=threshold)
+    assert [int((picks.class_ids == c).sum()) for c in (1, 3)] == [n_bright, n_dark]
+    item = read_manifest(two_classes / "out" / "manifest.json")["items"][0]
+    assert item["thresholds"] == applied
+    assert item["threshold"] == min(applied.values())
+    assert ("picks >= 0.30 of" in caplog.text) == (len(set(applied.values())) == 1)
+
+
+def test_a_threshold_of_a_class_that_the_model_does_not_know(two_classes):
+    with pytest.raises(InputError, match=r"threshold names class 2, .*1 \(bright\), 3 \(dark\)"):
+        run(two_classes / "m.safetensors", two_classes / "TS_1.mrc", two_classes / "out", threshold="2:0.4")
+
+
 def test_maps_are_written_with_the_voxel_size(model, tomogram, tmp_path):
     run(model, tomogram, tmp_path / "out", save_map=True)
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())

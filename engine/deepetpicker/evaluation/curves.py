@@ -77,6 +77,12 @@ class ScoreCurve:
         return {"threshold": float(self.thresholds[i]), "value": float(values[metric][i]),
                 "precision": float(values["precision"][i]), "recall": float(values["recall"][i])}
 
+    def at(self, threshold: float) -> Dict[str, float]:
+        """Return ``TP``, ``FP``, ``precision``, ``recall``, ``F1``, ``Fbeta`` of the picks at or above a threshold."""
+        kept = int((self.thresholds >= threshold).sum())
+        tp, fp = (int(self.tp[kept - 1]), int(self.fp[kept - 1])) if kept else (0, 0)
+        return {"TP": tp, "FP": fp, **{n: float(v) for n, v in ratios(tp, fp, self.n_truth - tp, self.beta).items()}}
+
     def rows(self, limit: int = 0) -> List[Dict[str, float]]:
         """Return the curve as a list of table rows, highest threshold first.
 

@@ -8,7 +8,7 @@ import math
 import os
 import pathlib
 import struct
-from typing import Any, Dict, List, Mapping, Tuple, Union
+from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
 
 from deepetpicker.errors import InputError, ModelFileError
 from deepetpicker.io.classes import ParticleClass
@@ -22,9 +22,13 @@ PathLike = Union[str, "os.PathLike[str]"]
 
 @dataclasses.dataclass(frozen=True)
 class ClassCard(ParticleClass):
-    """One particle class of a model: id, name, diameter in angstrom, label diameter in working voxels."""
+    """One particle class of a model: id, name, diameter in angstrom, label diameter in working voxels, threshold.
+
+    The threshold is None in models that have one for all classes.
+    """
 
     label_diameter_vox: float = 0.0
+    threshold: Optional[float] = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,11 +48,13 @@ class ModelCard:
     label, normalisation : str
         Shape of the weak label; name of the normalisation.
     threshold, score_floor : float
-        Score at and above which candidates become picks by default; score below which none is kept.
+        Score at and above which candidates become picks by default, in classes without a threshold of their own; score
+        below which none is kept.
     intensity : dict
         Quantiles of the normalised training voxels.
     training : dict
-        Tomogram names, options, epochs, kept epoch, particles per class.
+        Tomogram names, options, epochs, kept epoch and what chose it, particles per class, and ``picks``: how well each
+        class was picked on the held-out part.
     validation : list of dict
         One entry per epoch.
     seed : int
@@ -59,6 +65,8 @@ class ModelCard:
         Version of this card's layout.
     notes : dict
         Anything else, such as the origin of an imported checkpoint.
+    warnings : list of str
+        What a user of the model should know: all that was warned of in its training.
     """
 
     network: Dict[str, Any]
@@ -78,6 +86,12 @@ class ModelCard:
     created: str = ""
     format_version: int = FORMAT_VERSION
     notes: Dict[str, Any] = dataclasses.field(default_factory=dict)
+    warnings: List[str] = dataclasses.field(default_factory=list)
+
+    @property
+    def thresholds(self) -> Dict[int, float]:
+        """Class id to the score at and above which its candidates become picks by default."""
+        return {c.id: self.threshold if c.threshold is None else c.threshold for c in self.classes}
 
     def to_json(self) -> str:
         """Return the card as JSON text; NaN and infinite numbers become null."""
@@ -205,10 +219,10 @@ def _card(content: Mapping[str, Any], path: PathLike) -> ModelCard:
         raise ModelFileError(f"{path}: the model card lacks {', '.join(missing)}; train the model anew")
     values = {n: content[n] for n in fields if n in content}
     try:
-        values["classes"] = tuple(ClassCard(int(c["id"]), str(c["name"]), float(c["diameter_ang"]),
-                                            float(c["label_diameter_vox"])) for c in content["classes"])
+        values["classes"] = tuple(_class_card(c) for c in content["classes"])
         for name in ("voxel_size_ang", "threshold", "score_floor"):
             values[name] = float(content[name])
+        values["warnings"] = [str(text) for text in content.get("warnings") or []]
         for name in ("patch_vox", "border_vox"):
             values[name] = int(content[name])
         if not (isinstance(content["network"], dict) and values["classes"] and values["voxel_size_ang"] > 0):
@@ -217,6 +231,13 @@ def _card(content: Mapping[str, Any], path: PathLike) -> ModelCard:
         raise ModelFileError(f"{path}: the model card is damaged ({type(error).__name__}: {error}); copy the file "
                              "again or train anew") from error
     return ModelCard(**values)
+
+
+def _class_card(content: Mapping[str, Any]) -> ClassCard:
+    """Return one class from parsed JSON; its threshold may lack, as in older models."""
+    own = content.get("threshold")
+    return ClassCard(int(content["id"]), str(content["name"]), float(content["diameter_ang"]),
+                     float(content["label_diameter_vox"]), None if own is None else float(own))
 
 
 def finite_json(value: Any) -> Any:
@@ -272,12 +293,13 @@ def format_info(card: ModelCard) -> str:
     for one in card.classes:
         lines.append(f"  {one.id:>3}  {one.name:<16} diameter {one.diameter_ang:.4g} angstrom "
                      f"({one.diameter_ang / voxel:.1f} voxels), label {one.label_diameter_vox:.3g} voxels "
-                     f"({one.label_diameter_vox * voxel:.4g} angstrom)")
+                     f"({one.label_diameter_vox * voxel:.4g} angstrom), threshold {card.thresholds[one.id]:.3g}")
     for title, content in (("network", card.network), ("training", card.training), ("intensity", card.intensity),
                            ("notes", card.notes)):
         lines += [f"{title}"] + [f"  {key}: {_short(value)}" for key, value in content.items()] if content else []
     if card.validation:
         lines.append(f"validation          {len(card.validation)} epochs, last: {_short(card.validation[-1])}")
+    lines += [f"warning             {text}" for text in card.warnings]
     return "\n".join([*lines, f"seed                {card.seed}"]) + "\n"
 
 

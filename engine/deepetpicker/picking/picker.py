@@ -21,6 +21,7 @@ from deepetpicker.io.volumes import Volume, VolumeWriter, open_volume
 from deepetpicker.memory import freed_memory, resident_bytes
 from deepetpicker.network.modelfile import load_model
 from deepetpicker.network.predictor import Arithmetic, Predictor, is_out_of_memory
+from deepetpicker.perclass import resolve
 from deepetpicker.picking.peaks import PeakRule, find_peaks
 from deepetpicker.picking.planning import SHORTEST_EDGE, PickPlan, Workplace, gpu_bytes, make_plan
 from deepetpicker.picking.scan import TimedVoxels, probability_map
@@ -77,6 +78,8 @@ class Picker:
 
     Attributes
     ----------
+    thresholds : dict
+        Class id to the score below which its candidates are not picks: the user's, else the model's.
     last : PickPlan or None
         How the last tomogram was picked.
     seconds : dict
@@ -88,6 +91,8 @@ class Picker:
         network, self.card = load_model(model)
         self.options, self.quiet = options, quiet
         self.rules = peak_rules(self.card)
+        self.thresholds = resolve(options.threshold, self.card.thresholds, "threshold",
+                                  {c.id: c.name for c in self.card.classes})
         self.last: Optional[PickPlan] = None
         self.seconds: Dict[str, float] = {}
         if len(options.min_distance_angstrom) not in (0, 1, len(self.rules)):
@@ -124,11 +129,6 @@ class Picker:
         grid = working_grid(volume, self.card, quiet)
         before = 0 if self._place.is_gpu else resample_bytes(grid)
         return make_plan(grid.shape_zyx, self.options, self._place, self._largest, before)
-
-    @property
-    def threshold(self) -> float:
-        """The score below which candidates are not picks: the user's, else the model's."""
-        return self.card.threshold if self.options.threshold < 0 else self.options.threshold
 
     def candidates(self, volume: Volume, scratch: Optional[pathlib.Path] = None,
                    maps: Optional[ProbabilityMaps] = None, mask: str = "") -> CoordinateTable:
@@ -220,8 +220,9 @@ class Picker:
         return {c.id: d / grid.working_voxel_ang for c, d in zip(self.card.classes, wanted)}
 
     def picks(self, candidates: CoordinateTable) -> CoordinateTable:
-        """Return the candidates at or above the threshold, at most max_picks per class, best first."""
-        kept = candidates.select(candidates.scores >= self.threshold)
+        """Return the candidates at or above the threshold of their class, at most max_picks of each, best first."""
+        limits = np.array([self.thresholds[int(c)] for c in candidates.class_ids])
+        kept = candidates.select(candidates.scores >= limits)
         if not self.options.max_picks:
             return kept
         rank = np.zeros(len(kept), int)

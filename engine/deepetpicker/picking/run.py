@@ -15,6 +15,7 @@ from deepetpicker.io.coordinates import write_coordinates
 from deepetpicker.io.items import DataItem, items_from_params
 from deepetpicker.io.manifest import Manifest, read_manifest
 from deepetpicker.io.volumes import Volume, open_volume
+from deepetpicker.perclass import text_of
 from deepetpicker.picking.picker import Picker, ProbabilityMaps, open_mask, working_grid
 from deepetpicker.picking.planning import duration, gigabytes
 from deepetpicker.picking.sharding import RunRecord, Shard
@@ -138,8 +139,8 @@ def _pick_item(picker: Picker, item: DataItem, folder: pathlib.Path, manifest: M
     seconds = round(time.perf_counter() - start, 3)
     manifest.add_item(item.name, status, reason, tomogram=item.tomogram, seconds=seconds, **facts)
     if status == "done":
-        logger.info("%s: %d picks >= %.2f of %d candidates (%.1f s)", item.name, facts["n_picks"], picker.threshold,
-                    facts["n_candidates"], seconds)
+        logger.info("%s: %d picks >= %s of %d candidates (%.1f s)", item.name, facts["n_picks"],
+                    text_of(picker.thresholds), facts["n_candidates"], seconds)
 
 
 def _write_item(picker: Picker, item: DataItem, folder: pathlib.Path, manifest: Manifest) -> Dict[str, Any]:
@@ -160,5 +161,6 @@ def _write_item(picker: Picker, item: DataItem, folder: pathlib.Path, manifest: 
     write_coordinates(paths["candidates"], candidates)
     write_coordinates(paths["picks"], picks)
     return {**{k: str(p) for k, p in paths.items()}, "maps": maps, "n_picks": len(picks),
-            "n_candidates": len(candidates), "threshold": picker.threshold,
+            "n_candidates": len(candidates), "threshold": min(picker.thresholds.values()),
+            "thresholds": {str(c): t for c, t in picker.thresholds.items()},
             "best_score": float(candidates.scores.max()) if len(candidates) else None}

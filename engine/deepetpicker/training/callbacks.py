@@ -1,19 +1,24 @@
-"""What happens beside the steps of a training: the epoch's end, the checkpoint and the progress bar."""
+"""What happens beside the steps of a training: the epoch's end, the checkpoint, progress, messages and signals."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import math
 import os
 import pathlib
+import signal
+import threading
 import time
-from typing import Any, Dict, List, Optional
+import warnings as python_warnings
+from typing import Any, Dict, Iterator, List, Mapping, Optional
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint
 
+from deepetpicker.evaluation.thresholds import PickScores
 from deepetpicker.network.predictor import Arithmetic
 from deepetpicker.training.module import PickerModule
 from deepetpicker.training.run_folder import MetricsFile
@@ -41,7 +46,8 @@ class EpochEnd(Callback):
     curve : list of dict
         Metrics of each epoch so far.
     best : dict
-        ``epoch``, ``f_alpha``, ``val_loss``, ``threshold`` and ``weights`` of the kept model; empty before.
+        ``epoch``, ``key`` (what it was chosen by, see :func:`rank`), ``threshold`` of all classes together, ``picks``
+        (the fields of each class's ClassScore) and ``weights`` of the kept model; empty before.
     """
 
     def __init__(self, validator: Validator, arithmetic: Arithmetic, metrics: Optional[MetricsFile], bar: Any) -> None:
@@ -66,7 +72,7 @@ class EpochEnd(Callback):
     def _show(self, loss: float, epoch: int) -> None:
         """Show epoch, loss and last F1 behind the bar, when it is drawn next."""
         f1 = next((f", F1 {r['pick_f1']:.2f}" for r in reversed(self.curve) if r["pick_f1"] == r["pick_f1"]), "")
-        self.bar.set_postfix_str(f"epoch {epoch + 1}, loss {loss:.3f}{f1}", refresh=False)
+        self.bar.set_postfix_str(f"epoch {epoch}, loss {loss:.3f}{f1}", refresh=False)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Validate, compare with the best, write the row, decide whether to go on."""
@@ -75,7 +81,7 @@ class EpochEnd(Callback):
         epoch, options = trainer.current_epoch, pl_module.options
         row = {"epoch": float(epoch), "train_loss": pl_module.mean_loss,
                "learning_rate": float(trainer.optimizers[0].param_groups[0]["lr"]), "seconds": seconds,
-               "patches_per_second": self._patches / max(seconds, 1e-9), "pick_f1": math.nan}
+               "patches_per_second": self._patches / max(seconds, 1e-9), "pick_f1": math.nan, "kept": 0.0}
         last = epoch + 1 == options.epochs
         if self.metrics is not None:
             if (epoch + 1) % options.validate_every == 0 or last:
@@ -94,16 +100,15 @@ class EpochEnd(Callback):
     def _validate(self, module: PickerModule, epoch: int) -> Dict[str, float]:
         """Return the epoch's validation scores and keep its weights if they are the best so far."""
         voxels, picks = self.validator(module.network, self.arithmetic)
-        key = (voxels["f_alpha"], -voxels["val_loss"])
-        if not self.best or key > (self.best["f_alpha"], -self.best["val_loss"]):
+        key = rank(voxels, picks, self.validator.chooses_by(module.options.select))
+        is_better = not self.best or key > self.best["key"]
+        if is_better:
             weights = {k: v.detach().to("cpu", copy=True) for k, v in module.network.state_dict().items()}
-            self.best = {"epoch": epoch, "f_alpha": key[0], "val_loss": voxels["val_loss"],
-                         "threshold": picks.threshold, "weights": weights}
-            self._without_better = 0
-        else:
-            self._without_better += 1
-        return {**voxels, "pick_precision": picks.precision, "pick_recall": picks.recall, "pick_f1": picks.f1,
-                "pick_distance_vox": picks.distance_vox}
+            self.best = {"epoch": epoch, "key": key, "threshold": picks.threshold, "weights": weights,
+                         "picks": [dataclasses.asdict(one) for one in picks.classes]}
+        self._without_better = 0 if is_better else self._without_better + 1
+        means = {f"pick_{name}": picks.mean(name) for name in ("precision", "recall", "f1", "average_precision")}
+        return {**voxels, **means, "pick_distance_vox": picks.distance_vox, "kept": float(is_better)}
 
     def state_dict(self) -> Dict[str, Any]:
         """Return what a resumed run needs."""
@@ -114,6 +119,23 @@ class EpochEnd(Callback):
         """Take over the state of the interrupted run."""
         self.curve, self.best = state_dict["curve"], state_dict["best"]
         self._without_better, self.has_stopped = state_dict["without_better"], state_dict["has_stopped"]
+
+
+def rank(voxels: Mapping[str, float], picks: PickScores, by: str) -> List[float]:
+    """Return by what epochs are compared, the most important figure first; more is better.
+
+    Parameters
+    ----------
+    voxels : mapping
+        ``f_alpha`` and ``val_loss``.
+    picks : PickScores
+        Of the same epoch.
+    by : str
+        ``picks``: mean F1 of the classes, then their mean average precision, then as with ``voxels``; ``voxels``:
+        F_alpha, then the loss.
+    """
+    key = [voxels["f_alpha"], -voxels["val_loss"]]
+    return [picks.mean("f1"), picks.mean("average_precision"), *key] if by == "picks" else key
 
 
 class LastCheckpoint(Checkpoint):
@@ -176,3 +198,35 @@ def is_readable(path: pathlib.Path) -> bool:
     except Exception:  # whatever a damaged file makes the reader say, it cannot be used
         return False
     return True
+
+
+@contextlib.contextmanager
+def silent_lightning() -> Iterator[None]:
+    """Keep Lightning's messages and its advice on loaders and loggers from the user while the block runs."""
+    names = ("lightning", "lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero",
+             "lightning.fabric.utilities.rank_zero")
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with python_warnings.catch_warnings():
+            python_warnings.filterwarnings("ignore", module=r"(lightning|torch|tensorboard)")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels):
+            logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def interrupts_kept() -> Iterator[None]:
+    """Put the handlers of SIGINT and SIGTERM back after the block, whatever it did to them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -58,6 +58,11 @@ class Gathered:
     voxel_size_ang: float
     warnings: List[str]
 
+    @property
+    def n_particles(self) -> Dict[int, int]:
+        """Class id to the number of its particles in all tomograms."""
+        return {c.id: sum(int((t.class_ids == c.id).sum()) for t in self.tables) for c in self.classes}
+
 
 def gather(data: PathLike, options: TrainOptions, params: Optional[Mapping[str, Any]] = None,
            card: Optional[ModelCard] = None) -> Gathered:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import datetime
 import hashlib
@@ -10,12 +9,9 @@ import logging
 import math
 import os
 import pathlib
-import signal
 import statistics
 import sys
-import threading
-import warnings as python_warnings
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple, Union
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 import lightning.pytorch as pl
 import torch
@@ -25,6 +21,7 @@ from torch.utils.data import DataLoader
 from deepetpicker import __version__
 from deepetpicker.config import NetworkOptions, TrainOptions
 from deepetpicker.errors import InputError
+from deepetpicker.evaluation.thresholds import ClassScore
 from deepetpicker.io.classes import news_of
 from deepetpicker.io.manifest import Manifest, read_manifest
 from deepetpicker.io.modelcard import ModelCard
@@ -36,7 +33,14 @@ from deepetpicker.picking.peaks import PeakRule
 from deepetpicker.preparation.normalise import QUANTILES
 from deepetpicker.progress import progress
 from deepetpicker.training.augment import Augmentation
-from deepetpicker.training.callbacks import EpochEnd, LastCheckpoint, is_readable, read_checkpoint
+from deepetpicker.training.callbacks import (
+    EpochEnd,
+    LastCheckpoint,
+    interrupts_kept,
+    is_readable,
+    read_checkpoint,
+    silent_lightning,
+)
 from deepetpicker.training.gather import Gathered, annotate, gather
 from deepetpicker.training.holdout import split
 from deepetpicker.training.module import PickerModule, use_global_statistics
@@ -44,6 +48,7 @@ from deepetpicker.training.patches import Annotated, EpochSampler, ParticlePatch
 from deepetpicker.training.processes import Processes
 from deepetpicker.training.run_folder import MetricsFile, RunFolder, recipe_of
 from deepetpicker.training.validation import BORDER, FLOOR, Validator
+from deepetpicker.training.verdict import doubts
 
 log = logging.getLogger(__name__)
 PathLike = Union[str, pathlib.Path]
@@ -69,6 +74,8 @@ class Job:
         How patches are drawn.
     network : ResUNet3D
         Initialised.
+    validator : Validator
+        Scans the held-out regions.
     arithmetic : Arithmetic
         Device and number type.
     run : RunFolder
@@ -83,6 +90,7 @@ class Job:
     validation: List[Annotated]
     rule: PatchRule
     network: ResUNet3D
+    validator: Validator
     arithmetic: Arithmetic
     run: RunFolder
     processes: Processes
@@ -95,11 +103,9 @@ class Job:
         return self.options.batch * math.ceil(wanted / self.options.batch)
 
     @property
-    def peak_rules(self) -> List[PeakRule]:
-        """How each class is picked, in the order of the network's channels."""
-        voxel = self.gathered.voxel_size_ang
-        return [PeakRule(c.id, c.diameter_ang / voxel, c.label_diameter_vox, self.options.label)
-                for c in self.gathered.classes]
+    def chosen_by(self) -> str:
+        """What chooses the epoch to keep: ``picks`` or ``voxels``."""
+        return self.validator.chooses_by(self.options.select)
 
 
 def train(data: PathLike = "", out: PathLike = "model.safetensors", options: TrainOptions = TrainOptions(),
@@ -200,7 +206,12 @@ def _prepare(options: TrainOptions, gathered: Gathered, network: ResUNet3D, run:
         Augmentation(options.mirror, options.rotation, options.elastic, options.scaling))
     tomograms = annotate(gathered, run.path / "cache")
     kept, held = split(tomograms, options.validation, gathered.classes, gathered.warnings)
-    return Job(options, gathered, kept, held, rule, network, arithmetic, run, processes)
+    peaks = [PeakRule(c.id, c.diameter_ang / voxel, c.label_diameter_vox, options.label) for c in gathered.classes]
+    validator = Validator(held, rule, peaks, options.validation_tiles, options.alpha)
+    if options.select == "picks" and validator.against_picks and validator.n_particles:
+        gathered.warnings.append(f"{validator.against_picks}: the epoch to keep is not chosen by the picks on the "
+                                 "held-out part but by its voxels, as with --select voxels")
+    return Job(options, gathered, kept, held, rule, network, validator, arithmetic, run, processes)
 
 
 def build_network(options: TrainOptions, gathered: Gathered,
@@ -261,19 +272,18 @@ def _fit(job: Job, goes_on: bool, quiet: bool) -> Tuple[Dict[str, Any], List[Dic
         use_global_statistics(job.network)
     network = job.network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     module = PickerModule(network, options, len(sampler) * options.epochs)
-    validator = Validator(job.validation, job.rule, job.peak_rules, options.validation_tiles, options.alpha)
     if processes.is_first:
         log.info("%s: %d particles to train on, %d held out, %d class(es), %.4g angstrom/voxel; %d epochs of %d "
                  "patches; %s", job.run.model.stem, sum(len(t.inside) for t in job.train),
-                 sum(len(t.inside) for t in validator.regions), len(job.gathered.classes), job.gathered.voxel_size_ang,
+                 job.validator.n_particles, len(job.gathered.classes), job.gathered.voxel_size_ang,
                  options.epochs, job.length, job.arithmetic)
         if first:
-            log.info("%s: going on after epoch %d", job.run.model.stem, first)
+            log.info("%s: going on after %d of %d epochs", job.run.model.stem, first, options.epochs)
     metrics = MetricsFile(job.run.metrics, first) if processes.is_first else None
     with silent_lightning(), progress(options.epochs * job.length, f"{job.run.model.stem}: training", "patch",
                                       quiet or not processes.is_first) as bar:
         bar.update(first * job.length)
-        end = EpochEnd(validator, job.arithmetic, metrics, bar)
+        end = EpochEnd(job.validator, job.arithmetic, metrics, bar)
         with interrupts_kept(), freed_memory(kept=True):
             _run_trainer(_trainer(job, end), module, loader, job.run.checkpoint if goes_on else None)
     return end.best, end.curve
@@ -307,43 +317,17 @@ def _run_trainer(trainer: pl.Trainer, module: PickerModule, loader: DataLoader,
         raise
 
 
-@contextlib.contextmanager
-def silent_lightning() -> Iterator[None]:
-    """Keep Lightning's messages and its advice on loaders and loggers from the user while the block runs."""
-    names = ("lightning", "lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero",
-             "lightning.fabric.utilities.rank_zero")
-    loggers = [logging.getLogger(name) for name in names]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with python_warnings.catch_warnings():
-            python_warnings.filterwarnings("ignore", module=r"(lightning|torch|tensorboard)")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels):
-            logger.setLevel(level)
-
-
-@contextlib.contextmanager
-def interrupts_kept() -> Iterator[None]:
-    """Put the handlers of SIGINT and SIGTERM back after the block, whatever it did to them."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def _finish(job: Job, best: Mapping[str, Any], curve: List[Dict[str, float]], manifest: Manifest) -> Dict[str, Any]:
     """Write the model file and the manifest; return the manifest."""
     network = ResUNet3D(job.network.options)
     network.load_state_dict(best["weights"])
-    save_model(job.run.model, network, make_card(job, best, curve))
+    picks = [ClassScore(**one) for one in best["picks"]]
+    for text in doubts(picks, job.gathered.classes, job.gathered.n_particles, job.rule.is_unknown):
+        if text not in manifest.warnings:
+            log.warning("%s: %s", job.run.model.stem, text)
+        manifest.warn(text)
+    card = make_card(job, best, curve, manifest.warnings)
+    save_model(job.run.model, network, card)
     held = {t.name for t in job.validation}
     trained = {t.name for t in job.train}
     for item, table in zip(job.gathered.items, job.gathered.tables):
@@ -351,16 +335,23 @@ def _finish(job: Job, best: Mapping[str, Any], curve: List[Dict[str, float]], ma
         manifest.add_item(item.name, "done", tomogram=item.tomogram, particles=len(table), role=role)
     row, speed = curve[int(best["epoch"])], statistics.median(r["patches_per_second"] for r in curve)
     manifest.outputs.update(model=str(job.run.model), metrics=str(job.run.metrics), folder=str(job.run.path),
-                            kept_epoch=int(best["epoch"]), threshold=best["threshold"], f_alpha=best["f_alpha"],
-                            pick_f1=row["pick_f1"], epochs=len(curve), patches_per_second=round(speed, 4))
+                            kept_epoch=int(best["epoch"]), chosen_by=job.chosen_by, threshold=best["threshold"],
+                            classes=card.training["picks"], f_alpha=row["f_alpha"], pick_f1=row["pick_f1"],
+                            epochs=len(curve), patches_per_second=round(speed, 4))
     manifest.write(job.run.manifest)
     job.run.clean()
-    log.info("%s: kept epoch %d (voxel F1 %.3f, pick F1 %.3f on the held-out part); %.3g patches per second",
-             job.run.model, int(best["epoch"]), row.get("voxel_f1", math.nan), row["pick_f1"], speed)
+    for one, score in zip(card.classes, picks):
+        log.info("%s: class %d (%s): pick F1 %.3f, precision %.3f, recall %.3f on %d held-out particles, at its "
+                 "threshold %.3g", job.run.model.stem, one.id, one.name, score.f1, score.precision, score.recall,
+                 score.n_true, score.threshold)
+    log.info("%s: kept epoch %d of 0 to %d, chosen by %s (pick F1 %.3f, voxel F1 %.3f on the held-out part); %.3g "
+             "patches per second", job.run.model, int(best["epoch"]), len(curve) - 1, job.chosen_by, row["pick_f1"],
+             row["voxel_f1"], speed)
     return read_manifest(job.run.manifest)
 
 
-def make_card(job: Job, best: Mapping[str, Any], curve: List[Dict[str, float]]) -> ModelCard:
+def make_card(job: Job, best: Mapping[str, Any], curve: List[Dict[str, float]],
+              warnings: Sequence[str] = ()) -> ModelCard:
     """Return the model card of a trained network.
 
     Parameters
@@ -371,18 +362,22 @@ def make_card(job: Job, best: Mapping[str, Any], curve: List[Dict[str, float]]) 
         The kept epoch, from ``EpochEnd.best``.
     curve : list of dict
         Metrics of every epoch.
+    warnings : sequence of str
+        What a user of the model should know.
     """
     options, gathered = job.options, job.gathered
     quantiles = torch.tensor([t.source.intensity.quantiles for t in job.train], dtype=torch.float64).mean(0).tolist()
-    particles = {str(c.id): sum(int((t.class_ids == c.id).sum()) for t in gathered.tables) for c in gathered.classes}
+    picks = best["picks"]
+    classes = tuple(dataclasses.replace(c, threshold=one["threshold"]) for c, one in zip(gathered.classes, picks))
     return ModelCard(
-        network=job.network.options.to_dict(), classes=gathered.classes, voxel_size_ang=gathered.voxel_size_ang,
+        network=job.network.options.to_dict(), classes=classes, voxel_size_ang=gathered.voxel_size_ang,
         patch_vox=options.patch, border_vox=min(BORDER, (options.patch - 8) // 2), label=options.label,
         normalisation="robust mean and deviation of the tomogram", threshold=best["threshold"], score_floor=FLOOR,
         intensity={str(p): round(q, 4) for p, q in zip(QUANTILES, quantiles)},
         training={"tomograms": [t.name for t in job.train], "validation": [t.name for t in job.validation],
                   "options": options.to_dict(), "epochs": len(curve), "kept_epoch": int(best["epoch"]),
-                  "particles": particles},
+                  "chosen_by": job.chosen_by, "particles": {str(c): n for c, n in gathered.n_particles.items()},
+                  "picks": [{"name": c.name, **one} for c, one in zip(classes, picks)]},
         validation=curve, seed=options.seed, version=__version__,
         created=datetime.datetime.now().isoformat(timespec="seconds"),
-        notes={"python": sys.version.split()[0], "torch": torch.__version__})
+        notes={"python": sys.version.split()[0], "torch": torch.__version__}, warnings=list(warnings))

@@ -22,7 +22,8 @@ PathLike = Union[str, pathlib.Path]
 
 NOT_COMPARED = ("resume", "device", "workers", "devices", "nodes", "validation_tiles")
 METRICS = ("epoch", "train_loss", "learning_rate", "val_loss", "voxel_precision", "voxel_recall", "voxel_f1", "f_alpha",
-           "pick_precision", "pick_recall", "pick_f1", "pick_distance_vox", "seconds", "patches_per_second")
+           "pick_precision", "pick_recall", "pick_f1", "pick_average_precision", "pick_distance_vox", "kept", "seconds",
+           "patches_per_second")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,10 +9,11 @@ from typing import Dict, List, Optional, Sequence, Tuple
 import numpy as np
 import torch
 
-from deepetpicker.evaluation.matching import match_by_distance
+from deepetpicker.evaluation.thresholds import FEWEST, PickScores, score_picks
 from deepetpicker.io.coordinates.table import CoordinateTable
 from deepetpicker.network.predictor import Arithmetic, Predictor
 from deepetpicker.picking.peaks import PeakRule, find_peaks
+from deepetpicker.picking.picker import DECIMALS
 from deepetpicker.picking.scan import scan
 from deepetpicker.picking.store import ProbabilityStore
 from deepetpicker.preparation.resample import Crop, Slices
@@ -23,33 +24,7 @@ log = logging.getLogger(__name__)
 
 BORDER = 12
 FLOOR = 0.1
-DEFAULT_THRESHOLD = 0.3
-FEWEST_FOR_THRESHOLD = 5
 PREDICTED = 0.5  # probability above which a voxel is predicted to belong to a class
-
-
-@dataclasses.dataclass(frozen=True)
-class PickScores:
-    """How well the held-out particles were picked, at the score threshold where F1 is best.
-
-    Attributes
-    ----------
-    precision, recall, f1 : float
-        By the distance rule with half the particle's diameter, class by class, hits added up.
-    distance_vox : float
-        Mean distance of the hits to the true centre in working voxels; NaN without hits.
-    threshold : float
-        The score at which F1 is best, halfway to the next candidate below.
-    n_true : int
-        Particles in the held-out part.
-    """
-
-    precision: float
-    recall: float
-    f1: float
-    distance_vox: float
-    threshold: float
-    n_true: int
 
 
 class Validator:
@@ -80,12 +55,30 @@ class Validator:
         self.plans = [TilePlan.cover(_shape(r.region_zyx), rule.size, self.border) for r in self.regions]
 
     @property
+    def n_particles(self) -> int:
+        """Held-out particles in the regions that are scanned."""
+        return sum(len(region.inside) for region in self.regions)
+
+    @property
+    def against_picks(self) -> str:
+        """Why picks cannot choose the epoch to keep, and what to do about it; empty when they can."""
+        if self.rule.is_unknown:
+            return "particles that nobody annotated count as false picks"
+        if self.n_particles < FEWEST:
+            return f"only {self.n_particles} particle(s) held out, {FEWEST} would do (label more)"
+        return ""
+
+    def chooses_by(self, select: str) -> str:
+        """Return what chooses the epoch to keep: ``picks`` or ``voxels`` as asked for, voxels where picks cannot."""
+        return "voxels" if self.against_picks else select
+
+    @property
     def n_tiles(self) -> int:
         """Tiles scanned in one validation."""
         return sum(len(plan) for plan in self.plans)
 
     def __call__(self, network: torch.nn.Module, arithmetic: Arithmetic) -> Tuple[Dict[str, float], PickScores]:
-        """Return voxel scores (see :meth:`VoxelCounts.scores`) and pick scores of a network.
+        """Return voxel scores (:meth:`VoxelCounts.scores`) and pick scores of a network, in working voxels.
 
         Parameters
         ----------
@@ -104,7 +97,7 @@ class Validator:
                 pairs.append((self._truth(region), found))
         finally:
             network.train(was_training)
-        return counts.scores(self.alpha), best_threshold(pairs, self._radii())
+        return counts.scores(self.alpha), score_picks(pairs, self._radii(), FLOOR)
 
     def _scan(self, region: Annotated, plan: TilePlan, predictor: Predictor, counts: VoxelCounts) -> CoordinateTable:
         """Count the voxels of a region and return its candidates, in the region's frame."""
@@ -119,7 +112,8 @@ class Validator:
                 label, known = drawn(region, self.rule, box)
                 counts.add(probability, label, known if self.rule.is_unknown else None)
                 store.write(z0, y0, strip)
-            return find_peaks(store, self.peak_rules, FLOOR)
+            found = find_peaks(store, self.peak_rules, FLOOR)
+        return dataclasses.replace(found, scores=found.scores.round(DECIMALS))
 
     def _truth(self, region: Annotated) -> CoordinateTable:
         """Return the particles of a region in its own frame, with the classes' ids."""
@@ -165,67 +159,22 @@ def crop_to_tiles(region: Annotated, tile: int, border: int, max_tiles: int) -> 
 
 
 def _densest(region: Annotated, box: List[slice], axis: int, length: int) -> slice:
-    """Return the window of a length along an axis of the box that holds most of the region's particles."""
+    """Return the window of a length along an axis of the box that holds most of the region's particles.
+
+    A particle of a class of n counts 1 / sqrt(n), so that a rare class is not cut off for a few more of a frequent one.
+    """
     lo, hi = box[axis].start, box[axis].stop
     positions = region.positions_zyx_vox
     inside = np.ones(len(positions), bool)
     for other in range(3):
         inside &= (positions[:, other] >= box[other].start - 0.5) & (positions[:, other] < box[other].stop - 0.5)
-    along = positions[inside, axis]
+    along, channels = positions[inside, axis], region.channels[inside]
+    share = np.maximum(np.bincount(channels, minlength=1), 1)[channels] ** -0.5
     starts = np.arange(lo, hi - length + 1)
-    held = [int(((along >= s) & (along <= s + length - 1)).sum()) for s in starts]
-    best = np.flatnonzero(np.array(held) == max(held))
+    held = np.array([share[(along >= s) & (along <= s + length - 1)].sum() for s in starts])
+    best = np.flatnonzero(held > held.max() - 1e-9)
     start = int(starts[best[len(best) // 2]])
     return slice(start, start + length)
-
-
-def best_threshold(pairs: Sequence[Tuple[CoordinateTable, CoordinateTable]],
-                   radii_vox: Dict[int, float]) -> PickScores:
-    """Return the pick scores at the threshold where F1, over all pairs and classes, is best.
-
-    Parameters
-    ----------
-    pairs : sequence of (truth, candidates)
-        Tables on the same grid.
-    radii_vox : dict
-        Class id to the largest distance of a hit.
-
-    Notes
-    -----
-    With fewer than five particles the threshold is the default one: so few say nothing about scores.
-    """
-    n_true = sum(len(truth) for truth, _ in pairs)
-    scores = np.unique(np.concatenate([np.empty(0), *(c.scores for _, c in pairs)]))[::-1]
-    tried = scores if len(scores) <= 64 else np.quantile(scores, np.linspace(1, 0, 64))
-    best: Optional[Tuple[float, float, float, float, float]] = None
-    for threshold in (tried if n_true >= FEWEST_FOR_THRESHOLD else [DEFAULT_THRESHOLD]):
-        precision, recall, distance = _score_at(pairs, radii_vox, float(threshold))
-        f1 = f1_score(precision, recall)
-        if best is None or f1 > best[0] + 1e-9:
-            best = (f1, precision, recall, distance, float(threshold))
-    if best is None:
-        return PickScores(0.0, 0.0, 0.0, float("nan"), DEFAULT_THRESHOLD, n_true)
-    below = scores[scores < best[4]]
-    threshold = best[4]
-    if n_true >= FEWEST_FOR_THRESHOLD:
-        threshold = (best[4] + (float(below[0]) if len(below) else FLOOR)) / 2
-    return PickScores(best[1], best[2], best[0], best[3], round(threshold, 4), n_true)
-
-
-def _score_at(pairs: Sequence[Tuple[CoordinateTable, CoordinateTable]], radii_vox: Dict[int, float],
-              threshold: float) -> Tuple[float, float, float]:
-    """Return precision, recall and mean distance of the candidates at or above a threshold."""
-    hits, picked, wanted, distances = 0, 0, 0, [np.empty(0)]
-    for truth, candidates in pairs:
-        kept = candidates.select(candidates.scores >= threshold)
-        for class_id, radius in radii_vox.items():
-            match = match_by_distance(truth.select(truth.class_ids == class_id),
-                                      kept.select(kept.class_ids == class_id), radius)
-            hits, picked, wanted = hits + match.tp, picked + match.n_picks, wanted + match.n_truth
-            distances.append(match.distances_vox)
-    far = np.concatenate(distances)
-    return (hits / picked if picked else 0.0, hits / wanted if wanted else 0.0,
-            float(far.mean()) if len(far) else float("nan"))
 
 
 def precision_recall(hits: float, predicted: float, wanted: float) -> Tuple[float, float]:

@@ -2,12 +2,54 @@
 
 from __future__ import annotations
 
+from typing import List, Mapping, Sequence
+
+from deepetpicker.evaluation.thresholds import ClassScore
 from deepetpicker.io.modelcard import ClassCard
+
+LOWEST_F1 = 0.7
+
+
+def doubts(scores: Sequence[ClassScore], classes: Sequence[ClassCard], n_particles: Mapping[int, int],
+           is_unknown: bool = False) -> List[str]:
+    """Return a warning for each class whose picks should not be trusted unseen; none when all is well.
+
+    Parameters
+    ----------
+    scores : sequence of ClassScore
+        How well each class was picked on the held-out part in the kept epoch.
+    classes : sequence of ClassCard
+        The classes, in the same order.
+    n_particles : mapping
+        Class id to its annotated particles, held out or not.
+    is_unknown : bool
+        True when many particles were not annotated: false picks say little then, and recall counts instead of F1.
+    """
+    found = []
+    for one, score in zip(classes, scores):
+        if not n_particles.get(one.id):
+            found.append(no_particles(one))
+        elif not score.n_true:
+            found.append(not_judged(one, n_particles[one.id]))
+        elif (score.recall if is_unknown else score.f1) < LOWEST_F1:
+            found.append(poorly_picked(one, score))
+    return found
+
+
+def poorly_picked(one: ClassCard, score: ClassScore) -> str:
+    """Return the warning for a class that was picked poorly on the held-out part."""
+    if score.recall < score.precision:
+        fault = f"{1 - score.recall:.0%} of its particles were missed"
+    else:
+        fault = f"{1 - score.precision:.0%} of its picks were false"
+    return (f"{one.label}: pick F1 {score.f1:.2f} on {score.n_true} held-out particles is below "
+            f"{LOWEST_F1:g}, {fault}: check its positions, diameter and class by eye, label more particles, or train "
+            "longer; do not use its picks unseen")
 
 
 def no_particles(one: ClassCard) -> str:
     """Return the warning for a class that is listed but has no particle at all."""
-    return (f"class {one.id} ({one.name}): no particles: the model will never find it; label some, or leave the class "
+    return (f"{one.label}: no particles: the model will never find it; label some, or leave the class "
             "out")
 
 
@@ -21,5 +63,5 @@ def not_judged(one: ClassCard, n_known: int) -> str:
     n_known : int
         Its particles, all of them trained on.
     """
-    return (f"class {one.id} ({one.name}): no particle is held out to judge its picks by ({n_known} trained on): label "
+    return (f"{one.label}: no particle is held out to judge its picks by ({n_known} trained on): label "
             "more, best in another tomogram, and look at its picks before you use them")

@@ -1,0 +1,150 @@
+"""The score threshold of each class, where F1 is best on particles that are known, and the figures there."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Dict, List, Mapping, Sequence, Tuple
+
+import numpy as np
+
+from deepetpicker.evaluation.curves import ScoreCurve, curve_from_hits
+from deepetpicker.evaluation.matching import distance_candidates, hits_by_score, match_by_distance
+from deepetpicker.io.coordinates import CoordinateTable
+
+Pairs = Sequence[Tuple[CoordinateTable, CoordinateTable]]
+
+DEFAULT_THRESHOLD = 0.3
+FEWEST = 5  # so many particles say something about scores
+DECIMALS = 5  # of a threshold: scores have four, so that one halfway between two of them is exact
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassScore:
+    """How well one class was picked at its threshold.
+
+    Attributes
+    ----------
+    class_id : int
+        The class.
+    threshold : float
+        Lowest score of a pick.
+    precision, recall, f1 : float
+        At the threshold; NaN without true particles.
+    average_precision : float
+        Over all thresholds; NaN without true particles.
+    n_true, n_picks : int
+        True particles, and candidates at or above the threshold.
+    """
+
+    class_id: int
+    threshold: float
+    precision: float
+    recall: float
+    f1: float
+    average_precision: float
+    n_true: int
+    n_picks: int
+
+
+@dataclasses.dataclass(frozen=True)
+class PickScores:
+    """How well all classes were picked, each at its own threshold.
+
+    Attributes
+    ----------
+    classes : tuple of ClassScore
+        In the order of the classes.
+    threshold : float
+        The one threshold at which all classes together would have their best F1.
+    distance_vox : float
+        Mean distance of the hits to the true centre; NaN without hits.
+    """
+
+    classes: Tuple[ClassScore, ...]
+    threshold: float
+    distance_vox: float
+
+    @property
+    def n_true(self) -> int:
+        """True particles of all classes."""
+        return sum(one.n_true for one in self.classes)
+
+    def mean(self, name: str) -> float:
+        """Return the mean of a figure over the classes that have true particles; NaN when none has.
+
+        Parameters
+        ----------
+        name : str
+            ``precision``, ``recall``, ``f1`` or ``average_precision``.
+        """
+        values = [float(getattr(one, name)) for one in self.classes if one.n_true]
+        return sum(values) / len(values) if values else float("nan")
+
+
+def score_picks(pairs: Pairs, radii_vox: Mapping[int, float], floor: float) -> PickScores:
+    """Return how well each class is picked at the threshold where its F1 is best, from its exact curve.
+
+    Parameters
+    ----------
+    pairs : sequence of (truth, candidates)
+        Tables on the same grid, a pair per tomogram.
+    radii_vox : mapping
+        Class id to the largest distance of a hit.
+    floor : float
+        Score below which there are no candidates.
+
+    Notes
+    -----
+    The threshold lies halfway between the candidate at which F1 is best and the next one below. A class with fewer than
+    five true particles gets the threshold of all classes together; with fewer than five of all, or when nothing is hit,
+    the threshold is 0.3: so few say nothing about scores.
+    """
+    hits = {class_id: _hits(pairs, class_id, radius) for class_id, radius in radii_vox.items()}
+    found = {class_id: curve_from_hits(*parts) for class_id, parts in hits.items()}
+    everything = curve_from_hits(np.concatenate([np.zeros(0), *(s for s, _, _ in hits.values())]),
+                                 np.concatenate([np.zeros(0, bool), *(h for _, h, _ in hits.values())]),
+                                 sum(n for _, _, n in hits.values()))
+    common = best_threshold(everything, floor)
+    limits = {c: best_threshold(curve, floor) if curve.n_truth >= FEWEST else common for c, curve in found.items()}
+    classes = tuple(_class_score(class_id, curve, limits[class_id]) for class_id, curve in found.items())
+    return PickScores(classes, common, _mean_distance(pairs, radii_vox, limits))
+
+
+def best_threshold(curve: ScoreCurve, floor: float) -> float:
+    """Return the threshold of best F1, halfway to the next score below (or the floor); 0.3 where that says nothing."""
+    best = curve.best("F1")
+    if curve.n_truth < FEWEST or not best["value"] > 0:
+        return DEFAULT_THRESHOLD
+    below = curve.thresholds[curve.thresholds < best["threshold"]]
+    return round((best["threshold"] + (float(below[0]) if len(below) else floor)) / 2, DECIMALS)
+
+
+def _hits(pairs: Pairs, class_id: int, radius_vox: float) -> Tuple[np.ndarray, np.ndarray, int]:
+    """Return scores (M,), what adds a hit (M,) and the number of true particles of one class over all pairs."""
+    scores, hits, n_true = [np.zeros(0)], [np.zeros(0, bool)], 0
+    for truth, candidates in pairs:
+        mine = candidates.select(candidates.class_ids == class_id)
+        wanted = truth.select(truth.class_ids == class_id)
+        scores.append(mine.scores)
+        hits.append(hits_by_score(distance_candidates(wanted, mine, radius_vox), mine.scores))
+        n_true += len(wanted)
+    return np.concatenate(scores), np.concatenate(hits), n_true
+
+
+def _class_score(class_id: int, curve: ScoreCurve, threshold: float) -> ClassScore:
+    """Return the figures of a class at its threshold."""
+    at = curve.at(threshold)
+    known = 1.0 if curve.n_truth else float("nan")
+    return ClassScore(class_id, threshold, at["precision"] * known, at["recall"] * known, at["F1"] * known,
+                      curve.average_precision, curve.n_truth, int(at["TP"] + at["FP"]))
+
+
+def _mean_distance(pairs: Pairs, radii_vox: Mapping[int, float], limits: Dict[int, float]) -> float:
+    """Return the mean distance of the hits of all classes at their thresholds; NaN without hits."""
+    distances: List[np.ndarray] = [np.zeros(0)]
+    for truth, candidates in pairs:
+        for class_id, radius in radii_vox.items():
+            kept = candidates.select((candidates.class_ids == class_id) & (candidates.scores >= limits[class_id]))
+            distances.append(match_by_distance(truth.select(truth.class_ids == class_id), kept, radius).distances_vox)
+    every = np.concatenate(distances)
+    return float(every.mean()) if len(every) else float("nan")
