@@ -10,11 +10,13 @@ from balls import small, write_set
 
 from deepetpicker.errors import InputError
 from deepetpicker.geometry import WorkingGrid
-from deepetpicker.io.modelcard import ClassCard
+from deepetpicker.io.coordinates import CoordinateTable, read_coordinates
+from deepetpicker.io.modelcard import ClassCard, read_card
 from deepetpicker.preparation.resample import open_working_volume, whole
 from deepetpicker.training.gather import annotate, gather
 from deepetpicker.training.holdout import choose_whole, count, split, split_slab
 from deepetpicker.training.patches import Annotated
+from deepetpicker.training.run import train
 
 SHAPE = (30, 40, 100)
 NONE = np.zeros(1, int)
@@ -132,6 +134,39 @@ def test_the_users_choice_must_leave_some_of_every_class(tmp_path):
     with pytest.raises(InputError, match=r"class 2 in the tomograms to train on.*in t2, kept for validation"):
         gather(folder, small(validation=("t2",)))
     assert gather(folder, small(validation=("t1",))).warnings == []
+
+
+def test_the_model_knows_what_it_was_trained_on(tmp_path):
+    folder = write_set(tmp_path / "data", [(40, 48, 56)] * 2, [9, 8])
+    manifest = train(folder, tmp_path / "m.safetensors", small(epochs=1), quiet=True)
+    card = read_card(tmp_path / "m.safetensors")
+    table = read_coordinates(folder / "t0.csv")
+    assert card.use_of("t0") == "training"
+    assert card.use_of("t1") == "validation"
+    assert card.use_of("TS_9") == ""
+    renamed = CoordinateTable.from_positions(table.positions_zyx_vox[::-1] + 1e-4, class_id=7)
+    assert card.use_of("TS_9", renamed.fingerprint()) == "training"
+    assert card.use_of("TS_9", CoordinateTable.from_positions(table.positions_zyx_vox[:, ::-1]).fingerprint()) == ""
+    assert card.use_of("TS_9", CoordinateTable.empty().fingerprint()) == ""
+    assert [{k: i[k] for k in ("name", "role", "particles")} for i in manifest["items"]] == [
+        {"name": "t0", "role": "training", "particles": 9}, {"name": "t1", "role": "validation", "particles": 8}]
+
+
+def test_of_a_single_tomogram_the_model_knows_the_slab_that_was_held_out(tmp_path):
+    """The tomogram has voxels of half the working size."""
+    folder = write_set(tmp_path / "data", [(44, 48, 128)], [12], voxel=10.0)
+    train(folder, tmp_path / "m.safetensors", small(epochs=1, working_diameter=4.0), quiet=True)
+    card = read_card(tmp_path / "m.safetensors")
+    item = card.training["items"][0]
+    assert card.voxel_size_ang == 20.0
+    assert card.use_of("t0") == item["role"] == "both"
+    (z, y, x) = item["held_out_zyx_vox"]
+    assert (z, y) == ([0, 44], [0, 48])
+    assert x[0] == 0 or x[1] == 128
+    assert 0.1 * 128 < x[1] - x[0] < 0.5 * 128
+    along = read_coordinates(folder / "t0.csv").positions_zyx_vox[:, 2]
+    n_held = int(((along >= x[0]) & (along < x[1])).sum())
+    assert n_held == sum(one["n_true"] for one in card.training["picks"])
 
 
 def test_the_default_split_of_a_folder_trains_on_every_class(tmp_path):

@@ -53,8 +53,8 @@ class ModelCard:
     intensity : dict
         Quantiles of the normalised training voxels.
     training : dict
-        Tomogram names, options, epochs, kept epoch and what chose it, particles per class, and ``picks``: how well each
-        class was picked on the held-out part.
+        Tomogram names, options, epochs, kept epoch and what chose it, particles per class, ``picks`` (how well each
+        class was picked on the held-out part) and ``items`` (what each tomogram served for, see :meth:`use_of`).
     validation : list of dict
         One entry per epoch.
     seed : int
@@ -92,6 +92,26 @@ class ModelCard:
     def thresholds(self) -> Dict[int, float]:
         """Class id to the score at and above which its candidates become picks by default."""
         return {c.id: self.threshold if c.threshold is None else c.threshold for c in self.classes}
+
+    def use_of(self, name: str, fingerprint: str = "") -> str:
+        """Return what a tomogram served for: ``training``, ``validation``, ``both``; empty when the model is new to it.
+
+        Picks on a tomogram that was trained on say little about others. ``both`` is a tomogram of which a slab was held
+        out, or one used twice for want of particles.
+
+        Parameters
+        ----------
+        name : str
+            Name of the tomogram.
+        fingerprint : str
+            ``CoordinateTable.fingerprint()`` of its known particles, in its own voxels, which finds it under another
+            name too.
+        """
+        for item in self.training.get("items") or []:
+            if item.get("name") == name or (fingerprint and item.get("fingerprint") == fingerprint):
+                return str(item.get("role", ""))
+        trained, held = (name in (self.training.get(key) or []) for key in ("tomograms", "validation"))
+        return "both" if trained and held else "training" if trained else "validation" if held else ""
 
     def to_json(self) -> str:
         """Return the card as JSON text; NaN and infinite numbers become null."""

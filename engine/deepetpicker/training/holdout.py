@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
 from deepetpicker.io.modelcard import ClassCard
 from deepetpicker.preparation.resample import Slices
+from deepetpicker.training.gather import Gathered
 from deepetpicker.training.patches import Annotated
 from deepetpicker.training.verdict import no_particles, not_judged
 
@@ -47,6 +48,40 @@ def split(tomograms: Sequence[Annotated], names: Sequence[str], classes: Sequenc
     if not kept.sum():
         warnings.append("the tomograms kept for validation have no particles: the epoch to keep is chosen by the loss")
     return train, held
+
+
+def uses(gathered: Gathered, train: Sequence[Annotated], held: Sequence[Annotated]) -> List[Dict[str, Any]]:
+    """Return what each tomogram served for, as JSON-ready values.
+
+    Parameters
+    ----------
+    gathered : Gathered
+        Input of the run.
+    train, held : sequence of Annotated
+        From :func:`split`.
+
+    Returns
+    -------
+    list of dict
+        ``name``, ``role`` (training, validation or both), ``particles``, ``fingerprint`` (of their positions) and, of a
+        slab, ``held_out_zyx_vox``: first voxel and end along each axis of the tomogram.
+    """
+    trained, slabs = {t.name for t in train}, {t.name: t for t in held}
+    found = []
+    for volume, table in zip(gathered.volumes, gathered.tables):
+        one = slabs.get(volume.name)
+        role = "training" if one is None else "both" if volume.name in trained else "validation"
+        facts = {"name": volume.name, "role": role, "particles": len(table), "fingerprint": table.fingerprint()}
+        if one is not None and _shape(one) != tuple(one.source.shape_zyx):
+            scale = [whole / working for whole, working in zip(volume.shape_zyx, one.source.shape_zyx)]
+            facts["held_out_zyx_vox"] = [[round(s.start * f), round(s.stop * f)] for s, f in zip(one.region_zyx, scale)]
+        found.append(facts)
+    return found
+
+
+def _shape(tomogram: Annotated) -> Tuple[int, ...]:
+    """Return the shape of a region."""
+    return tuple(s.stop - s.start for s in tomogram.region_zyx)
 
 
 def choose(tomograms: Sequence[Annotated], n_classes: int, warnings: List[str]) -> Parts:

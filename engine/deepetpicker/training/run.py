@@ -42,7 +42,7 @@ from deepetpicker.training.callbacks import (
     silent_lightning,
 )
 from deepetpicker.training.gather import Gathered, annotate, gather
-from deepetpicker.training.holdout import split
+from deepetpicker.training.holdout import split, uses
 from deepetpicker.training.module import PickerModule, use_global_statistics
 from deepetpicker.training.patches import Annotated, EpochSampler, ParticlePatches, PatchRule
 from deepetpicker.training.processes import Processes
@@ -328,11 +328,8 @@ def _finish(job: Job, best: Mapping[str, Any], curve: List[Dict[str, float]], ma
         manifest.warn(text)
     card = make_card(job, best, curve, manifest.warnings)
     save_model(job.run.model, network, card)
-    held = {t.name for t in job.validation}
-    trained = {t.name for t in job.train}
-    for item, table in zip(job.gathered.items, job.gathered.tables):
-        role = "both" if item.name in held & trained else "validation" if item.name in held else "training"
-        manifest.add_item(item.name, "done", tomogram=item.tomogram, particles=len(table), role=role)
+    for item, facts in zip(job.gathered.items, card.training["items"]):
+        manifest.add_item(status="done", tomogram=item.tomogram, **facts)
     row, speed = curve[int(best["epoch"])], statistics.median(r["patches_per_second"] for r in curve)
     manifest.outputs.update(model=str(job.run.model), metrics=str(job.run.metrics), folder=str(job.run.path),
                             kept_epoch=int(best["epoch"]), chosen_by=job.chosen_by, threshold=best["threshold"],
@@ -377,6 +374,7 @@ def make_card(job: Job, best: Mapping[str, Any], curve: List[Dict[str, float]],
         training={"tomograms": [t.name for t in job.train], "validation": [t.name for t in job.validation],
                   "options": options.to_dict(), "epochs": len(curve), "kept_epoch": int(best["epoch"]),
                   "chosen_by": job.chosen_by, "particles": {str(c): n for c, n in gathered.n_particles.items()},
+                  "items": uses(gathered, job.train, job.validation),
                   "picks": [{"name": c.name, **one} for c, one in zip(classes, picks)]},
         validation=curve, seed=options.seed, version=__version__,
         created=datetime.datetime.now().isoformat(timespec="seconds"),
