@@ -226,7 +226,7 @@ def test_names_stay_words(name: str):
     (PickOptions, {"tile": 41}, "tile must be a multiple of 8, at least 32, got 41"),
     (PickOptions, {"threshold": 1.5}, "threshold must be a number between -1 and 1, got 1.5"),
     (PickOptions, {"threshold": "1:1.5"}, "threshold must be a number between -1 and 1, got '1:1.5'"),
-    (PickOptions, {"threshold": "high"}, "threshold must be a number, or a number per class id such as 1:0.4,2:0.6"),
+    (PickOptions, {"threshold": "high"}, "threshold must be a number, or a number per class such as 1:0.4,2:0.6"),
     (SimulateOptions, {"shape": (96, 192)}, "shape must be three numbers >= 16"),
     (SimulateOptions, {"tilt_range": 91.0}, "tilt_range must be a number between 10 and 90"),
     (EvaluateOptions, {"rule": "masks"}, "rule must be one of auto, mask, distance, got 'masks'; did you mean 'mask'?"),
@@ -247,7 +247,7 @@ def test_not_a_number_is_refused(cls: Type[Options], field: dataclasses.Field[An
         cls(**{field.name: float("nan")})
 
 
-@pytest.mark.parametrize(("text", "value"), [("0.40", 0.4), ("-1", -1.0), ("2:0.60, 1:0.4", "1:0.4,2:0.6")])
+@pytest.mark.parametrize(("text", "value"), [("0.40", 0.4), ("-1", -1.0), ("2:0.60, 1:0.4", "2:0.6,1:0.4")])
 def test_a_threshold_per_class_is_kept_in_one_spelling(text: str, value: Any):
     parser = argparse.ArgumentParser()
     add_arguments(parser, PickOptions)

@@ -120,8 +120,8 @@ class PickOptions(Options):
     """Options of ``deepetpicker pick``."""
 
     threshold: Union[float, str] = opt(
-        -1.0, "lowest score written to the pick tables: one number, or one per class id such as 1:0.4,2:0.6; negative "
-        "takes the model's own", check=lambda v: problem(v, -1, 1), per_class=True)
+        -1.0, "lowest score written to the pick tables: one number, or one per class id or name such as 1:0.4,2:0.6; "
+        "negative takes the model's own", check=lambda v: problem(v, -1, 1), per_class=True)
     voxel_size: float = opt(0.0, "voxel size of the tomograms; 0 reads it from each header", unit="angstrom",
                             check=at_least(0))
     save_map: bool = opt(False, "also write the probability of each class as NAME_probability_CLASS.mrc")

@@ -1,103 +1,86 @@
-"""One number for all classes or one for each: ``0.4``, ``1:0.4,2:0.6``, or ``0.4,2:0.6`` (0.4 for all but class 2)."""
+"""Options that are one number for all classes or one for each: ``0.4``, ``1:0.4,2:0.6``, ``ring:0.4``."""
 
 from __future__ import annotations
 
 import math
-from typing import Any, Dict, Mapping, Optional, Tuple, Union
+import re
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 from deepetpicker.errors import InputError
+from deepetpicker.io.classes import ParticleClass, values_by_class
 
-PerClass = Union[float, str]
-EXPECTED = "a number, or a number per class id such as 1:0.4,2:0.6"
+EXPECTED = "a number, or a number per class such as 1:0.4,2:0.6"
 
 
-def parse(value: Any) -> Tuple[Optional[float], Dict[int, float]]:
-    """Return the number for classes that are not named (None when there is none) and those of the named classes.
+def parse(value: Any) -> List[Tuple[str, float]]:
+    """Return the numbers with the id or name of the class that each is for; empty for all that are not named.
 
     Parameters
     ----------
     value : number or str
-        Parts are separated by commas, semicolons or blanks.
+        Parts are separated by commas, semicolons or line ends. Which classes there are is not known here.
 
     Raises
     ------
     InputError
-        If it is neither; without a subject, to be put behind the option's name.
+        If a part is not a number or CLASS:NUMBER, or there is none; without a subject, to be put behind the option.
     """
-    others: Optional[float] = None
-    named: Dict[int, float] = {}
-    for word in str(value).replace(": ", ":").replace(";", ",").replace(",", " ").split():
-        name, colon, number = word.rpartition(":")
-        try:
-            key, found = int(name) if colon else None, float(number)
-        except ValueError:
-            raise InputError(f"must be {EXPECTED}, got {value!r}") from None
-        if not math.isfinite(found) or key in named or (key is None and others is not None):
-            raise InputError(f"must be {EXPECTED}, each class once, got {value!r}")
-        if key is None:
-            others = found
-        else:
-            named[key] = found
-    if others is None and not named:
+    parts = [part.rpartition(":") for part in re.split(r"[,;\n]", str(value)) if part.strip()]
+    try:
+        found = [(key.strip(), float(word)) for key, _, word in parts]
+    except ValueError:
+        found = []
+    bare = any(colon and not key.strip() for key, colon, _ in parts)
+    if not found or bare or not all(math.isfinite(number) for _, number in found):
         raise InputError(f"must be {EXPECTED}, got {value!r}")
-    return others, named
+    return found
 
 
-def canonical(value: Any) -> PerClass:
-    """Return the value in its one spelling: a float when it is one for all classes, else text, classes ascending.
+def canonical(value: Any) -> Union[float, str]:
+    """Return the value in one spelling: a float when it is one number for all classes, else text.
 
     Raises
     ------
     InputError
         As :func:`parse`.
     """
-    others, named = parse(value)
-    if others is not None and not named:
-        return others
-    start = [] if others is None else [f"{others:g}"]
-    return ",".join(start + [f"{key}:{named[key]:g}" for key in sorted(named)])
+    found = parse(value)
+    if len(found) == 1 and not found[0][0]:
+        return found[0][1]
+    return ",".join(f"{key}:{number:g}" if key else f"{number:g}" for key, number in found)
 
 
 def problem(value: Any, low: float = -math.inf, high: float = math.inf) -> Optional[str]:
     """Return what was expected when a value is not of this form or a number lies outside low to high, else None."""
     try:
-        others, named = parse(value)
+        numbers = [number for _, number in parse(value)]
     except InputError:
         return EXPECTED
-    numbers = [*named.values(), *([] if others is None else [others])]
     return None if all(low <= n <= high for n in numbers) else f"a number between {low:g} and {high:g}"
 
 
-def resolve(value: Any, own: Mapping[int, float], what: str, names: Optional[Mapping[int, str]] = None
-            ) -> Dict[int, float]:
-    """Return the number of each class: the one given for it, else the one for all, else its own.
+def resolve(value: Any, classes: Sequence[ParticleClass], own: Mapping[int, float], what: str) -> Dict[int, float]:
+    """Return the number of each class, by id: what the value says for it, else the class's own.
 
     Parameters
     ----------
     value : number or str
-        As :func:`parse` takes it. A negative number stands for the class's own.
+        As :func:`parse` takes it and :func:`~deepetpicker.io.classes.values_by_class` reads it. A negative number is
+        the class's own.
+    classes : sequence of ParticleClass
+        All the classes there are.
     own : mapping
-        Class id to its own number; these are all the classes there are.
+        Class id to its own number.
     what : str
-        Name of the option, for the message.
-    names : mapping, optional
-        Names of the classes, for the message.
+        Name of the option, for messages.
 
     Raises
     ------
     InputError
-        If it is not of this form, or names another class.
+        If it is not of this form, or names a class that there is not.
     """
-    try:
-        others, named = parse(value)
-    except InputError as error:
-        raise InputError(f"{what} {error}") from error
-    unknown = [key for key in named if key not in own]
-    if unknown:
-        known = ", ".join(f"{key} ({names[key]})" if names and key in names else str(key) for key in own)
-        raise InputError(f"{what} names class {unknown[0]}, which there is not: expected some of {known}")
-    given = {key: named.get(key, -1.0 if others is None else others) for key in own}
-    return {key: own[key] if number < 0 else number for key, number in given.items()}
+    given = {key: float(word) for key, word in values_by_class(str(canonical(value)), classes, what).items()}
+    return {c.id: own[c.id] if given.get(c.id, -1.0) < 0 else given[c.id] for c in classes}
 
 
 def text_of(numbers: Mapping[int, float], digits: int = 2) -> str:

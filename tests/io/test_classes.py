@@ -52,6 +52,7 @@ def test_values_are_given_by_id_by_name_or_by_ascending_id():
     assert numbers_by_class("1: 300; 0: 100", both, "Diameter") == {0: 100, 1: 300}
     assert numbers_by_class("rod: 300\nring: 100", both, "Diameter") == {0: 100, 1: 300}
     assert numbers_by_class("rod: 300", both, "Diameter") == {1: 300}
+    assert numbers_by_class("100, rod: 300", both, "Diameter") == {0: 100, 1: 300}
     assert numbers_by_class("", both, "Diameter") == {}
     assert values_by_class("0: my ring, 1: rod", both, "Names") == {0: "my ring", 1: "rod"}
     assert class_named("1", both) is ROD
@@ -61,7 +62,8 @@ def test_values_are_given_by_id_by_name_or_by_ascending_id():
 @pytest.mark.parametrize(("text", "word"), [
     ("1, 2, 3", r"Diameter: expected one for all classes or one for each of class 0 \(ring\), class 1 \(rod\), got 3"),
     ("2: 5", r"no class '2', but class 0 \(ring\), class 1 \(rod\)"), ("0: 5, ring: 6", "comes twice"),
-    ("0: 5, 6", "expected CLASS: VALUE"), ("0: x", "class 0 must be a number >= 0"), ("-5", "must be a number >= 0")])
+    ("0: 5, 6, 7", "expected CLASS: VALUE"), ("0: x", "class 0 must be a number >= 0"),
+    ("-5", "must be a number >= 0")])
 def test_wrong_values_name_the_classes(text, word):
     with pytest.raises(InputError, match=word):
         numbers_by_class(text, (RING, ROD), "Diameter")

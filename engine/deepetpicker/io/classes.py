@@ -148,8 +148,9 @@ def values_by_class(text: str, classes: Sequence[ParticleClass], what: str) -> D
     Parameters
     ----------
     text : str
-        ``250``: for all classes. ``0: 100, 1: 300`` or ``ring: 100, rod: 300``: by id or name; classes may be left out.
-        ``100, 300``: one for each class, by ascending id. Commas, semicolons and line ends separate.
+        ``250``: for all classes. ``0: 100, 1: 300`` or ``ring: 100, rod: 300``: by id or name; classes may be left out,
+        or share a value without a class: ``100, 1: 300``. ``100, 300``: one for each class, by ascending id. Commas,
+        semicolons and line ends separate.
     classes : sequence of ParticleClass
         The classes there are.
     what : str
@@ -169,18 +170,19 @@ def values_by_class(text: str, classes: Sequence[ParticleClass], what: str) -> D
                              f"write them as {ordered[0].id}: ..., {ordered[-1].id}: ...")
         return {c.id: parts[k if len(parts) > 1 else 0] for k, c in enumerate(ordered)} if parts else {}
     found: Dict[int, str] = {}
-    for part in parts:
-        key, colon, value = (word.strip() for word in part.partition(":"))
-        if not colon or not value:
+    others = [part for part in parts if ":" not in part]
+    for part in (part for part in parts if ":" in part):
+        key, _, value = (word.strip() for word in part.partition(":"))
+        if not value or len(others) > 1:
             raise InputError(f"{what}: expected CLASS: VALUE for each class, such as {ordered[0].id}: ..., got "
-                             f"{part!r}")
+                             f"{text!r}")
         one = class_named(key, ordered)
         if one is None:
             raise InputError(f"{what}: there is no class {key!r}, but {shown}")
         if one.id in found:
             raise InputError(f"{what}: {one.label} comes twice")
         found[one.id] = value
-    return found
+    return {**{c.id: others[0] for c in ordered if others}, **found}
 
 
 def numbers_by_class(text: str, classes: Sequence[ParticleClass], what: str, low: float = 0.0) -> Dict[int, float]:

@@ -91,8 +91,7 @@ class Picker:
         network, self.card = load_model(model)
         self.options, self.quiet = options, quiet
         self.rules = peak_rules(self.card)
-        self.thresholds = resolve(options.threshold, self.card.thresholds, "threshold",
-                                  {c.id: c.name for c in self.card.classes})
+        self.thresholds = resolve(options.threshold, self.card.classes, self.card.thresholds, "threshold")
         self.last: Optional[PickPlan] = None
         self.seconds: Dict[str, float] = {}
         if len(options.min_distance_angstrom) not in (0, 1, len(self.rules)):
