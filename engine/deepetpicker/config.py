@@ -149,8 +149,8 @@ class PickOptions(Options):
                          expert=True)
     shard: str = opt("", "i/n picks every n-th tomogram from the i-th on: n processes, on one machine or many, get the "
                      "same list and output folder, and each another i (docs/many_machines.rst)", expert=True)
-    resume: bool = opt(False, "skip the tomograms that the manifests in the output folder list as done with the same "
-                       "model and options")
+    resume: bool = opt(False, "skip the tomograms that were picked into the output folder before, from the same files "
+                       "with the same model and options")
 
 
 @dataclasses.dataclass(frozen=True)

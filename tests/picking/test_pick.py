@@ -178,7 +178,7 @@ def test_a_threshold_of_a_class_that_the_model_does_not_know(two_classes):
 
 def test_maps_are_written_with_the_voxel_size(model, tomogram, tmp_path):
     run(model, tomogram, tmp_path / "out", save_map=True)
-    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    manifest = read_manifest(tmp_path / "out" / "manifest.json")
     volume = open_volume(manifest["items"][0]["maps"]["1"])
     assert volume.shape_zyx == SHAPE
     assert volume.voxel_size_ang == pytest.approx(10.0)

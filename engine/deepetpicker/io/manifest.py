@@ -15,6 +15,7 @@ from deepetpicker import __version__
 from deepetpicker.errors import FormatError, InputError
 from deepetpicker.io.atomic import write_text
 from deepetpicker.io.modelcard import finite_json
+from deepetpicker.io.records import Records, located, with_records
 from deepetpicker.io.volumes import Volume
 
 PathLike = Union[str, "os.PathLike[str]"]
@@ -136,7 +137,9 @@ def machine() -> Dict[str, Any]:
 
 
 def read_manifest(path: PathLike) -> Dict[str, Any]:
-    """Return the content of a manifest.json.
+    """Return the content of a manifest.json; that of picks with all records in its folder.
+
+    Tables and maps of picks are given below the folder of path, wherever the manifest was written.
 
     Raises
     ------
@@ -155,4 +158,7 @@ def read_manifest(path: PathLike) -> Dict[str, Any]:
     if version != FORMAT_VERSION or isinstance(version, bool):
         raise FormatError(f"{path}: expected a manifest of format version {FORMAT_VERSION}, found {version!r}; use the "
                           "version of DeepETPicker that wrote it")
-    return dict(content)
+    if content.get("command") != "pick" or "names" not in content.get("outputs", {}):
+        return dict(content)
+    records = Records(pathlib.Path(path).parent)
+    return located(with_records(content, records.read()), records.folder)

@@ -232,21 +232,11 @@ class Picker:
 
 
 def mask_path(mask: str, name: str) -> Optional[pathlib.Path]:
-    """Return the mask file of a tomogram: the file given, or NAME.mrc in the folder given; None without a mask.
-
-    Raises
-    ------
-    InputError
-        If the folder has no such file.
-    """
+    """Return the mask file of a tomogram: the file given, or NAME.mrc in the folder given; None without a mask."""
     if not mask:
         return None
     path = pathlib.Path(mask)
-    if path.is_dir():
-        path = path / f"{name}.mrc"
-        if not path.is_file():
-            raise InputError(f"expected a mask {path.name} in {mask}, found none: add it or pick without --mask")
-    return path
+    return path / f"{name}.mrc" if path.is_dir() else path
 
 
 def open_mask(given: str, volume: Volume) -> Optional[Volume]:
@@ -260,6 +250,8 @@ def open_mask(given: str, volume: Volume) -> Optional[Volume]:
     path = mask_path(given, volume.name)
     if path is None:
         return None
+    if path.parent == pathlib.Path(given) and not path.is_file():
+        raise InputError(f"expected a mask {path.name} in {given}, found none: add it or pick without --mask")
     mask = open_volume(path, volume.voxel_size_ang, quiet=True)
     scale = np.array(mask.shape_zyx) / np.array(volume.shape_zyx)
     if scale.max() / scale.min() > 1.05:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import pathlib
 import time
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Union
@@ -13,12 +14,13 @@ from deepetpicker.errors import DeepETPickerError, InputError
 from deepetpicker.io.classes import write_classes
 from deepetpicker.io.coordinates import write_coordinates
 from deepetpicker.io.items import DataItem, items_from_params
-from deepetpicker.io.manifest import Manifest, read_manifest
+from deepetpicker.io.manifest import Manifest, write_content
+from deepetpicker.io.records import EARLIER, Records, is_same, located, made_from, with_records
 from deepetpicker.io.volumes import Volume, open_volume
 from deepetpicker.perclass import text_of
-from deepetpicker.picking.picker import Picker, ProbabilityMaps, open_mask, working_grid
+from deepetpicker.picking.picker import Picker, ProbabilityMaps, mask_path, open_mask, working_grid
 from deepetpicker.picking.planning import duration, gigabytes
-from deepetpicker.picking.sharding import RunRecord, Shard
+from deepetpicker.picking.sharding import Shard
 
 PathLike = Union[str, pathlib.Path]
 logger = logging.getLogger(__name__)
@@ -36,8 +38,8 @@ def pick(model: PathLike, tomograms: Sequence[PathLike] = (), out: PathLike = "p
     tomograms : sequence of path
         Tomograms; their file stems name the outputs. Left out when params has ``items``.
     out : path
-        Folder for NAME.csv (the picks), NAME_candidates.csv (all candidates above the floor), classes.json,
-        manifest.json and, with shards, shards/manifest_I_of_N.json.
+        Folder for NAME.csv (the picks), NAME_candidates.csv (all candidates above the floor), records/NAME.json,
+        classes.json and manifest.json. What it holds of other tomograms stays.
     options : PickOptions
         How to pick, and which shard.
     params : mapping, optional
@@ -48,7 +50,7 @@ def pick(model: PathLike, tomograms: Sequence[PathLike] = (), out: PathLike = "p
     Returns
     -------
     dict
-        The manifest; that of the shard when this is one of several.
+        The manifest, of its items those of this call (of this shard).
 
     Raises
     ------
@@ -57,34 +59,78 @@ def pick(model: PathLike, tomograms: Sequence[PathLike] = (), out: PathLike = "p
     """
     shard = Shard.parse(options.shard or "1/1")
     items = items_from_params(params) if params and params.get("items") else _items(tomograms, options)
-    folder = pathlib.Path(out)
-    manifest = Manifest("pick", options.to_dict(), seed=0)
-    manifest.outputs.update(folder=str(folder), model=str(model), model_sha256=_digest(model))
-    record = RunRecord(folder, manifest, [item.name for item in items], shard)
-    done = record.resume() if options.resume else []
-    for name in done:
-        logger.info("%s: done before, skipped", name)
+    run = _Run(pathlib.Path(out), model, options, [item.name for item in items])
     mine = shard.choose(items)
+    done = run.done(mine) if options.resume else []
     todo = [item for item in mine if item.name not in done]
     if todo:
         picker = Picker(model, options, quiet)  # before anything of an earlier run is replaced
         _announce(picker, todo)
-    record.begin(options.resume)
+    content = run.write_manifest()
     if todo:
-        write_classes(folder, picker.card.classes)  # ids, names and diameters go with the tables
+        write_classes(run.folder, picker.card.classes)  # ids, names and diameters go with the tables
     for item in todo:
-        _pick_item(picker, item, folder, manifest)
-        record.write()
-    complete = record.end()
+        _pick_item(picker, item, run)
+        content = run.write_manifest()
     if shard.count > 1:
-        share = f"{len(mine)} of {len(items)} tomogram(s)" if mine else f"no tomogram, there are only {len(items)}"
-        logger.info("shard %s: %s; done so far: %d of %d shards (%s)", shard, share, len(complete), shard.count,
-                    ", ".join(map(str, complete)))
-    result = read_manifest(record.path)
-    failed = [i for i in result["items"] if i["status"] == "failed"]
+        missing = content["outputs"]["missing"]
+        logger.info("shard %s: %s; %s", shard, f"{len(mine)} of {len(items)} tomogram(s)" if mine else
+                    f"no tomogram, there are only {len(items)}", f"still missing: {', '.join(missing)}" if missing else
+                    "nothing is missing")
+    own = {item.name for item in mine}
+    content = located({**content, "items": [i for i in content["items"] if i["name"] in own]}, run.folder)
+    failed = [i for i in content["items"] if i["status"] == "failed"]
     if failed and len(failed) == len(mine):
         raise InputError(f"none of {len(mine)} tomogram(s) could be picked; the first: {failed[0]['reason']}")
-    return result
+    return content
+
+
+class _Run:
+    """What was done in an output folder, and the manifest that says so.
+
+    Parameters
+    ----------
+    folder : path
+        Output folder.
+    model : path
+        Model file.
+    options : PickOptions
+        How to pick.
+    names : list of str
+        Names of all tomograms of the run, those of other shards included.
+    """
+
+    def __init__(self, folder: pathlib.Path, model: PathLike, options: PickOptions, names: List[str]) -> None:
+        self.folder, self.records, self._options = folder, Records(folder), options
+        self._model_sha256 = _digest(model)
+        self._manifest = Manifest("pick", {**options.to_dict(), "shard": ""}, seed=0)
+        self._manifest.outputs.update(model=os.path.abspath(model), model_sha256=self._model_sha256, names=names)
+
+    def made(self, item: DataItem) -> Dict[str, Any]:
+        """Return what decides the picks of an item."""
+        return made_from(item.tomogram, item.voxel_size_ang or self._options.voxel_size,
+                         mask_path(item.mask or self._options.mask, item.name), self._model_sha256,
+                         self._options.to_dict())
+
+    def done(self, items: Sequence[DataItem]) -> List[str]:
+        """Return the names of items picked before from the same files with the same model and options; say so."""
+        records, done = self.records.read(), []
+        for item in items:
+            record = records.get(item.name)
+            if record is None or record["item"]["status"] != "done":
+                continue
+            if is_same(record["made"], self.made(item)):
+                done.append(item.name)
+                logger.info("%s: done before, skipped", item.name)
+            else:
+                logger.info("%s: done before from another file or with other options, picked again", item.name)
+        return done
+
+    def write_manifest(self) -> Dict[str, Any]:
+        """Write manifest.json from all records in the folder; return its content."""
+        content = with_records(self._manifest.to_dict(), self.records.read())
+        write_content(self.folder / "manifest.json", content)
+        return content
 
 
 def _items(tomograms: Sequence[PathLike], options: PickOptions) -> List[DataItem]:
@@ -127,35 +173,52 @@ def _announce(picker: Picker, items: Sequence[DataItem]) -> None:
                     gigabytes(max(p.memory_bytes for p in plans)), duration(sum(p.seconds for p in plans)))
 
 
-def _pick_item(picker: Picker, item: DataItem, folder: pathlib.Path, manifest: Manifest) -> None:
-    """Pick one tomogram, write its tables and add it to the manifest, as done or as failed."""
-    start = time.perf_counter()
+def _pick_item(picker: Picker, item: DataItem, run: _Run) -> None:
+    """Pick one tomogram, write its tables and its record, as done or as failed."""
+    start, made, part = time.perf_counter(), run.made(item), Manifest("pick", {})
     try:
-        facts = _write_item(picker, item, folder, manifest)
+        facts = _write_item(picker, item, run, part)
         status, reason = "done", ""
     except DeepETPickerError as error:
         facts, status, reason = {}, "failed", str(error)
         logger.error("%s: failed: %s", item.name, error)
+        _set_aside(item.name, run, part)
     seconds = round(time.perf_counter() - start, 3)
-    manifest.add_item(item.name, status, reason, tomogram=item.tomogram, seconds=seconds, **facts)
+    part.add_item(item.name, status, reason, tomogram=os.path.abspath(item.tomogram), seconds=seconds, **facts)
+    content = part.to_dict()
+    inputs = [{**one, "path": os.path.abspath(one["path"])} for one in content["inputs"]]
+    run.records.write(item.name, {"made": made, "item": content["items"][0], "inputs": inputs,
+                                  "warnings": content["warnings"]})
     if status == "done":
         logger.info("%s: %d picks >= %s of %d candidates (%.1f s)", item.name, facts["n_picks"],
                     text_of(picker.thresholds), facts["n_candidates"], seconds)
 
 
-def _write_item(picker: Picker, item: DataItem, folder: pathlib.Path, manifest: Manifest) -> Dict[str, Any]:
+def _set_aside(name: str, run: _Run, part: Manifest) -> None:
+    """Take the tables of an earlier run away from a tomogram that failed, and say so."""
+    run.records.forget(name)
+    moved = run.records.set_aside(name)
+    if moved:
+        text = f"{name}: failed this time; what an earlier run found is now in {EARLIER}/ ({', '.join(moved)})"
+        logger.warning(text)
+        part.warn(text)
+
+
+def _write_item(picker: Picker, item: DataItem, run: _Run, part: Manifest) -> Dict[str, Any]:
     """Pick one tomogram and write its tables and maps; return the facts for the manifest."""
-    volume = _open(picker, item)
-    manifest.add_input(volume)
+    folder, volume = run.folder, _open(picker, item)
+    part.add_input(volume)
     folder.mkdir(parents=True, exist_ok=True)
     maps: Dict[str, str] = {}
     if picker.options.save_map:
         grid = working_grid(volume, picker.card)
         with ProbabilityMaps(folder, item.name, [r.class_id for r in picker.rules], grid) as writer:
             candidates = picker.candidates(volume, folder, writer, item.mask)
+            run.records.forget(item.name)  # from here on its tables are replaced
         maps = {str(c): str(p) for c, p in writer.paths.items()}
     else:
         candidates = picker.candidates(volume, folder, mask=item.mask)
+        run.records.forget(item.name)
     picks = picker.picks(candidates)
     paths = {"picks": folder / f"{item.name}.csv", "candidates": folder / f"{item.name}_candidates.csv"}
     write_coordinates(paths["candidates"], candidates)
