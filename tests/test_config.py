@@ -19,6 +19,7 @@ from deepetpicker.config import (
     NetworkOptions,
     Options,
     PickOptions,
+    ProposeOptions,
     SimulateOptions,
     TrainOptions,
     add_arguments,
@@ -31,7 +32,7 @@ from deepetpicker.config import (
 from deepetpicker.errors import InputError
 
 CLASSES: List[Type[Options]] = [NetworkOptions, TrainOptions, PickOptions, SimulateOptions, EvaluateOptions,
-                                CompareOptions, CheckOptions, BenchmarkOptions]
+                                CompareOptions, CheckOptions, ProposeOptions, BenchmarkOptions]
 
 
 def parse(cls: Type[Options], words: List[str], **extra: Any) -> Options:

@@ -15,6 +15,7 @@ FIGURES = ("deepetpicker.report", "deepetpicker.report.charts", "deepetpicker.re
 # Each room and the rooms it may import from, the ground floor apart, which all may use.
 ROOMS = {
     "preparation": set(),
+    "proposing": {"preparation"},
     "checking": {"preparation"},
     "network": {"preparation"},
     "picking": {"preparation", "network"},

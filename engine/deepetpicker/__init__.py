@@ -1,8 +1,8 @@
 """DeepETPicker: pick particles in cryo-electron tomograms with a 3D-ResUNet trained on a few labelled centres.
 
-The functions named like the commands (``simulate``, ``check``, ``train``, ``pick``, ``evaluate``, ``info``,
-``import_reference``, ``convert``) are loaded when first used, so that ``import deepetpicker`` loads neither torch nor
-scipy.
+The functions named like the commands (``simulate``, ``propose``, ``check``, ``train``, ``pick``, ``evaluate``,
+``info``, ``import_reference``, ``convert``) are loaded when first used, so that ``import deepetpicker`` loads neither
+torch nor scipy.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 
 _VERBS = {
     "simulate": "deepetpicker.simulation",
+    "propose": "deepetpicker.proposing.run",
     "check": "deepetpicker.checking.run",
     "train": "deepetpicker.training.run",
     "pick": "deepetpicker.picking.run",

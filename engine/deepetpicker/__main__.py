@@ -29,6 +29,7 @@ from deepetpicker.errors import DeepETPickerError, suggestion
 # What help says of each verb; written here so that help imports no module.
 VERBS: Dict[str, str] = {
     "simulate": "Simulate tomograms with known particles.",
+    "propose": "Propose candidates without a model: blobs of the right size, or what looks like a few examples.",
     "check": "Tell whether coordinates fit their tomograms, or would flipped, swapped, scaled or shifted.",
     "train": "Train a picker from tomograms and labelled centres.",
     "pick": "Pick particles in tomograms with a trained model.",

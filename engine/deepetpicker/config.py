@@ -212,6 +212,19 @@ class CheckOptions(Options):
 
 
 @dataclasses.dataclass(frozen=True)
+class ProposeOptions(Options):
+    """Options of ``deepetpicker propose``."""
+
+    diameter_angstrom: float = opt(0.0, "particle diameter", unit="angstrom", check=at_least(0))
+    most: int = opt(200, "candidates per tomogram, best first: about twice as many as there may be particles",
+                    check=at_least(1))
+    contrast: str = opt("auto", "particles are darker or brighter than what surrounds them; auto takes what stands out "
+                        "more in each tomogram", choices=("auto", "dark", "bright"))
+    voxel_size: float = opt(0.0, "voxel size of the tomograms; 0 reads it from each header", unit="angstrom",
+                            check=at_least(0))
+
+
+@dataclasses.dataclass(frozen=True)
 class BenchmarkOptions(Options):
     """Options of ``deepetpicker benchmark``."""
 

@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import os
 import pathlib
-from typing import Any, Dict, List, Mapping, Union
+from typing import Any, Dict, List, Mapping, Sequence, Union
 
 from deepetpicker.errors import InputError, suggestion
 from deepetpicker.io.jsonvalues import number, objects
@@ -80,6 +80,35 @@ def items_from_folder(folder: PathLike, need_coordinates: bool = True) -> List[D
                          f"name with one of {', '.join(SUFFIXES)}")
     for name in alone:
         log.warning("%s: no coordinates beside the tomogram, left out", name)
+    return items
+
+
+def items_from_files(paths: Sequence[PathLike], voxel_size_ang: float = 0.0) -> List[DataItem]:
+    """Return an item per tomogram file, named by its stem; folders stand for the tomograms they hold.
+
+    Parameters
+    ----------
+    paths : sequence of path
+        Tomograms or folders.
+    voxel_size_ang : float
+        Voxel size of all of them in angstrom; 0 reads each header.
+
+    Raises
+    ------
+    InputError
+        If there are none, or two have the same name.
+    """
+    items: List[DataItem] = []
+    for path in map(pathlib.Path, paths):
+        inside = items_from_folder(path, need_coordinates=False) if path.is_dir() else [DataItem(path.stem, str(path))]
+        items += [dataclasses.replace(item, voxel_size_ang=voxel_size_ang) for item in inside]
+    if not items:
+        raise InputError("expected at least one tomogram, or a folder with some, got none")
+    names = [item.name for item in items]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(f"two tomograms are named {twice!r}: their tables would overwrite each other; rename one, or "
+                         "use two output folders")
     return items
 
 

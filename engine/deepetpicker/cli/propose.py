@@ -1,0 +1,33 @@
+"""Propose candidates without a model: blobs of the right size, or what looks like a few examples."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from deepetpicker.config import ProposeOptions, add_arguments as add_options, from_arguments, read_params
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``propose`` to parser."""
+    parser.add_argument("tomograms", nargs="*", metavar="TOMO", help="tomograms (.mrc, .rec, .map), or folders of them")
+    parser.add_argument("--out", required=True, metavar="DIR",
+                        help="folder for NAME.csv, NAME_features.npy, classes.json and manifest.json")
+    parser.add_argument("--like", default="", metavar="DIR",
+                        help="folder with NAME.csv of a few examples (3 in all or more): what looks like them comes "
+                        "first, in all tomograms")
+    parser.add_argument("--unlike", default="", metavar="DIR",
+                        help="folder with NAME.csv of a few places that are not what is looked for")
+    add_options(parser, ProposeOptions)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Propose; return 0 when every tomogram could be used, 1 when some failed."""
+    from deepetpicker.proposing.run import propose
+
+    params = read_params(args.params) if getattr(args, "params", None) else None
+    manifest = propose(args.tomograms, args.out, from_arguments(ProposeOptions, args), params, args.like, args.unlike,
+                       getattr(args, "quiet", False))
+    total = sum(item.get("n_picks", 0) for item in manifest["items"])
+    sys.stdout.write(f"{total} candidates in {len(manifest['items'])} tomogram(s), in {args.out}\n")
+    return 1 if any(item["status"] == "failed" for item in manifest["items"]) else 0

@@ -1,0 +1,172 @@
+"""Candidates without a model: blobs are found whatever their contrast, beads are not, and examples rank the rest."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from deepetpicker import propose
+from deepetpicker.__main__ import main
+from deepetpicker.config import ProposeOptions
+from deepetpicker.errors import InputError
+from deepetpicker.io.coordinates import CoordinateTable, read_coordinates, write_coordinates
+from deepetpicker.io.volumes import open_volume, write_volume
+from deepetpicker.proposing.blobs import Scene, blob_response, find_blobs, separate_peaks, stronger_contrast
+from deepetpicker.proposing.features import features_at, n_features
+from deepetpicker.proposing.ranking import rank_like
+
+SHAPE, VOXEL, DIAMETER = (40, 88, 104), 10.0, 120.0
+
+
+def places(seed):
+    """Return 24 places (N, 3) between voxels that are at least 16 voxels apart, in no order."""
+    rng = np.random.default_rng(seed)
+    grid = np.stack(np.meshgrid([10, 29], np.arange(10, 80, 19), np.arange(10, 100, 19), indexing="ij"), -1)
+    spots = grid.reshape(-1, 3) + rng.uniform(-1.5, 1.5, (grid.size // 3, 3))
+    return spots[rng.permutation(len(spots))[:24]]
+
+
+def scene_of(solid, hollow=(), beads=(), noise=0.5, seed=0, sign=-1.0):
+    """Return grey values (Z, Y, X): balls, shells and beads in noise."""
+    rng = np.random.default_rng(seed)
+    grid = np.stack(np.meshgrid(*map(np.arange, SHAPE), indexing="ij"), -1)
+    grey = rng.normal(0, noise, SHAPE)
+    for centre in solid:
+        grey += sign * 1.0 / (1 + np.exp(2 * (np.linalg.norm(grid - centre, axis=-1) - 5)))
+    for centre in hollow:
+        grey += sign * 1.5 * np.exp(-((np.linalg.norm(grid - centre, axis=-1) - 5) / 1.2) ** 2)
+    for centre in beads:
+        grey -= 60 * (np.linalg.norm(grid - centre, axis=-1) < 2.5)
+    return grey.astype(np.float32)
+
+
+def opened(tmp_path, grey, name="TS_1"):
+    """Write a tomogram and return it opened."""
+    write_volume(tmp_path / f"{name}.mrc", grey, VOXEL)
+    return open_volume(tmp_path / f"{name}.mrc")
+
+
+def hits(found, true, radius=4.0):
+    """Return how many true places have a found one within a radius."""
+    return int((np.linalg.norm(found[:, None] - np.asarray(true)[None], axis=-1).min(0) <= radius).sum())
+
+
+@pytest.mark.parametrize("sign", [-1.0, 1.0], ids=["dark", "bright"])
+def test_balls_come_first_whatever_their_contrast(tmp_path, sign):
+    true = places(1)
+    scene = Scene.open(opened(tmp_path, scene_of(true, sign=sign)), DIAMETER)
+    assert stronger_contrast(blob_response(scene)) == ("dark" if sign < 0 else "bright")
+    table = find_blobs(scene, 24)
+    assert hits(table.positions_zyx_vox, true) >= 23
+    assert np.all(np.diff(table.scores) <= 0)
+    assert table.scores.min() > 0
+    assert table.scores.max() <= 1
+    off = np.linalg.norm(table.positions_zyx_vox[:, None] - true[None], axis=-1).min(1)
+    assert np.median(off) < 0.7
+
+
+def test_beads_are_left_out(tmp_path):
+    true = places(2)
+    balls, beads = true[:18], true[18:]
+    scene = Scene.open(opened(tmp_path, scene_of(balls, beads=beads)), DIAMETER)
+    found = find_blobs(scene, 18).positions_zyx_vox
+    assert hits(found, balls) >= 17
+    assert hits(found, beads) == 0
+
+
+def test_candidates_are_apart_and_no_more_than_asked_for(tmp_path):
+    scene = Scene.open(opened(tmp_path, scene_of([])), DIAMETER)
+    found = find_blobs(scene, 30).positions_zyx_vox
+    assert len(found) == 30
+    distances = np.linalg.norm(found[:, None] - found[None], axis=-1) + 1e9 * np.eye(30)
+    assert distances.min() > DIAMETER / VOXEL / 2 - 1
+    assert ((found > -0.5) & (found < np.array(SHAPE) - 0.5)).all()
+
+
+def test_an_empty_map_has_no_peaks():
+    tops, heights = separate_peaks(np.zeros((8, 9, 10), np.float32), 3.0, 5)
+    assert (tops.shape, heights.shape) == ((0, 3), (0,))
+
+
+def test_features_do_not_depend_on_a_turn_about_the_beam(tmp_path):
+    grey = scene_of(places(3)[:6], noise=0.2)
+    turned = np.ascontiguousarray(np.rot90(grey, 2, (1, 2)))
+    at = np.array([[12.0, 30.0, 40.0], [25.0, 50.0, 60.0]])
+    back = np.array(SHAPE) - 1 - at
+    back[:, 0] = at[:, 0]
+    one = features_at(Scene.open(opened(tmp_path, grey), DIAMETER), at)
+    other = features_at(Scene.open(opened(tmp_path, turned, "b"), DIAMETER), back)
+    assert one.shape == (2, n_features())
+    np.testing.assert_allclose(one, other, atol=1e-4)
+    assert features_at(Scene.open(opened(tmp_path, grey), DIAMETER), np.empty((0, 3))).shape == (0, n_features())
+
+
+def test_five_examples_bring_their_kind_to_the_top(tmp_path):
+    true = places(4)
+    balls, shells = true[:12], true[12:]
+    scene = Scene.open(opened(tmp_path, scene_of(balls, shells, noise=0.3)), DIAMETER)
+    table = find_blobs(scene, 100, "dark")
+    positions = np.concatenate([table.positions_zyx_vox, shells])
+    features = features_at(scene, positions)
+    for wanted, other in ((shells, balls), (balls, shells)):
+        scores = rank_like(features, features_at(scene, wanted[:5]), features_at(scene, other[:2]))
+        assert ((scores > 0) & (scores < 1)).all()
+        top = positions[np.argsort(-scores)[:2 * len(wanted)]]  # shells among blobs come twice
+        assert hits(top, wanted) >= len(wanted) - 1
+
+
+def test_too_few_examples_are_refused_and_no_candidates_are_none():
+    with pytest.raises(ValueError, match="at least 3"):
+        rank_like(np.ones((5, 4)), np.ones((2, 4)))
+    assert len(rank_like(np.empty((0, 4)), np.ones((3, 4)))) == 0
+
+
+def test_the_command_writes_tables_features_and_classes(tmp_path, capsys):
+    true = places(5)
+    data, out = tmp_path / "data", tmp_path / "out"
+    data.mkdir()
+    for name in ("TS_1", "b 2"):
+        write_volume(data / f"{name}.mrc", scene_of(true), VOXEL)
+    assert main(["propose", str(data), "--out", str(out), "--diameter-angstrom", "120", "--most", "30", "--quiet"]) == 0
+    assert "60 candidates in 2 tomogram(s)" in capsys.readouterr().out
+    table = read_coordinates(out / "b 2.csv")
+    assert hits(table.positions_zyx_vox, true) >= 23
+    assert np.load(out / "b 2_features.npy").shape == (30, n_features())
+    assert json.loads((out / "classes.json").read_text())["classes"][0]["diameter_angstrom"] == 120
+
+
+def test_examples_of_one_tomogram_rank_another(tmp_path):
+    true = places(6)
+    balls, shells = true[:12], true[12:]
+    data, like = tmp_path / "data", tmp_path / "like"
+    data.mkdir()
+    like.mkdir()
+    for name, seed in (("TS_1", 0), ("TS_2", 1)):
+        write_volume(data / f"{name}.mrc", scene_of(balls, shells, noise=0.3, seed=seed), VOXEL)
+    write_coordinates(like / "TS_1.csv", CoordinateTable.from_positions(shells[:6]))
+    options = ProposeOptions(diameter_angstrom=DIAMETER, most=16)
+    plain = propose([data], tmp_path / "plain", options)
+    assert plain["outputs"].get("examples") is None
+    propose([data], tmp_path / "out", options, like=like)
+    ranked = read_coordinates(tmp_path / "out/TS_2.csv").positions_zyx_vox
+    first = read_coordinates(tmp_path / "plain/TS_2.csv").positions_zyx_vox
+    assert hits(ranked, shells) > hits(first, shells)
+    assert hits(ranked, shells) >= 9
+
+
+def test_bad_input_is_said_and_does_not_stop_the_others(tmp_path):
+    write_volume(tmp_path / "good.mrc", scene_of(places(7)), VOXEL)
+    (tmp_path / "bad.mrc").write_bytes(b"no tomogram")
+    with pytest.raises(InputError, match="particle diameter in angstrom"):
+        propose([tmp_path / "good.mrc"], tmp_path / "out")
+    options = ProposeOptions(diameter_angstrom=DIAMETER)
+    manifest = propose([tmp_path], tmp_path / "out", options)
+    assert {item["name"]: item["status"] for item in manifest["items"]} == {"good": "done", "bad": "failed"}
+    with pytest.raises(InputError, match="at least 4 voxels across"):
+        propose([tmp_path / "good.mrc"], tmp_path / "out", ProposeOptions(diameter_angstrom=30))
+    (tmp_path / "like").mkdir()
+    write_coordinates(tmp_path / "like/good.csv", CoordinateTable.from_positions(places(7)[:2]))
+    with pytest.raises(InputError, match="at least 3 examples"):
+        propose([tmp_path / "good.mrc"], tmp_path / "out", options, like=tmp_path / "like")
