@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 from tomo.constants import SCIPION
@@ -80,23 +80,6 @@ def itemUnread(tomogram: Tomogram, **paths: str) -> Dict[str, Any]:
             "voxel_size": float(tomogram.getSamplingRate()), **paths}
 
 
-def groupIds(coordinates: SetOfCoordinates3D) -> List[int]:
-    """Return the group ids that occur in a set, ascending."""
-    return sorted(int(g or 0) for g in coordinates.getUniqueValues(Coordinate3D.GROUP_ID_ATTR))
-
-
-def classIds(groups: Iterable[int], useGroups: bool = True) -> Dict[int, int]:
-    """Return the class id of each group id.
-
-    Classes are counted from 1. Group 0 means "no group" in Scipion: alone it is class 1, beside others the class after
-    the last of them.
-    """
-    known = sorted(set(groups))
-    if not useGroups:
-        return dict.fromkeys(known, 1)
-    return {g: g if g > 0 else max(known) + 1 for g in known}
-
-
 def parseNumbers(text: Optional[str], what: str) -> List[float]:
     """Return the numbers of a form field, separated by commas or blanks.
 
@@ -109,42 +92,6 @@ def parseNumbers(text: Optional[str], what: str) -> List[float]:
         return [float(word) for word in (text or "").replace(",", " ").replace(";", " ").split()]
     except ValueError as error:
         raise InputError(f"{what}: expected numbers separated by commas, got {text!r}") from error
-
-
-def makeClasses(ids: Sequence[int], diameters_ang: Sequence[float], names: str = "") -> Classes:
-    """Return name and diameter of each class.
-
-    Parameters
-    ----------
-    ids : sequence of int
-        Class ids.
-    diameters_ang : sequence of float
-        One for all or one per class in the order of the ids, in angstrom.
-    names : str
-        Names separated by commas, in the order of the ids; may be empty.
-
-    Raises
-    ------
-    InputError
-        If the numbers of diameters or names do not fit.
-    """
-    ids = sorted(ids)
-    if len(diameters_ang) not in (1, len(ids)) or min(diameters_ang) <= 0:
-        raise InputError(f"expected one diameter > 0 Å for all classes or {len(ids)} (one per class, in the order of "
-                         f"the group ids {', '.join(map(str, ids))}), got "
-                         f"{', '.join(f'{d:g}' for d in diameters_ang) or 'none'}")
-    given = [n.strip() for n in (names or "").split(",") if n.strip()]
-    if given and (len(given) != len(ids) or len(set(given)) < len(ids)):
-        raise InputError(f"expected {len(ids)} different class names (in the order of the group ids "
-                         f"{', '.join(map(str, ids))}), got {', '.join(given)}")
-    given = given or (["particle"] if len(ids) == 1 else [f"class_{i}" for i in ids])
-    diameters = list(diameters_ang) if len(diameters_ang) == len(ids) else list(diameters_ang) * len(ids)
-    return {i: (n, float(d)) for i, n, d in zip(ids, given, diameters)}
-
-
-def classesJson(classes: Classes) -> List[Dict[str, Any]]:
-    """Return classes as params.json lists them."""
-    return [{"id": i, "name": name, "diameter_angstrom": diameter} for i, (name, diameter) in classes.items()]
 
 
 @dataclasses.dataclass(frozen=True)

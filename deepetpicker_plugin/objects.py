@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Optional, Set
+from typing import Any, Dict, List, Optional, Set, Tuple
 
 from pwem.objects import EMObject
 from pyworkflow.object import Float, Integer, String
 from tomo.objects import SetOfTomograms
 
+from deepetpicker.io.classes import ParticleClass
 from deepetpicker.io.modelcard import ModelCard, read_card
 
 
@@ -40,7 +41,7 @@ class DeepETPickerModel(EMObject):
         card = read_card(fileName)
         model = cls(fileName)
         model._classIds.set(", ".join(str(c.id) for c in card.classes))
-        model._classNames.set(", ".join(c.name for c in card.classes))
+        model._classNames.set(", ".join(c.name.replace(",", " ") for c in card.classes))
         model._diameters.set(", ".join(f"{c.diameter_ang:g}" for c in card.classes))
         model._samplingRate.set(card.voxel_size_ang)
         model._nClasses.set(len(card.classes))
@@ -90,6 +91,11 @@ class DeepETPickerModel(EMObject):
     def getDiameters(self) -> List[float]:
         """Return the particle diameters in angstrom, in the order of the ids."""
         return [float(word) for word in self._diameters.get("").split(",") if word.strip()]
+
+    def getClasses(self) -> Tuple[ParticleClass, ...]:
+        """Return the class table: ids (the group ids of picks), names and diameters in angstrom."""
+        return tuple(ParticleClass(i, n, d) for i, n, d in zip(self.getClassIds(), self.getClassNames(),
+                                                               self.getDiameters()))
 
     def getF1(self) -> Optional[float]:
         """Return the F1 of the kept epoch on the validation part, None when unknown."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import types
 from typing import Any, Dict, List, Sequence, Tuple
 
 from pyworkflow.object import Set, String
 from tomo.objects import SetOfTomoMasks, Tomogram
 
+from deepetpicker.io.classes import ParticleClass
 from deepetpicker.io.coordinates import CoordinateTable
 from deepetpicker_plugin import convert, picked
+from deepetpicker_plugin.classes import setClasses
 from deepetpicker_plugin.objects import SetOfFailedTomograms
 from deepetpicker_plugin.picked import COORDINATES, FAILED, MAPS
 
@@ -28,6 +31,7 @@ class OutputsMixin:
                 rate = self.inputTomograms.get().getSamplingRate()
                 output = self._newCoordinates(self.inputTomograms, picked.suffix(name), rate,
                                               convert.boxSize(diameter, rate))
+                setClasses(output, [c for c in self.inputModel.get().getClasses() if c.id in ids])
             elif place.tsId in output.getTSIds():
                 continue
             else:
@@ -103,6 +107,30 @@ class OutputsMixin:
         if not any(hasattr(self, name) for name, _, _ in self._coordinateOutputs()):
             self.warning("No particle has a score at or above the threshold: lower it with *threshold picks*, which "
                          "needs no new run.")
+
+    def getPossibleOutputs(self) -> List[Any]:
+        """Return the outputs that a run may have, with a set per class where the form asks for it.
+
+        The classes are known before the model is trained, so that scheduled workflows can be wired to them.
+        """
+        kinds, classes = dict(self._possibleOutputs), self._expectedClasses()
+        ids, names = [c.id for c in classes], [c.name for c in classes]
+        if classes and self.splitClasses.get():
+            kind = kinds.pop(COORDINATES)
+            kinds.update(dict.fromkeys(picked.outputNames(COORDINATES, ids, names).values(), kind))
+        kind = kinds.pop(MAPS)
+        if self.saveMap.get():
+            kinds.update(dict.fromkeys(picked.outputNames(MAPS, ids, names).values() if len(ids) > 1 else [MAPS], kind))
+        return [types.SimpleNamespace(name=name, value=kind) for name, kind in kinds.items()]
+
+    def _expectedClasses(self) -> Tuple[ParticleClass, ...]:
+        """Return the classes of the model, or of the protocol that will make it; empty when they are not known yet."""
+        model = self.inputModel.get()
+        source = model if hasattr(model, "getClasses") else self.inputModel.getObjValue()
+        try:
+            return tuple(source.getClasses()) if hasattr(source, "getClasses") else ()
+        except Exception:  # the form of that protocol is not complete: nothing is known
+            return ()
 
     def _coordinateOutputs(self) -> List[Tuple[str, List[int], float]]:
         """Return name, class ids and diameter (angstrom) of each set of coordinates the form asks for."""

@@ -11,7 +11,9 @@ from pyworkflow.utils import Message
 from tomo.objects import SetOfCoordinates3D
 
 from deepetpicker.config import CompareOptions
+from deepetpicker.io.classmatch import match_classes
 from deepetpicker_plugin import convert
+from deepetpicker_plugin.classes import classesOf, knownClasses, setClasses, tableLines
 from deepetpicker_plugin.constants import COMPARISON_DIR, COORDINATES_DIR, MANIFEST_FILE
 from deepetpicker_plugin.engine import EngineError, readManifest, writeParams
 from deepetpicker_plugin.forms import addOption, readOptions
@@ -40,18 +42,24 @@ class ProtDeepETPickerCompare(ProtDeepETPickerBase):
                       label="Second picks", help="Its tomograms may be of another binning, as long as the tsIds agree.")
         addOption(form, CompareOptions, "radius_angstrom", "Same particle within",
                   help="Picks at most this far apart are the same particle. 0: half the box size of the first set.")
-        addOption(form, CompareOptions, "same_class", "Only within the same group id?")
+        addOption(form, CompareOptions, "same_class", "Only within the same class?",
+                  help="Yes: only picks of the same class can be the same particle. Classes are told by name where "
+                  "both sets have names, else by group id.")
+        form.addParam("classMap", params.StringParam, default="", condition="sameClass", label="Which class is which",
+                      help="Where group ids differ and names are not known: group of the second set and of the first, "
+                      "1: 0, 2: 1.")
 
     def _insertAllSteps(self) -> None:
         """Insert the steps; the digest makes them run again when anything in the form changes."""
-        digest = self._digestOf([self._options(), self._stateOf(self.inputFirst.get(), self.inputSecond.get())])
+        digest = self._digestOf([self._options(), self.classMap.get(),
+                                 self._stateOf(self.inputFirst.get(), self.inputSecond.get())])
         self._insertFunctionStep(self.compareStep, digest, needsGPU=False)
         self._insertFunctionStep(self.createOutputStep, digest, needsGPU=False)
 
     def compareStep(self, digest: str) -> List[str]:
         """Write the tables and run the engine; returns the manifest, which must exist."""
         folder = self._ensureExtra(COMPARISON_DIR)
-        first, second = self._rows()
+        (first, second), ofSecond = self._rows(), self._classOfSecond()
         voxel = self.inputFirst.get().getSamplingRate()
         tables = {"a": self._ensureExtra(COMPARISON_DIR, f"{COORDINATES_DIR}_first"),
                   "b": self._ensureExtra(COMPARISON_DIR, f"{COORDINATES_DIR}_second")}
@@ -60,7 +68,7 @@ class ProtDeepETPickerCompare(ProtDeepETPickerBase):
             item = {"name": tsId, "voxel_size": voxel}
             for key, rows in (("a", first), ("b", second)):
                 if tsId in rows:
-                    table = rows[tsId].table({g: g for g in rows[tsId].groups})
+                    table = rows[tsId].table(ofSecond if key == "b" else {g: g for g in rows[tsId].groups})
                     item[key] = convert.writeTable(tables[key], tsId, table)
             items.append(item)
         self.runEngine(folder, ["compare", "--params", writeParams(folder, self._options(), items), "--out", folder])
@@ -90,6 +98,7 @@ class ProtDeepETPickerCompare(ProtDeepETPickerBase):
         source, chosen = pointer.get(), set(objIds)
         output = self._newCoordinates(source.getPrecedents(), "_" + name.lower(), source.getSamplingRate(),
                                       source.getBoxSize() or 1)
+        setClasses(output, knownClasses(source))
         for item in source.iterCoordinates():
             if item.getObjId() in chosen:
                 output.append(item.clone())
@@ -105,6 +114,19 @@ class ProtDeepETPickerCompare(ProtDeepETPickerBase):
         return {ts: r for ts, r in first.items() if ts in others}, moved
 
     # ---- what the form says
+    def _classOfSecond(self) -> Dict[int, int]:
+        """Return the class, as the first set counts, of each group of the second set.
+
+        Raises
+        ------
+        InputError
+            If classes must agree and it cannot be told which is which.
+        """
+        first, second = classesOf(self.inputFirst.get()), classesOf(self.inputSecond.get())
+        if not self.sameClass.get():
+            return {c.id: c.id for c in second}
+        return match_classes(first, second, self.classMap.get()).of_picks
+
     def _options(self) -> Dict[str, Any]:
         """Return the engine's options that the form gives."""
         options = readOptions(self, CompareOptions, voxel_size=0.0)
@@ -123,6 +145,7 @@ class ProtDeepETPickerCompare(ProtDeepETPickerBase):
             return errors
         if options is not None and options["radius_angstrom"] <= 0:
             errors.append("*Same particle within* the first set has no box size: give a distance > 0 Å")
+        self._collect(errors, self._classOfSecond, "Only within the same class?")
         known, others = (set(convert.tomogramsOf(s.getPrecedents())) for s in (first, second))
         if not known & others:
             errors.append("*Second picks* no tomogram is in both sets: expected some of "
@@ -137,9 +160,11 @@ class ProtDeepETPickerCompare(ProtDeepETPickerBase):
         both, a, b = (sum(i[key] for i in manifest["items"] if i["status"] == "done")
                       for key in ("n_both", "n_only_a", "n_only_b"))
         radius = manifest["options"]["radius_angstrom"]
+        first = self.inputFirst.get()
         return [f"*{both} in both*, {a} only in the first, {b} only in the second set",
                 f"Jaccard index {both / max(1, both + a + b):.3f}, same particle within "
-                f"{convert.inBoth(radius, self.inputFirst.get().getSamplingRate())}"]
+                f"{convert.inBoth(radius, first.getSamplingRate())}",
+                *tableLines(knownClasses(first), first.getSamplingRate())]
 
     def _methods(self) -> List[str]:
         """Return a sentence for a methods section."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from typing import Any, Dict, List
@@ -11,7 +12,10 @@ from pyworkflow.utils import Message
 
 from deepetpicker.config import EvaluateOptions
 from deepetpicker.errors import InputError
+from deepetpicker.io.classes import ParticleClass, classes_to_json
+from deepetpicker.io.classmatch import ClassMatch, match_classes
 from deepetpicker_plugin import convert
+from deepetpicker_plugin.classes import BY_CLASS, Table, classesOf, groupIds, tableLines, withDiameters
 from deepetpicker_plugin.constants import COORDINATES_DIR, CURVE_FILE, EVALUATION_DIR, EVALUATION_FILE, REPORT_FILE
 from deepetpicker_plugin.engine import readManifest, writeParams
 from deepetpicker_plugin.forms import addOption, addOptions, readOptions
@@ -39,18 +43,21 @@ class ProtDeepETPickerEvaluate(ProtDeepETPickerBase):
                       label="Reference", help="The true particles, for instance hand-picked or simulated ones. "
                       "Tomograms without a single reference particle are not evaluated.")
         form.addParam("diameters", params.StringParam, default="", label="Particle diameter (Å)",
-                      help="One for all classes or one per class in the order of the group ids, separated by commas. "
-                      "Empty: the box size of the picks, which is the diameter for picks of DeepETPicker.")
+                      help=f"{BY_CLASS} Group ids are those of the reference. Empty: what reference or picks know of "
+                      "their classes, else the box size of the picks.")
         addOption(form, EvaluateOptions, "radius_angstrom", "Hit radius",
                   help="A pick at most this far from a reference particle hits it. 0: half the diameter of the class.")
         form.addParam("useGroups", params.BooleanParam, default=True, label="Classes from the group ids?",
                       help="Yes: group ids of both sets are classes, and the report shows which are confused. No: all "
                       "particles are of one class.")
+        form.addParam("classMap", params.StringParam, default="", condition="useGroups", label="Which class is which",
+                      help="Classes are told by name where both sets know names, else by group id. Where neither does: "
+                      "group of the picks and of the reference, 1: 0, 2: 1.")
         addOptions(form, EvaluateOptions, ["threshold", "beta", "margin"])
 
     def _insertAllSteps(self) -> None:
         """Insert the steps; the digest makes them run again when anything in the form changes."""
-        digest = self._digestOf([self._options(), self.diameters.get(), self.useGroups.get(),
+        digest = self._digestOf([self._options(), self.diameters.get(), self.useGroups.get(), self.classMap.get(),
                                  self._stateOf(self.inputCoordinates.get(), self.inputReference.get())])
         self._insertFunctionStep(self.evaluateStep, digest, needsGPU=False)
         self._insertFunctionStep(self.createOutputStep, digest, needsGPU=False)
@@ -59,7 +66,7 @@ class ProtDeepETPickerEvaluate(ProtDeepETPickerBase):
         """Write the tables, run the engine; returns the files it must have made."""
         folder = self._ensureExtra(EVALUATION_DIR)
         words = ["evaluate", "--params", writeParams(folder, self._options(), self._items(),
-                                                     convert.classesJson(self._classes())), "--out", folder]
+                                                     classes_to_json(self.getClasses())), "--out", folder]
         self.runEngine(folder, words)
         self._doneManifest(folder)
         return [self._getExtraPath(name) for name in (REPORT_FILE, EVALUATION_FILE, CURVE_FILE)]
@@ -95,14 +102,16 @@ class ProtDeepETPickerEvaluate(ProtDeepETPickerBase):
         picks, places = convert.readCoordinates(self.inputCoordinates.get())
         truth, truthPlaces = convert.readCoordinates(self.inputReference.get())
         folders = {key: self._ensureExtra(EVALUATION_DIR, f"{COORDINATES_DIR}_{key}") for key in ("picks", "truth")}
-        classes, items = self._classOfGroup(), []
+        match, items = self._match(), []  # type: ignore[var-annotated]
+        ofTruth = dict.fromkeys(groupIds(self.inputReference.get()), 1) if not self.useGroups.get() else {
+            c.id: c.id for c in match.classes}
         for tsId, place in places.items():
             if tsId not in truth:
                 continue
             xyz = convert.transfer(truth[tsId].positions_xyz_vox, truthPlaces[tsId], place)
-            paths = {"truth": convert.writeTable(folders["truth"], tsId, truth[tsId].table(classes, xyz))}
+            paths = {"truth": convert.writeTable(folders["truth"], tsId, truth[tsId].table(ofTruth, xyz))}
             if tsId in picks:
-                paths["picks"] = convert.writeTable(folders["picks"], tsId, picks[tsId].table(classes))
+                paths["picks"] = convert.writeTable(folders["picks"], tsId, picks[tsId].table(match.of_picks))
             items.append(convert.itemOf(place, **paths))
         if not items:
             raise InputError("no tomogram of the picks has reference particles: the tsIds of the two sets must agree")
@@ -113,19 +122,39 @@ class ProtDeepETPickerEvaluate(ProtDeepETPickerBase):
         """Return the path of the HTML report."""
         return self._getExtraPath(REPORT_FILE)
 
-    def _classOfGroup(self) -> Dict[int, int]:
-        """Return the class of each group id of both sets."""
-        groups = {g for s in (self.inputCoordinates.get(), self.inputReference.get()) for g in convert.groupIds(s)}
-        if groups <= {0, 1}:  # one kind of particle, which one of the sets does not number
-            return {0: 1, 1: 1}
-        return convert.classIds(groups, self.useGroups.get())
+    def _match(self) -> ClassMatch:
+        """Return the classes of both sets as one table, in the group ids of the reference.
 
-    def _classes(self) -> convert.Classes:
-        """Return name and diameter of the classes."""
+        Raises
+        ------
+        InputError
+            If it cannot be told which class is which.
+        """
+        picks, reference = classesOf(self.inputCoordinates.get()), classesOf(self.inputReference.get())
+        if self.useGroups.get():
+            return match_classes(reference, picks, self.classMap.get())
+        one = next(iter(reference if len(reference) == 1 else picks if len(picks) == 1 else ()), None)
+        merged = ParticleClass(1, one.name if one is not None and one.is_named else "particle",
+                               max((c.diameter_ang for c in (*reference, *picks)), default=0.0))
+        return ClassMatch((merged,), {c.id: 1 for c in picks})
+
+    def getClasses(self) -> Table:
+        """Return the classes with their diameters, in the group ids of the reference.
+
+        Raises
+        ------
+        InputError
+            If it cannot be told which class is which, or a diameter is missing.
+        """
         picks = self.inputCoordinates.get()
-        given = convert.parseNumbers(self.diameters.get(), "Particle diameter")
-        return convert.makeClasses(sorted(set(self._classOfGroup().values())),
-                                   given or [picks.getBoxSize() * picks.getSamplingRate()])
+        classes = withDiameters(self._match().classes, self.diameters.get(), "*Particle diameter*")
+        box_ang = (picks.getBoxSize() or 0) * picks.getSamplingRate()
+        found = tuple(dataclasses.replace(c, diameter_ang=c.diameter_ang or box_ang) for c in classes)
+        bare = [c.label for c in found if not c.diameter_ang]
+        if bare:
+            raise InputError(f"*Particle diameter* the picks have no box size: give the diameter of {', '.join(bare)} "
+                             "in Å")
+        return found
 
     def _options(self) -> Dict[str, Any]:
         """Return the engine's options that the form gives."""
@@ -143,11 +172,16 @@ class ProtDeepETPickerEvaluate(ProtDeepETPickerBase):
         if not set(known) & set(reference.getTSIds()):
             errors.append(f"*Reference* no tomogram of the picks has reference particles: expected some of "
                           f"{', '.join(sorted(known)[:4])}, found {', '.join(sorted(reference.getTSIds())[:4])}")
-        if not picks.getBoxSize() and not (self.diameters.get() or "").strip():
-            errors.append("*Particle diameter* the picks have no box size: give the diameter in Å")
-        else:
-            self._collect(errors, self._classes, "Particle diameter")
+        if self._collect(errors, self._match, "Which class is which") is not None:
+            self._collect(errors, self.getClasses)
         return errors
+
+    def _warnings(self) -> List[str]:
+        """Return what the user should know before the run."""
+        if self.inputCoordinates.get() is None or self.inputReference.get() is None:
+            return []
+        match = self._collect([], self._match)
+        return list(match.warnings) if match is not None else []
 
     def _summary(self) -> List[str]:
         """Return the main figures."""
@@ -162,6 +196,8 @@ class ProtDeepETPickerEvaluate(ProtDeepETPickerBase):
         if e._bestThreshold.get() is not None:
             lines.append(f"Best F1 at the score threshold {e._bestThreshold.get():.3f}")
         manifest = readManifest(os.path.join(self._getExtraPath(EVALUATION_DIR), "manifest.json"))
+        rate = self.inputCoordinates.get().getSamplingRate()
+        lines += tableLines(self._collect([], self.getClasses) or (), rate) + self._warnings()
         return [*lines, f"Report: {self.getReport()}", *self._warnings_of(manifest)]
 
     def _methods(self) -> List[str]:

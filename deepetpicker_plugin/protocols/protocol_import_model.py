@@ -12,6 +12,7 @@ from pyworkflow.utils import Message
 from deepetpicker.errors import InputError
 from deepetpicker.io.modelcard import read_card
 from deepetpicker_plugin import convert
+from deepetpicker_plugin.classes import Table, tableLines
 from deepetpicker_plugin.objects import DeepETPickerModel
 from deepetpicker_plugin.protocols.protocol_base import ProtDeepETPickerBase
 
@@ -86,6 +87,14 @@ class ProtDeepETPickerImportModel(ProtDeepETPickerBase):
                 errors.append("*Voxel size it was trained at* expected a number > 0 Å: a checkpoint does not say it")
         return errors
 
+    def getClasses(self) -> Table:
+        """Return the classes of the model, from its file as long as it is not imported; empty when unknown."""
+        if hasattr(self, "model"):
+            return self.model.getClasses()
+        if self.importFrom.get() != OURS or not os.path.isfile(self._file()):
+            return ()
+        return tuple(read_card(self._file()).classes)
+
     def _file(self) -> str:
         """Return the path of the form's file."""
         return (self.modelFile.get() or "").strip()
@@ -109,8 +118,7 @@ class ProtDeepETPickerImportModel(ProtDeepETPickerBase):
             return ["No model was imported yet."]
         voxel = self.model.getSamplingRate()
         return [str(self.model), f"Threshold {self.model.getThreshold():.2f}",
-                *(f"Class {i} ({n}): diameter {convert.inBoth(d, voxel)}" for i, n, d in
-                  zip(self.model.getClassIds(), self.model.getClassNames(), self.model.getDiameters()))]
+                *tableLines(self.model.getClasses(), voxel)]
 
     def _methods(self) -> List[str]:
         """Return a sentence for a methods section."""

@@ -17,6 +17,7 @@ from deepetpicker.config import PickOptions
 from deepetpicker.io.atomic import write_text
 from deepetpicker.io.coordinates import CoordinateTable, read_coordinates
 from deepetpicker_plugin import convert, picked
+from deepetpicker_plugin.classes import tableLines
 from deepetpicker_plugin.constants import PICKS_DIR, SIGNATURE_FILE
 from deepetpicker_plugin.engine import (
     OWN_ERRORS,
@@ -324,8 +325,7 @@ class ProtDeepETPickerPick(OutputsMixin, ProtDeepETPickerBase, ProtStreamingBase
         lines = []
         model, tomograms = self.inputModel.get(), self.inputTomograms.get()
         if model is not None and tomograms is not None:
-            lines += [f"Class {i} ({n}): diameter {convert.inBoth(d, tomograms.getSamplingRate())}" for i, n, d in
-                      zip(model.getClassIds(), model.getClassNames(), model.getDiameters())]
+            lines += tableLines(model.getClasses(), tomograms.getSamplingRate())
             lines.append(f"The network works at {model.getSamplingRate():.4g} Å per voxel (tomograms: "
                          f"{tomograms.getSamplingRate():.4g} Å)")
         results = picked.items(self._getExtraPath(PICKS_DIR))

@@ -17,6 +17,7 @@ from deepetpicker.config import SimulateOptions
 from deepetpicker.io.classes import read_classes
 from deepetpicker.io.coordinates import read_coordinates
 from deepetpicker_plugin import convert
+from deepetpicker_plugin.classes import setClasses, tableLines
 from deepetpicker_plugin.constants import SIMULATION_DIR
 from deepetpicker_plugin.engine import readManifest, writeParams
 from deepetpicker_plugin.forms import addOption, addOptions, readOptions
@@ -89,6 +90,7 @@ class ProtDeepETPickerSimulate(ProtDeepETPickerBase):
         self._defineOutputs(tomograms=tomograms)
         box = convert.boxSize(max(c.diameter_ang for c in classes), rate)
         coordinates = self._newCoordinates(tomograms, "", rate, box)
+        setClasses(coordinates, classes)
         byId = convert.tomogramsOf(tomograms)
         for item in entries:
             tomogram = byId[item["name"]]
@@ -156,8 +158,7 @@ class ProtDeepETPickerSimulate(ProtDeepETPickerBase):
         classes = read_classes(self._getExtraPath(SIMULATION_DIR))[0]
         return [f"*{self.tomograms.getSize()} tomograms* with {sum(i['n_particles'] for i in manifest['items'])} "
                 "particles",
-                *(f"Class {c.id} ({c.name}): diameter "
-                  f"{convert.inBoth(round(c.diameter_ang, 1), rate)}" for c in classes),
+                *tableLines(classes, rate),
                 *self._warnings_of(manifest)]
 
     def _methods(self) -> List[str]:

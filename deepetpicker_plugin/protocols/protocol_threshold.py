@@ -10,8 +10,10 @@ from pyworkflow.utils import Message
 from tomo.objects import SetOfCoordinates3D
 
 from deepetpicker.errors import InputError
+from deepetpicker.io.classes import default_class, numbers_by_class
 from deepetpicker.io.coordinates import CoordinateTable
 from deepetpicker_plugin import convert
+from deepetpicker_plugin.classes import groupIds, knownClasses, setClasses, tableLines
 from deepetpicker_plugin.picked import COORDINATES
 from deepetpicker_plugin.protocols.protocol_base import ProtDeepETPickerBase
 from deepetpicker_plugin.protocols.protocol_pick import ProtDeepETPickerPick
@@ -33,11 +35,12 @@ class ProtDeepETPickerThreshold(ProtDeepETPickerBase):
         form.addParam("inputCoordinates", params.PointerParam, pointerClass="SetOfCoordinates3D", important=True,
                       label="Picks", help="Coordinates with scores.")
         form.addParam("threshold", params.StringParam, default="0.5", label="Score threshold",
-                      help="Lowest score that is kept: one for all classes, or one per class in the order of the group "
-                      "ids, separated by commas. The wizard shows the histogram of the scores and the picks.")
+                      help="Lowest score that is kept: one for all classes, or by group id (or name): 0: 0.5, 1: 0.7. "
+                      "Without ids they count for the group ids in ascending order. The wizard shows the histogram of "
+                      "the scores and the picks.")
         form.addParam("maxPicks", params.StringParam, default="0", label="Most picks per tomogram",
-                      help="Keep at most so many per class and tomogram, best first; one number or one per class, "
-                      "separated by commas. 0 keeps all.")
+                      help="Keep at most so many per class and tomogram, best first; one number, or by group id (or "
+                      "name): 0: 100, 1: 20. 0 keeps all.")
         form.addParam("useCandidates", params.BooleanParam, default=True, label="Take all candidates where there are?",
                       help="Yes: for picks of *pick*, choose among all its candidates, so that a lower threshold "
                       "brings more. No: choose among the picks in the set.")
@@ -56,6 +59,7 @@ class ProtDeepETPickerThreshold(ProtDeepETPickerBase):
         limits = self._limits(self._groups(tables))
         output = self._newCoordinates(coordinates.getPrecedents(), "", coordinates.getSamplingRate(),
                                       coordinates.getBoxSize())
+        setClasses(output, knownClasses(coordinates))
         for tsId, tomogram in tomograms.items():
             if tsId in tables:
                 chosen = choose(tables[tsId], limits)
@@ -76,7 +80,7 @@ class ProtDeepETPickerThreshold(ProtDeepETPickerBase):
     def _tables(self) -> Dict[str, CoordinateTable]:
         """Return what there is to choose from, by tsId; class ids are the group ids."""
         maker = self.getPickProtocol() if self.useCandidates.get() else None
-        groups = convert.groupIds(self.inputCoordinates.get())
+        groups = groupIds(self.inputCoordinates.get())
         if maker is not None and not maker.splitClasses.get():
             return maker.getCandidates()
         if maker is not None:
@@ -84,10 +88,10 @@ class ProtDeepETPickerThreshold(ProtDeepETPickerBase):
         rows, _ = convert.readCoordinates(self.inputCoordinates.get())
         return {ts: found.table({g: g for g in groups}) for ts, found in rows.items()}
 
-    @staticmethod
-    def _groups(tables: Dict[str, CoordinateTable]) -> List[int]:
-        """Return the classes that occur, ascending."""
-        return sorted({int(c) for t in tables.values() for c in t.class_ids})
+    def _groups(self, tables: Dict[str, CoordinateTable]) -> List[int]:
+        """Return the group ids that the input knows of or that occur, ascending."""
+        occurring = {int(c) for t in tables.values() for c in t.class_ids}
+        return sorted(occurring | {c.id for c in knownClasses(self.inputCoordinates.get())})
 
     def _limits(self, groups: List[int]) -> Dict[int, Any]:
         """Return lowest score and largest number per class.
@@ -95,18 +99,21 @@ class ProtDeepETPickerThreshold(ProtDeepETPickerBase):
         Raises
         ------
         InputError
-            If there is anything but numbers, or not one or as many as there are classes.
+            If there is anything but numbers, a class is not known, or a class is left out.
         """
+        known = {c.id: c for c in knownClasses(self.inputCoordinates.get())}
+        classes = [known.get(g, default_class(g)) for g in groups]
         columns = []
-        for text, what in ((self.threshold.get(), "score threshold"), (self.maxPicks.get(), "most picks per tomogram")):
-            values = convert.parseNumbers(text, what)
-            if len(values) not in (1, len(groups)):
-                raise InputError(f"{what}: expected one number or {len(groups)} (one per class, in the order of the "
-                                 f"group ids {', '.join(map(str, groups))}), got {text!r}")
-            columns.append(values if len(values) == len(groups) else values * len(groups))
-        if any(n < 0 or n != int(n) for n in columns[1]):
-            raise InputError(f"most picks per tomogram: expected whole numbers, 0 or more, got {self.maxPicks.get()!r}")
-        return {g: (low, int(most)) for g, low, most in zip(groups, *columns)}
+        for text, what in ((self.threshold.get(), "*Score threshold*"),
+                           (self.maxPicks.get(), "*Most picks per tomogram*")):
+            values = numbers_by_class(text or "", classes, what)
+            bare = [c.label for c in classes if c.id not in values]
+            if bare:
+                raise InputError(f"{what}: expected a number for {', '.join(bare)} too, got {text!r}")
+            columns.append(values)
+        if any(n != int(n) for n in columns[1].values()):
+            raise InputError(f"*Most picks per tomogram*: expected whole numbers, got {self.maxPicks.get()!r}")
+        return {g: (columns[0][g], int(columns[1][g])) for g in groups}
 
     # ---- information
     def _validate(self) -> List[str]:
@@ -115,8 +122,6 @@ class ProtDeepETPickerThreshold(ProtDeepETPickerBase):
         coordinates = self.inputCoordinates.get()
         if coordinates is None:
             return errors
-        for text, what in ((self.threshold.get(), "Score threshold"), (self.maxPicks.get(), "Most picks per tomogram")):
-            self._collect(errors, lambda text=text, what=what: convert.parseNumbers(text, what))
         if not errors:
             self._collect(errors, lambda: self._limits(self._groups(self._tables())))
         if errors:
@@ -136,6 +141,7 @@ class ProtDeepETPickerThreshold(ProtDeepETPickerBase):
         source = "all candidates of the picking run" if fromRun else "the set"
         return [f"*{kept.getSize()} picks* kept from {source} (the input has {self.inputCoordinates.get().getSize()}), "
                 f"score at or above {self.threshold.get()}",
+                *tableLines(knownClasses(kept), kept.getSamplingRate()),
                 f"Box size {convert.inBoth(kept.getBoxSize() * kept.getSamplingRate(), kept.getSamplingRate())}"]
 
     def _methods(self) -> List[str]:

@@ -7,12 +7,24 @@ from typing import Any, Dict, List, Optional, Tuple
 
 from pyworkflow.protocol import params
 from pyworkflow.utils import Message
-from tomo.objects import SetOfTomograms
+from tomo.objects import SetOfCoordinates3D, SetOfTomograms
 
 from deepetpicker.config import TrainOptions
 from deepetpicker.errors import InputError
 from deepetpicker.geometry import working_voxel_size
+from deepetpicker.io.classes import classes_to_json, news_of
+from deepetpicker.io.coordinates import CoordinateTable
 from deepetpicker_plugin import convert
+from deepetpicker_plugin.classes import (
+    BY_CLASS,
+    Sorted,
+    Source,
+    Table,
+    sortClasses,
+    tableLines,
+    withDiameters,
+    withNames,
+)
 from deepetpicker_plugin.constants import COORDINATES_DIR, METRICS_FILE, MODEL_FILE, TRAINING_DIR, TRAINING_MANIFEST
 from deepetpicker_plugin.engine import EngineError, readManifest, writeParams
 from deepetpicker_plugin.forms import addOption, addOptions, expertNames, readOptions
@@ -46,20 +58,29 @@ class ProtDeepETPickerTrain(ProtDeepETPickerBase):
                       label="Tomograms (optional)",
                       help="Empty: the tomograms of the coordinates. Otherwise tomograms with the same tsIds, such as "
                       "denoised ones or those of another binning; the coordinates are scaled to them.")
-        addOption(form, TrainOptions, "diameter_angstrom", "Particle diameter", important=True,
-                  help="Diameter of the particle in Å, one for all classes or one per class in the order of the group "
-                  "ids, separated by commas. The wizard draws it on a tomogram.")
+        form.addParam("moreCoordinates", params.MultiPointerParam, pointerClass="SetOfCoordinates3D", allowsNull=True,
+                      minNumObjects=0, label="Further sets of coordinates (optional)",
+                      help="Such as the particles of other kinds, a set for each: its label becomes the name of the "
+                      "class. Their group ids become class ids; sets that share one are counted from 1 instead, and "
+                      "the summary shows the table.")
+        addOption(form, TrainOptions, "diameter_angstrom", "Particle diameter", important=True, validators=[],
+                  help=f"Diameter of the particle in Å. {BY_CLASS} Empty: what the coordinates know, as picks and "
+                  "simulated particles do. The wizard draws it on a tomogram.")
         form.addParam("useGroups", params.BooleanParam, default=True, label="Classes from the group ids?",
                       help="Yes: coordinates with different group ids are different kinds of particles, and the "
-                      "network learns to tell them apart. No: all are one kind, whatever their group id.")
+                      "network learns to tell them apart. No: those of a set are one kind, whatever their group id.")
+        form.addParam("setsAreClasses", params.BooleanParam, default=True, label="Is each set a kind of its own?",
+                      help="With several sets. Yes: particles of different sets are of different kinds, whatever their "
+                      "group id. No: sets only add particles, and a group id means the same in all of them.")
         form.addParam("classNames", params.StringParam, default="", label="Class names (optional)",
-                      help="Names separated by commas, in the order of the group ids: ribosome, proteasome.")
+                      help="By group id: 0: ribosome, 1: proteasome. The model, its picks and all that is chosen from "
+                      "them carry the names. Empty: what the coordinates know.")
         addOption(form, TrainOptions, "unannotated", "What is not annotated")
         addOption(form, TrainOptions, "validation", "Tomograms kept for validation (tsIds)")
         form.addParam("initModel", params.PointerParam, pointerClass="DeepETPickerModel", allowsNull=True,
                       label="Start from a model (optional)",
-                      help="Warm start: the weights of a model with the same network and classes instead of random "
-                           "ones.")
+                      help="Warm start: the weights of a model instead of random ones. What its output says of "
+                           "classes with the same name (or id, without names) and diameter is kept too.")
 
         form.addSection(label="Training")
         addOptions(form, TrainOptions, ["epochs", "patch", "batch", "patches_per_epoch", "background_fraction",
@@ -75,7 +96,8 @@ class ProtDeepETPickerTrain(ProtDeepETPickerBase):
     # ---- steps
     def _insertAllSteps(self) -> None:
         """Insert the steps; the digest makes all of them run again when anything in the form changes."""
-        digest = self._digestOf([self._options(), convert.classesJson(self._classes()), self._inputIds()])
+        digest = self._digestOf([self._options(), classes_to_json(self.getClasses()), self._sorted().ofGroup,
+                                 self._inputIds()])
         self._insertFunctionStep(self.convertStep, digest, needsGPU=False)
         self._insertFunctionStep(self.trainStep, digest, needsGPU=True)
         self._insertFunctionStep(self.createOutputStep, digest, needsGPU=False)
@@ -83,20 +105,15 @@ class ProtDeepETPickerTrain(ProtDeepETPickerBase):
     def convertStep(self, digest: str) -> None:
         """Write the tables of the coordinates and params.json."""
         folder = self._ensureExtra(COORDINATES_DIR)
-        rows, places = convert.readCoordinates(self.inputCoordinates.get())
-        targets = self._targets(places)
-        classes = convert.classIds(convert.groupIds(self.inputCoordinates.get()), self.useGroups.get())
-        items = []
-        for tsId, found in rows.items():
+        tables, targets = self.readTables()
+        for tsId in tables:
             if tsId not in targets:
                 self.warning(f"{tsId}: left out, it is not among the tomograms to train on")
-                continue
-            xyz = convert.transfer(found.positions_xyz_vox, places[tsId], targets[tsId])
-            table = convert.writeTable(folder, tsId, found.table(classes, xyz))
-            items.append(convert.itemOf(targets[tsId], coordinates=table))
+        items = [convert.itemOf(targets[ts], coordinates=convert.writeTable(folder, ts, table))
+                 for ts, table in tables.items() if ts in targets]
         if not items:
             raise InputError("no tomogram to train on has coordinates: the tsIds of the two sets must agree")
-        writeParams(self._ensureExtra(TRAINING_DIR), self._options(), items, convert.classesJson(self._classes()))
+        writeParams(self._ensureExtra(TRAINING_DIR), self._options(), items, classes_to_json(self.getClasses()))
 
     def trainStep(self, digest: str) -> List[str]:
         """Train, or go on where an earlier start ended; returns the model file, which must exist."""
@@ -111,7 +128,8 @@ class ProtDeepETPickerTrain(ProtDeepETPickerBase):
         """Make the model an output."""
         model = DeepETPickerModel.fromFile(self._getExtraPath(MODEL_FILE))
         self._defineOutputs(model=model)
-        self._defineSourceRelation(self.inputCoordinates, model)
+        for pointer in (self.inputCoordinates, *self.moreCoordinates):
+            self._defineSourceRelation(pointer, model)
         if self.inputTomograms.get() is not None:
             self._defineSourceRelation(self.inputTomograms, model)
 
@@ -127,22 +145,69 @@ class ProtDeepETPickerTrain(ProtDeepETPickerBase):
         coordinates = self.inputCoordinates.get()
         return coordinates.getPrecedents() if coordinates is not None else None
 
+    def getSources(self) -> List[Source]:
+        """Return the sets of coordinates that the form has, with what they are called."""
+        pointers = [self.inputCoordinates, *self.moreCoordinates]
+        return [Source(p.get(), self._labelOf(p)) for p in pointers if p.get() is not None]
+
+    @staticmethod
+    def _labelOf(pointer: Any) -> str:
+        """Return the label of a set, else that of the protocol it comes from; with the output's name beside others."""
+        own, maker = (pointer.get().getObjLabel() or "").strip(), pointer.getObjValue()
+        if own or not hasattr(maker, "iterOutputAttributes"):
+            return own
+        several = len(list(maker.iterOutputAttributes(SetOfCoordinates3D))) > 1
+        return f"{maker.getObjLabel()} {pointer.getExtended()}" if several else str(maker.getObjLabel() or "")
+
+    def readTables(self) -> Tuple[Dict[str, CoordinateTable], Dict[str, convert.Place]]:
+        """Return the particles of all sets by tsId, and the tomograms to train on, in whose voxels they are.
+
+        Particles of tomograms that are not trained on stay as they are.
+        """
+        found = [convert.readCoordinates(source.coordinates) for source in self.getSources()]
+        targets: Dict[str, convert.Place] = {}
+        if self.inputTomograms.get() is not None:
+            targets = {ts: convert.Place.of(t) for ts, t in convert.tomogramsOf(self.inputTomograms.get()).items()}
+        else:
+            for _, places in reversed(found):
+                targets.update(places)
+        parts: Dict[str, List[CoordinateTable]] = {}
+        for (rows, places), ofGroup in zip(found, self._sorted().ofGroup):
+            for tsId, row in rows.items():
+                xyz = convert.transfer(row.positions_xyz_vox, places[tsId], targets.get(tsId, places[tsId]))
+                parts.setdefault(tsId, []).append(row.table(ofGroup, xyz))
+        return {ts: CoordinateTable.concatenate(tables) for ts, tables in parts.items()}, targets
+
     def _inputIds(self) -> List[Any]:
         """Return what identifies the inputs."""
-        sets = [self.inputCoordinates.get(), self.getTomograms()]
+        sets = [*(source.coordinates for source in self.getSources()), self.getTomograms()]
         return [[s.getObjId(), s.getSize()] for s in sets]
 
-    def _targets(self, places: Dict[str, convert.Place]) -> Dict[str, convert.Place]:
-        """Return the tomograms to train on by tsId; places are those of the coordinates."""
-        if self.inputTomograms.get() is None:
-            return places
-        return {ts: convert.Place.of(t) for ts, t in convert.tomogramsOf(self.inputTomograms.get()).items()}
+    def _sorted(self) -> Sorted:
+        """Return the classes that the coordinates give, and which group of which set is which."""
+        return sortClasses(self.getSources(), self.useGroups.get(), self.setsAreClasses.get())
 
-    def _classes(self) -> convert.Classes:
-        """Return the particle classes that the form and the coordinates give."""
-        ids = convert.classIds(convert.groupIds(self.inputCoordinates.get()), self.useGroups.get())
-        diameters = convert.parseNumbers(self.diameterAngstrom.get(), "Particle diameter")
-        return convert.makeClasses(sorted(set(ids.values())), diameters, self.classNames.get())
+    def getClasses(self, complete: bool = True) -> Table:
+        """Return the particle classes that the coordinates and the form give, by ascending id.
+
+        Parameters
+        ----------
+        complete : bool
+            False allows diameters that are not known yet.
+
+        Raises
+        ------
+        InputError
+            If names or diameters do not fit the classes, or a diameter is missing.
+        """
+        named = withNames(self._sorted().classes, self.classNames.get(), "*Class names*")
+        classes = withDiameters(named, self.diameterAngstrom.get(), "*Particle diameter*")
+        bare = [c for c in classes if not c.diameter_ang > 0]
+        if bare and complete:
+            raise InputError(f"*Particle diameter* expected one > 0 Å for {', '.join(c.label for c in bare)}, got "
+                             "none" + (f": write {', '.join(f'{c.id}: ...' for c in classes)}" if len(classes) > 1
+                                       else ""))
+        return classes
 
     def _options(self) -> Dict[str, Any]:
         """Return the engine's options that the form gives."""
@@ -154,7 +219,7 @@ class ProtDeepETPickerTrain(ProtDeepETPickerBase):
     def _scale(self) -> Tuple[float, float]:
         """Return the voxel size of the tomograms and that at which the network works, in angstrom."""
         voxel = float(self.getTomograms().getSamplingRate())
-        diameters = [d for _, d in self._classes().values()]
+        diameters = [c.diameter_ang for c in self.getClasses()]
         return voxel, working_voxel_size(diameters, voxel, float(self.workingDiameter.get()))
 
     # ---- information
@@ -165,16 +230,17 @@ class ProtDeepETPickerTrain(ProtDeepETPickerBase):
         self._checkedOptions(errors)
         if coordinates is None:
             return errors
-        if not coordinates.getSize():
-            return [*errors, "*Particle coordinates* the set is empty: choose one with particles"]
-        classes = self._collect(errors, self._classes, "Particle diameter")
-        if classes:
+        sources = self.getSources()
+        if any(not source.coordinates.getSize() for source in sources):
+            return [*errors, "*Particle coordinates* a set is empty: choose sets with particles"]
+        if self._collect(errors, self.getClasses) is not None:
             self._collect(errors, self._scale, "Particle diameter")
-        annotated = set(coordinates.getTSIds())
-        usable = annotated & set(tomograms.getTSIds())
+        annotated = {ts for source in sources for ts in source.coordinates.getTSIds()}
+        given = set(tomograms.getTSIds()) if self.inputTomograms.get() is not None else annotated
+        usable = annotated & given
         if not usable:
             errors.append(f"*Tomograms* none of them has coordinates: expected some of the tsIds "
-                          f"{', '.join(sorted(annotated)[:4])}, found {', '.join(sorted(tomograms.getTSIds())[:4])}")
+                          f"{', '.join(sorted(annotated)[:4])}, found {', '.join(sorted(given)[:4])}")
         kept = {w.strip() for w in (self.validation.get() or "").split(",") if w.strip()}
         if usable and kept - usable:
             errors.append(f"*Tomograms kept for validation* no coordinates in {', '.join(sorted(kept - usable))}, or "
@@ -182,11 +248,16 @@ class ProtDeepETPickerTrain(ProtDeepETPickerBase):
         elif kept and usable <= kept and usable:
             errors.append("*Tomograms kept for validation* nothing is left to train on: leave at least one tomogram "
                           "out")
-        model = self.initModel.get()
-        if model is not None and classes and model.getClassIds() != sorted(classes):
-            errors.append(f"*Start from a model* it knows the classes {model.getClassIds()}, the coordinates have "
-                          f"{sorted(classes)}: start from a model of the same classes, or from none")
         return errors
+
+    def _warnings(self) -> List[str]:
+        """Return what the user should know before the run."""
+        model, errors = self.initModel.get(), []  # type: ignore[var-annotated]
+        classes = self._collect(errors, self.getClasses) if self.inputCoordinates.get() is not None else None
+        if model is None or classes is None:
+            return []
+        return [f"*Start from a model* {text}: what the model's output says of this class starts anew"
+                for text in news_of(classes, model.getClasses())]
 
     def _summary(self) -> List[str]:
         """Return what was or will be done."""
@@ -212,9 +283,9 @@ class ProtDeepETPickerTrain(ProtDeepETPickerBase):
         if scale is None:
             return []
         voxel, working = scale
-        lines = [f"Class {i} ({name}): diameter {convert.inBoth(d, voxel)}" for i, (name, d) in self._classes().items()]
         size = self.patch.get()
-        return [*lines, f"The network works at {working:.4g} Å per voxel (tomograms: {voxel:.4g} Å), on patches of "
+        return [*tableLines(self.getClasses(), voxel),
+                f"The network works at {working:.4g} Å per voxel (tomograms: {voxel:.4g} Å), on patches of "
                 f"{size} voxels ({size * working:.4g} Å)"]
 
     def _methods(self) -> List[str]:
@@ -223,9 +294,9 @@ class ProtDeepETPickerTrain(ProtDeepETPickerBase):
             return ["The model is not trained yet."]
         card = self.model.getCard()
         f1 = "" if self.model.getF1() is None else f"; its F1 on held-out data was {self.model.getF1():.2f}"
-        return [f"A 3D-ResUNet was trained with DeepETPicker {card.version} [Liu2024] on "
-                f"{self.inputCoordinates.get().getSize()} particle centres at {card.voxel_size_ang:.4g} Å per voxel "
-                f"for {self.model._epochs.get()} epochs{f1}."]
+        count = sum(source.coordinates.getSize() for source in self.getSources())
+        return [f"A 3D-ResUNet was trained with DeepETPicker {card.version} [Liu2024] on {count} particle "
+                f"centres at {card.voxel_size_ang:.4g} Å per voxel for {self.model._epochs.get()} epochs{f1}."]
 
 
 def readRows(path: str) -> List[Dict[str, str]]:

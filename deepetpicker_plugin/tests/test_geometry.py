@@ -49,21 +49,7 @@ class TestTransfer(unittest.TestCase):
         np.testing.assert_allclose(convert.transfer([[20, 5, 6]], whole, part), [[5, 5, 6]])
 
 
-class TestClasses(unittest.TestCase):
-    def test_group_zero_means_no_group(self):
-        self.assertEqual(convert.classIds([0]), {0: 1})
-        self.assertEqual(convert.classIds([1, 2]), {1: 1, 2: 2})
-        self.assertEqual(convert.classIds([0, 1, 4]), {0: 5, 1: 1, 4: 4})
-        self.assertEqual(convert.classIds([1, 2], useGroups=False), {1: 1, 2: 1})
-
-    def test_names_and_diameters(self):
-        self.assertEqual(convert.makeClasses([1], [200.0]), {1: ("particle", 200.0)})
-        self.assertEqual(convert.makeClasses([2, 1], [200.0, 300.0], "ring, rod"),
-                         {1: ("ring", 200.0), 2: ("rod", 300.0)})
-        for diameters, names in (([], ""), ([1.0, 2.0, 3.0], ""), ([-5.0], ""), ([5.0], "one"), ([5.0], "a, a")):
-            with self.assertRaises(InputError):
-                convert.makeClasses([1, 2], diameters, names)
-
+class TestWords(unittest.TestCase):
     def test_box_is_the_diameter(self):
         self.assertEqual(convert.boxSize(168.0, 10.0), 17)
         self.assertEqual(convert.boxSize(1.0, 10.0), 1)

@@ -32,15 +32,15 @@ class TestModels(unittest.TestCase):
     """What the windows compute."""
 
     def test_diameters(self):
-        model = Diameters([100.0, 200.0], 10.0, 1)
+        model = Diameters([0, 1], [100.0, 200.0], 10.0, 1)
         self.assertEqual(model.draw((10, 10), (13, 14)), 100.0)
         self.assertEqual(model.text(), "100")
         self.assertEqual(model.draw((10, 10), (10, 10)), 20.0)  # at least a radius of one voxel
-        self.assertEqual(model.text(), "100, 20")
+        self.assertEqual(model.text(), "0: 100, 1: 20")
 
     def test_class_names(self):
-        model = ClassNames((1, 2), ((1,), (2,)), (5, 6), ("", ""))
-        self.assertEqual(model.text(["a ", "b"]), "a, b")
+        model = ClassNames((0, 2), ("0", "2"), (5, 6), ("", ""))
+        self.assertEqual(model.text(["a ", "b"]), "0: a, 2: b")
         self.assertEqual(model.text(["", " "]), "")
         for names, words in ((("a", ""), "class 2 has no name"), (("a,b", "c"), "comma"), (("a", "a"), "twice")):
             with self.assertRaisesRegex(InputError, words):
@@ -192,7 +192,7 @@ class TestGuiWindows(PluginTest):
         chosen = self.view(self.choice)
         self.assertLessEqual({layer.name for layer in chosen.scene.layers}, {"ring", "rod"})
         compared = self.view(self.compare)
-        self.assertEqual(compared.scene.layers[0].name, "in both")
+        self.assertEqual(compared.scene.layers[0].name.split(":")[0], "in both")
         self.assertEqual(compared.scene.layers[0].count(), self.choice.coordinates.getSize())
         picture(compared.top, "viewer_compare")
         truth = self.view(self.simulation)
@@ -266,7 +266,7 @@ class TestGuiWindows(PluginTest):
         picture(window.top, "wizard_diameter")
         mouse(canvas, axes, "button_release_event", (x, y))
         window.ok.invoke()
-        self.assertEqual(form.protocol.diameterAngstrom.get(), "180, 253")
+        self.assertEqual(form.protocol.diameterAngstrom.get(), "1: 180, 2: 253")
         self.assertEqual(RATE, 10.0)
 
     def test_names_wizard(self):
@@ -281,7 +281,7 @@ class TestGuiWindows(PluginTest):
         window.fields[1].set("rod")
         picture(window.top, "wizard_names")
         window.ok.invoke()
-        self.assertEqual(form.protocol.classNames.get(), "ring, rod")
+        self.assertEqual(form.protocol.classNames.get(), "1: ring, 2: rod")
         self.assertFalse(window.top.winfo_exists())
 
     def test_threshold_wizards(self):

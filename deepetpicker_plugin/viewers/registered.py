@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, Iterable, List, Tuple
 
 from pyworkflow.viewer import DESKTOP_TKINTER, Viewer
 from tomo.objects import SetOfCoordinates3D
@@ -11,7 +11,8 @@ from deepetpicker.errors import DeepETPickerError
 from deepetpicker.windows.charts import EvaluationWindow, HistogramWindow, TrainingWindow
 from deepetpicker.windows.picks import PicksWindow
 from deepetpicker.windows.scene import Scene
-from deepetpicker_plugin import convert
+from deepetpicker_plugin import classes, convert
+from deepetpicker_plugin.classes import lookOf
 from deepetpicker_plugin.objects import DeepETPickerEvaluation, DeepETPickerModel
 from deepetpicker_plugin.protocols import (
     ProtDeepETPickerCompare,
@@ -140,19 +141,32 @@ def keyFigures(found: DeepETPickerEvaluation) -> List[Tuple[str, str]]:
 def sceneOf(obj: Any, project: Any) -> Scene:
     """Return the scene of a protocol's coordinates or of one set."""
     if isinstance(obj, SetOfCoordinates3D):
-        maker = project.getProtocol(int(obj.getObjParentId())) if obj.getObjParentId() is not None else None
-        return sceneOfSets({titleOf(obj): obj}, knownClasses(maker, project)) if obj.getSize() else Scene([], [])
+        return sceneOfSets({titleOf(obj): obj}, classesOfSets([obj], project)) if obj.getSize() else Scene([], [])
     sets = {name: s for name, s in obj.iterOutputAttributes(SetOfCoordinates3D) if s.getSize()}
     if not sets:
         return Scene([], [])
     if isinstance(obj, ProtDeepETPickerCompare):
         ordered = [name for name in (BOTH, ONLY_FIRST, ONLY_SECOND) if name in sets]
-        return sceneOfSets({NAMES[name]: sets[name] for name in ordered}, byClass=False)
-    return sceneOfSets(sets, knownClasses(obj, project))
+        return sceneOfSets({NAMES[name]: sets[name] for name in ordered}, classesOfSets(sets.values(), project), False)
+    return sceneOfSets(sets, classesOfSets(sets.values(), project))
+
+
+def classesOfSets(sets: Iterable[SetOfCoordinates3D], project: Any) -> convert.Classes:
+    """Return name and diameter (angstrom) of the classes of some sets; the first set that knows a class says it."""
+    found: convert.Classes = {}
+    for coordinates in sets:
+        parent = coordinates.getObjParentId()
+        known = lookOf(classes.knownClasses(coordinates)) or knownClasses(
+            project.getProtocol(int(parent)) if parent is not None else None, project)
+        found = {**known, **found}
+    return found
 
 
 def knownClasses(maker: Any, project: Any) -> convert.Classes:
-    """Return name and diameter (angstrom) of the classes that a protocol's picks have; empty when unknown."""
+    """Return name and diameter (angstrom) of the classes of a protocol's picks, for sets that do not carry them.
+
+    Sets made before sets could carry them are such. Empty when unknown.
+    """
     seen: List[Any] = []
     while maker is not None and maker not in seen:
         seen.append(maker)

@@ -26,11 +26,12 @@ def sceneOfSets(sets: Mapping[str, Any], classes: Optional[convert.Classes] = No
     classes : mapping, optional
         Name and diameter in angstrom of the classes, where they are known; else the box size is the diameter.
     byClass : bool
-        True: a layer per group id. False: a layer per set.
+        True: a layer per group id. False: a layer per set, and per class of it where several are known.
     """
     found = [(name, coordinates, *convert.readCoordinates(coordinates)) for name, coordinates in sets.items()]
     places = found[0][3]
     parts: Dict[Any, Tuple[str, float, Dict[str, List[Any]]]] = {}
+    order = list(sets)
     for name, coordinates, rows, others in found:
         box_ang = (coordinates.getBoxSize() or 0) * coordinates.getSamplingRate() or 20 * coordinates.getSamplingRate()
         for tsId, row in rows.items():
@@ -39,11 +40,16 @@ def sceneOfSets(sets: Mapping[str, Any], classes: Optional[convert.Classes] = No
             zyx = convert.transfer(row.positions_xyz_vox, others[tsId], places[tsId])[:, ::-1]
             for group in sorted(set(row.groups)):
                 known = (classes or {}).get(group, (f"class {group}" if group else "particles", box_ang))
-                key, label = (group, known) if byClass else (name, (name, box_ang))
+                key: Any = group
+                label = known
+                if not byClass:  # a layer per set; where classes are known, per set and class
+                    key, label = (name, group), (f"{name}: {known[0]}", known[1])
+                    if not classes or len(classes) == 1:
+                        key, label = (name, 0), (name, known[1])
                 mine = np.array(row.groups) == group
                 part = parts.setdefault(key, (label[0], label[1], {}))
                 part[2].setdefault(tsId, []).append((zyx[mine], np.array(row.scores)[mine]))
-    keys = sorted(parts) if byClass else list(parts)
+    keys = sorted(parts, key=lambda key: key if byClass else (order.index(key[0]), key[1]))
     return Scene([sceneFile(place) for place in places.values()],
                  [make_layer(number, *parts[key]) for number, key in enumerate(keys)])
 

@@ -27,14 +27,17 @@ class Diameters:
 
     Attributes
     ----------
+    ids : list of int
+        Class ids, ascending.
     values_ang : list of float
-        Diameter of each class in angstrom, in the order of the class ids.
+        Diameter of each class in angstrom.
     voxel_ang : float
         Voxel size in angstrom.
     chosen : int
         Number of the class that is drawn.
     """
 
+    ids: List[int]
     values_ang: List[float]
     voxel_ang: float
     chosen: int = 0
@@ -51,9 +54,9 @@ class Diameters:
         return self.values_ang[self.chosen]
 
     def text(self) -> str:
-        """Return the form's text."""
+        """Return the form's text: one diameter where all are equal, else ``0: 100, 1: 300``."""
         words = [f"{d:g}" for d in self.values_ang]
-        return words[0] if len(set(words)) == 1 else ", ".join(words)
+        return words[0] if len(set(words)) == 1 else ", ".join(f"{i}: {word}" for i, word in zip(self.ids, words))
 
 
 def diametersOf(protocol: Any) -> Tuple[Scene, Diameters]:
@@ -64,23 +67,22 @@ def diametersOf(protocol: Any) -> Tuple[Scene, Diameters]:
     InputError
         If no coordinates are chosen, or none lies in the tomograms.
     """
-    coordinates = protocol.inputCoordinates.get()
-    if coordinates is None or not coordinates.getSize():
+    sources = protocol.getSources()
+    if not sources or not all(source.coordinates.getSize() for source in sources):
         raise InputError("Choose the particle coordinates first: the wizard draws on their tomograms.")
-    rows, places = convert.readCoordinates(coordinates)
-    targets = protocol._targets(places)
-    classOf = convert.classIds(convert.groupIds(coordinates), protocol.useGroups.get())
-    tables = {ts: row.table(classOf, convert.transfer(row.positions_xyz_vox, places[ts], targets[ts]))
-              for ts, row in rows.items() if ts in targets}
-    if not tables:
+    tables, targets = protocol.readTables()
+    shown = {ts: targets[ts] for ts in tables if ts in targets}
+    if not shown:
         raise InputError("None of the tomograms has coordinates: the tsIds of the two sets must agree.")
-    ids, voxel = sorted(set(classOf.values())), next(iter(targets.values())).samplingRate
+    voxel = next(iter(shown.values())).samplingRate
     try:
-        classes = protocol._classes()
-    except DeepETPickerError:  # nothing or something impossible in the form yet
-        classes = convert.makeClasses(ids, [START_VOX * voxel])
-    shown = {ts: targets[ts] for ts in tables}
-    return sceneOfTables(tables, shown, classes), Diameters([classes[i][1] for i in ids], voxel)
+        classes = protocol.getClasses(complete=False)
+    except DeepETPickerError:  # something impossible in the form yet
+        classes = protocol._sorted().classes
+    start = {c.id: c.diameter_ang or START_VOX * voxel for c in classes}
+    looks = {c.id: (c.name, start[c.id]) for c in classes}
+    scene = sceneOfTables({ts: tables[ts] for ts in shown}, shown, looks)
+    return scene, Diameters(list(start), list(start.values()), voxel)
 
 
 class DiameterWindow(FigureWindow):

@@ -10,6 +10,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 from deepetpicker.errors import InputError
 from deepetpicker.windows.window import FigureWindow
 from deepetpicker_plugin import convert
+from deepetpicker_plugin.classes import withNames
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,8 +21,8 @@ class ClassNames:
     ----------
     ids : tuple of int
         Class ids, ascending.
-    groups : tuple of tuple
-        Group ids of each class.
+    groups : tuple of str
+        Where the particles of each class come from: group ids, and the set where there are several.
     counts : tuple of int
         Number of particles of each class.
     names : tuple of str
@@ -29,17 +30,17 @@ class ClassNames:
     """
 
     ids: Tuple[int, ...]
-    groups: Tuple[Tuple[int, ...], ...]
+    groups: Tuple[str, ...]
     counts: Tuple[int, ...]
     names: Tuple[str, ...]
 
     def text(self, names: Sequence[str]) -> str:
-        """Return the form's text for names in the order of the ids; empty when all of them are.
+        """Return the form's text for names in the order of the ids (``0: ring, 1: rod``); empty when all of them are.
 
         Raises
         ------
         InputError
-            If a name is missing, doubled, or holds a comma.
+            If a name is missing, doubled, or holds a comma, colon or semicolon.
         """
         words = [name.strip() for name in names]
         if not any(words):
@@ -47,11 +48,12 @@ class ClassNames:
         for classId, word in zip(self.ids, words):
             if not word:
                 raise InputError(f"class {classId} has no name: give one to each class, or to none")
-            if "," in word:
-                raise InputError(f"the name {word!r} holds a comma, which separates names: leave it out")
+            if set(word) & set(",;:"):
+                raise InputError(f"the name {word!r} holds a comma, semicolon or colon, which separate names: leave it "
+                                 "out")
             if words.count(word) > 1:
                 raise InputError(f"the name {word!r} is given twice: classes need different names")
-        return ", ".join(words)
+        return ", ".join(f"{i}: {word}" for i, word in zip(self.ids, words))
 
 
 def namesOf(protocol: Any) -> ClassNames:
@@ -62,20 +64,23 @@ def namesOf(protocol: Any) -> ClassNames:
     InputError
         If no coordinates are chosen, or they are empty.
     """
-    coordinates = protocol.inputCoordinates.get()
-    if coordinates is None or not coordinates.getSize():
+    sources = protocol.getSources()
+    if not sources or not all(source.coordinates.getSize() for source in sources):
         raise InputError("Choose the particle coordinates first: their group ids are the classes.")
-    rows, _ = convert.readCoordinates(coordinates)
-    found: Dict[int, int] = {}
-    for row in rows.values():
-        for group in row.groups:
-            found[group] = found.get(group, 0) + 1
-    classes = convert.classIds(found, protocol.useGroups.get())
-    ids = tuple(sorted(set(classes.values())))
-    groups = tuple(tuple(g for g in sorted(classes) if classes[g] == i) for i in ids)
-    given = [word.strip() for word in (protocol.classNames.get() or "").split(",")]
-    names = tuple(given[n] if n < len(given) else "" for n in range(len(ids)))
-    return ClassNames(ids, groups, tuple(sum(found[g] for g in mine) for mine in groups), names)
+    found = protocol._sorted()
+    counts = dict.fromkeys((c.id for c in found.classes), 0)
+    groups: Dict[int, List[str]] = {c.id: [] for c in found.classes}
+    for number, (source, ofGroup) in enumerate(zip(sources, found.ofGroup), start=1):
+        rows, _ = convert.readCoordinates(source.coordinates)
+        for group, classId in ofGroup.items():
+            counts[classId] += sum(row.groups.count(group) for row in rows.values())
+            groups[classId].append(str(group) if len(sources) == 1 else f"{group} of set {number}")
+    try:
+        classes = withNames(found.classes, protocol.classNames.get(), "Class names")
+    except InputError:  # something else in the form yet
+        classes = found.classes
+    return ClassNames(tuple(c.id for c in classes), tuple(", ".join(groups[c.id]) for c in classes),
+                      tuple(counts[c.id] for c in classes), tuple(c.name if c.is_named else "" for c in classes))
 
 
 class NamesWindow(FigureWindow):
@@ -101,12 +106,12 @@ class NamesWindow(FigureWindow):
         self.message = tk.StringVar(top)
         table = ttk.Frame(top, padding=10)
         table.pack(fill=tk.BOTH, expand=True)
-        for column, text in enumerate(("Class", "Group id", "Particles", "Name")):
+        for column, text in enumerate(("Class id", "Group id", "Particles", "Name")):
             ttk.Label(table, text=text, font=("TkDefaultFont", 10, "bold")).grid(row=0, column=column, sticky=tk.W,
                                                                                  padx=6)
         rows = zip(self.classes.ids, self.classes.groups, self.classes.counts, self.classes.names)
         for number, (classId, groups, count, name) in enumerate(rows, 1):
-            for column, text in enumerate((str(classId), ", ".join(map(str, groups)), str(count))):
+            for column, text in enumerate((str(classId), groups, str(count))):
                 ttk.Label(table, text=text).grid(row=number, column=column, sticky=tk.W, padx=6, pady=3)
             field = tk.StringVar(top, value=name)
             field.trace_add("write", lambda *changed: self.message.set(""))

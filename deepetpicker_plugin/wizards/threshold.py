@@ -11,7 +11,7 @@ from deepetpicker.windows.picks import PicksWindow
 from deepetpicker.windows.scene import Scene
 from deepetpicker_plugin import convert
 from deepetpicker_plugin.protocols import ProtDeepETPickerPick
-from deepetpicker_plugin.viewers.registered import classesOf, knownClasses
+from deepetpicker_plugin.viewers.registered import classesOf, classesOfSets
 from deepetpicker_plugin.viewers.scene import sceneOfTables
 
 START = 0.5
@@ -77,9 +77,7 @@ def thresholdsOfSet(protocol: Any) -> Tuple[Scene, List[float]]:
     groups = protocol._groups(tables)
     tomograms = convert.tomogramsOf(coordinates.getPrecedents())
     places = {ts: convert.Place.of(t) for ts, t in tomograms.items() if ts in tables}
-    parent = coordinates.getObjParentId()
-    project = protocol.getProject()
-    known = knownClasses(project.getProtocol(int(parent)) if parent is not None else None, project)
+    known = classesOfSets([coordinates], protocol.getProject())
     box_ang = (coordinates.getBoxSize() or 20) * coordinates.getSamplingRate()
     classes = {g: known.get(g, (f"class {g}" if g else "particles", box_ang)) for g in groups}
     try:
