@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from typing import Any, List
 
@@ -10,9 +11,10 @@ from pyworkflow.protocol import params
 from pyworkflow.utils import Message
 
 from deepetpicker.errors import InputError
+from deepetpicker.io.classes import default_class
 from deepetpicker.io.modelcard import read_card
 from deepetpicker_plugin import convert
-from deepetpicker_plugin.classes import Table, tableLines
+from deepetpicker_plugin.classes import Table, tableLines, withDiameters, withNames
 from deepetpicker_plugin.objects import DeepETPickerModel
 from deepetpicker_plugin.protocols.protocol_base import ProtDeepETPickerBase
 
@@ -41,7 +43,10 @@ class ProtDeepETPickerImportModel(ProtDeepETPickerBase):
                       help="The file. It is copied into the project.")
         form.addParam("diameters", params.StringParam, default="", condition=f"importFrom=={REFERENCE}",
                       label="Particle diameter (Å)",
-                      help="One diameter for all classes or one per class, separated by commas.")
+                      help="One for all classes, or by class: 1: 250, 2: 140. Without ids they count for the classes "
+                      "in the order of the checkpoint's outputs. The ids become the group ids of picks.")
+        form.addParam("classNames", params.StringParam, default="", condition=f"importFrom=={REFERENCE}",
+                      label="Class names (optional)", help="By class: 1: ribosome, 2: proteasome.")
         form.addParam("samplingRate", params.FloatParam, default=0.0, condition=f"importFrom=={REFERENCE}",
                       label="Voxel size it was trained at (Å)", help="Voxel size of the tomograms it was trained on.")
         form.addParam("labelDiameter", params.FloatParam, default=0.0, condition=f"importFrom=={REFERENCE}",
@@ -53,7 +58,7 @@ class ProtDeepETPickerImportModel(ProtDeepETPickerBase):
 
     def _insertAllSteps(self) -> None:
         """Insert the one step."""
-        settings = (self.importFrom, self.diameters, self.samplingRate, self.labelDiameter, self.patch)
+        settings = (self.importFrom, self.diameters, self.classNames, self.samplingRate, self.labelDiameter, self.patch)
         self._insertFunctionStep(self.importStep, self._file(), *(s.get() for s in settings), needsGPU=False)
 
     def importStep(self, fileName: str, *settings: Any) -> List[str]:
@@ -63,8 +68,7 @@ class ProtDeepETPickerImportModel(ProtDeepETPickerBase):
             shutil.copyfile(fileName, target)
         else:
             self.runEngine(self._ensureExtra("import"), [
-                "import-reference", fileName, "--out", target, "--diameter-angstrom",
-                ",".join(f"{d:g}" for d in convert.parseNumbers(self.diameters.get(), "Particle diameter")),
+                "import-reference", fileName, "--out", target, *self._classWords(),
                 "--voxel-size", f"{self.samplingRate.get():g}", "--label-diameter", f"{self.labelDiameter.get():g}",
                 "--patch", str(self.patch.get())])
         self._defineOutputs(model=DeepETPickerModel.fromFile(target))
@@ -79,10 +83,7 @@ class ProtDeepETPickerImportModel(ProtDeepETPickerBase):
         elif self.importFrom.get() == OURS:
             self._collect(errors, lambda: read_card(fileName), "Model file")
         if self.importFrom.get() == REFERENCE:
-            given = self._collect(errors, self._diameters, "Particle diameter")
-            if given is not None and (not given or min(given) <= 0):
-                errors.append("*Particle diameter* expected one or more diameters > 0 Å: a checkpoint does not say "
-                              "them")
+            self._collect(errors, self._classWords)
             if self.samplingRate.get() is None or self.samplingRate.get() <= 0:
                 errors.append("*Voxel size it was trained at* expected a number > 0 Å: a checkpoint does not say it")
         return errors
@@ -99,18 +100,31 @@ class ProtDeepETPickerImportModel(ProtDeepETPickerBase):
         """Return the path of the form's file."""
         return (self.modelFile.get() or "").strip()
 
-    def _diameters(self) -> List[float]:
-        """Return the diameters of the form in angstrom.
+    def _classWords(self) -> List[str]:
+        """Return what the form says of a checkpoint's classes, as the engine's command line takes it.
 
         Raises
         ------
         InputError
-            If there is anything but numbers.
+            If a diameter is missing or names and diameters do not fit each other.
         """
-        try:
-            return convert.parseNumbers(self.diameters.get(), "expected numbers")
-        except InputError as error:
-            raise InputError(f"expected numbers separated by commas, got {self.diameters.get()!r}") from error
+        diameters, names = self.diameters.get() or "", self.classNames.get() or ""
+        keyed = re.findall(r"(\d+)\s*:", f"{diameters};{names}")
+        if not keyed and not names.strip():
+            given = convert.parseNumbers(diameters, "*Particle diameter*")
+            if not given or min(given) <= 0:
+                raise InputError("*Particle diameter* expected one or more diameters > 0 Å: a checkpoint does not say "
+                                 "them")
+            return ["--diameter-angstrom", ",".join(f"{d:g}" for d in given)]
+        count = max(len(re.findall(r"[^,;\s]+", diameters)), len(re.findall("[^,;]+", names)))
+        ids = sorted({int(key) for key in keyed}) or list(range(1, count + 1))
+        classes = withNames([default_class(i) for i in ids], names, "*Class names*")
+        classes = withDiameters(classes, diameters, "*Particle diameter*")
+        bare = [c.label for c in classes if not c.diameter_ang]
+        if bare:
+            raise InputError(f"*Particle diameter* expected one > 0 Å for {', '.join(bare)}: a checkpoint does not "
+                             "say it")
+        return ["--classes", ",".join(f"{c.id}:{c.name}:{c.diameter_ang:g}" for c in classes)]
 
     def _summary(self) -> List[str]:
         """Return what was imported."""

@@ -141,6 +141,13 @@ class TestForms(PluginTest):
         protocol = self.newProtocol(ProtDeepETPickerImportModel, modelFile="/nowhere/a.ckpt", importFrom=1)
         errors = protocol.validate()
         self.assertEqual(len(errors), 3, errors)
+        for diameters, names, words in (("250", "", ["--diameter-angstrom", "250"]),
+                                        ("250, 140", "", ["--diameter-angstrom", "250,140"]),
+                                        ("2: 140, 0: 250", "", ["--classes", "0:class_0:250,2:class_2:140"]),
+                                        ("250 140", "ribosome, 20S", ["--classes", "1:ribosome:250,2:20S:140"]),
+                                        ("250", "ribosome", ["--classes", "1:ribosome:250"])):
+            form = self.newProtocol(ProtDeepETPickerImportModel, importFrom=1, diameters=diameters, classNames=names)
+            self.assertEqual(form._classWords(), words)
         ours = self.newProtocol(ProtDeepETPickerImportModel, modelFile=__file__)
         self.assertIn("not a safetensors file", "\n".join(ours.validate()))
 

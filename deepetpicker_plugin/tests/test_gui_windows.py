@@ -193,7 +193,8 @@ class TestGuiWindows(PluginTest):
         self.assertLessEqual({layer.name for layer in chosen.scene.layers}, {"ring", "rod"})
         compared = self.view(self.compare)
         self.assertEqual(compared.scene.layers[0].name.split(":")[0], "in both")
-        self.assertEqual(compared.scene.layers[0].count(), self.choice.coordinates.getSize())
+        self.assertEqual(sum(layer.count() for layer in compared.scene.layers if layer.name.startswith("in both")),
+                         self.choice.coordinates.getSize())
         picture(compared.top, "viewer_compare")
         truth = self.view(self.simulation)
         self.assertFalse(truth.has_scores)
@@ -275,7 +276,8 @@ class TestGuiWindows(PluginTest):
         window = self.wand(form, "classNames")
         self.assertEqual(window.classes.ids, (1, 2))
         self.assertEqual(sum(window.classes.counts), self.truth.getSize())
-        window.fields[0].set("ring")
+        self.assertEqual([field.get() for field in window.fields], ["ring", "rod"])  # the coordinates know them
+        window.fields[1].set("")
         window.ok.invoke()
         self.assertIn("class 2 has no name", window.message.get())
         window.fields[1].set("rod")

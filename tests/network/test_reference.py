@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from deepetpicker import import_reference
+from deepetpicker.__main__ import main
 from deepetpicker.config import NetworkOptions
 from deepetpicker.errors import InputError, ModelFileError
 from deepetpicker.network.modelfile import load_model
@@ -99,6 +100,17 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path):
         import_reference(tmp_path / "a.ckpt", tmp_path / "a.safetensors", [200.0], 10.0)
     with pytest.raises(ModelFileError, match="no file"):
         import_reference(tmp_path / "none.ckpt", tmp_path / "a.safetensors", [200.0], 10.0)
+
+
+def test_classes_of_a_checkpoint_get_ids_and_names(tmp_path):
+    checkpoint(tmp_path / "a.ckpt", 2)
+    words = ["import-reference", str(tmp_path / "a.ckpt"), "--out", str(tmp_path / "a.safetensors"), "--voxel-size",
+             "10"]
+    assert main([*words, "--classes", "3:proteasome:140,0:ribosome:250"]) == 0
+    classes = load_model(tmp_path / "a.safetensors")[1].classes
+    assert [(c.id, c.name, c.diameter_ang) for c in classes] == [(0, "ribosome", 250.0), (3, "proteasome", 140.0)]
+    for wrong in ([], ["--classes", "1:ribosome:250"], ["--classes", "1:a:250,2:b"]):
+        assert main([*words, *wrong]) == 2
 
 
 def test_diameters_and_voxel_size_are_checked(tmp_path):

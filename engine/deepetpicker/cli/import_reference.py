@@ -6,14 +6,18 @@ import argparse
 import logging
 
 from deepetpicker.config import numbers
+from deepetpicker.io.classes import parse_classes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``import-reference`` to parser."""
     parser.add_argument("checkpoint", metavar="CKPT", help="Lightning checkpoint (.ckpt) of the reference")
     parser.add_argument("--out", required=True, metavar="MODEL", help="model file to write (.safetensors)")
-    parser.add_argument("--diameter-angstrom", required=True, type=numbers, metavar="D[,D2...]",
+    parser.add_argument("--diameter-angstrom", default=(), type=numbers, metavar="D[,D2...]",
                         help="particle diameter, one for all classes or one per class [angstrom]")
+    parser.add_argument("--classes", default="", metavar="ID:NAME:DIAMETER,...",
+                        help="its classes with their diameters in angstrom, such as 1:ribosome:250,2:proteasome:140; "
+                        "by ascending id they are its output channels (default: 1, 2, ... without names)")
     parser.add_argument("--voxel-size", required=True, type=float, metavar="V",
                         help="voxel size of the tomograms it was trained on [angstrom]")
     parser.add_argument("--label-diameter", type=float, default=0.0, metavar="L",
@@ -27,7 +31,7 @@ def main(args: argparse.Namespace) -> int:
     from deepetpicker.network.reference import import_reference
 
     result = import_reference(args.checkpoint, args.out, args.diameter_angstrom, args.voxel_size,
-                              args.label_diameter, args.patch)
+                              args.label_diameter, args.patch, parse_classes(args.classes))
     logging.getLogger(__name__).info("%s: %d parameters, pick with: deepetpicker pick %s TOMO.mrc --out DIR",
                                      result["model"], result["parameters"], result["model"])
     return 0

@@ -6,6 +6,7 @@ every other class it names is replaced by an inert placeholder, so that nothing 
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import logging
 import pathlib
@@ -19,6 +20,7 @@ from deepetpicker import __version__
 from deepetpicker.config import NetworkOptions
 from deepetpicker.errors import InputError, ModelFileError
 from deepetpicker.geometry import check_working_diameter
+from deepetpicker.io.classes import ParticleClass, default_class, described
 from deepetpicker.io.modelcard import ClassCard, ModelCard
 from deepetpicker.network.modelfile import save_model
 from deepetpicker.network.resunet import ResUNet3D
@@ -124,7 +126,8 @@ def _network_options(weights: Dict[str, torch.Tensor], path: PathLike) -> Networ
 
 
 def import_reference(checkpoint: PathLike, out: PathLike, diameter_angstrom: Sequence[float], voxel_size: float,
-                     label_diameter: float = 0.0, patch: int = 0) -> Dict[str, Any]:
+                     label_diameter: float = 0.0, patch: int = 0,
+                     classes: Sequence[ParticleClass] = ()) -> Dict[str, Any]:
     """Turn a checkpoint of the reference implementation into a model file.
 
     Parameters
@@ -134,13 +137,15 @@ def import_reference(checkpoint: PathLike, out: PathLike, diameter_angstrom: Seq
     out : path
         Model file to write.
     diameter_angstrom : sequence of float
-        Particle diameter in angstrom: one for all classes, or one per class.
+        Particle diameter in angstrom: one for all classes, or one per class; may be empty with classes.
     voxel_size : float
         Voxel size in angstrom of the tomograms it was trained on.
     label_diameter : float
         Diameter of its training labels in voxels; 0 takes 7, the published value.
     patch : int
         Edge of its training patch in voxels; 0 reads it from the checkpoint, else 72.
+    classes : sequence of ParticleClass
+        Ids, names and diameters of its classes, which by ascending id are its output channels; default: 1, 2, ...
 
     Returns
     -------
@@ -157,32 +162,40 @@ def import_reference(checkpoint: PathLike, out: PathLike, diameter_angstrom: Seq
                          f"{voxel_size:g}")
     content = read_checkpoint(checkpoint)
     network = network_from_reference(content, checkpoint)
-    classes = _class_cards(network.options.n_classes, diameter_angstrom, voxel_size,
-                           label_diameter or DEFAULT_LABEL_VOX)
+    table = _class_table(network.options.n_classes, diameter_angstrom, classes)
+    cards = _class_cards(table, voxel_size, label_diameter or DEFAULT_LABEL_VOX)
     patch_vox, border_vox = _trained_tiles(content)
     card = ModelCard(
-        network=network.options.to_dict(), classes=classes, voxel_size_ang=float(voxel_size),
+        network=network.options.to_dict(), classes=cards, voxel_size_ang=float(voxel_size),
         patch_vox=patch or patch_vox, border_vox=border_vox, label="tball", normalisation="mean-std",
         threshold=0.5, score_floor=0.1, intensity={}, training={"imported_from": pathlib.Path(checkpoint).name,
                                                "epochs": int(content.get("epoch", 0))},
         validation=[], seed=0, version=__version__, created=datetime.datetime.now().isoformat(timespec="seconds"))
     save_model(out, network, card)
-    logger.info("%s: imported, %d class(es), %g angstrom/voxel", out, len(classes), voxel_size)
-    return {"model": str(out), "classes": len(classes), "epoch": card.training["epochs"],
+    logger.info("%s: imported, %d class(es), %g angstrom/voxel", out, len(cards), voxel_size)
+    return {"model": str(out), "classes": len(cards), "epoch": card.training["epochs"],
             "parameters": sum(p.numel() for p in network.parameters())}
 
 
-def _class_cards(n_classes: int, diameters_ang: Sequence[float], voxel_ang: float,
-                 label_vox: float) -> Tuple[ClassCard, ...]:
-    """Return a card per class, or raise InputError when the number of diameters does not fit."""
+def _class_table(n_classes: int, diameters_ang: Sequence[float],
+                 classes: Sequence[ParticleClass]) -> Tuple[ParticleClass, ...]:
+    """Return the class of each channel with its diameter, or raise InputError when the numbers do not fit."""
+    table = sorted(classes, key=lambda c: c.id) or [default_class(k) for k in range(1, n_classes + 1)]
+    if len(table) != n_classes:
+        raise InputError(f"--classes must give the {n_classes} class(es) of the checkpoint, got {described(table)}")
     diameters = list(diameters_ang) * n_classes if len(diameters_ang) == 1 else list(diameters_ang)
-    if len(diameters) != n_classes:
+    diameters = diameters or [c.diameter_ang for c in table]
+    if len(diameters) != n_classes or min(diameters) <= 0:
         raise InputError(f"--diameter-angstrom must give 1 or {n_classes} diameters (the checkpoint has {n_classes} "
-                         f"class(es)), got {len(diameters)}")
-    for diameter in diameters:
-        check_working_diameter(diameter, voxel_ang)
-    return tuple(ClassCard(id=i + 1, name=f"class_{i + 1}", diameter_ang=float(d), label_diameter_vox=float(label_vox))
-                 for i, d in enumerate(diameters))
+                         f"class(es)), or --classes ID:NAME:DIAMETER one for each; got {len(diameters_ang)}")
+    return tuple(dataclasses.replace(c, diameter_ang=float(d)) for c, d in zip(table, diameters))
+
+
+def _class_cards(table: Sequence[ParticleClass], voxel_ang: float, label_vox: float) -> Tuple[ClassCard, ...]:
+    """Return a card per class, or raise InputError when a diameter does not suit the voxel size."""
+    for one in table:
+        check_working_diameter(one.diameter_ang, voxel_ang)
+    return tuple(ClassCard(c.id, c.name, c.diameter_ang, float(label_vox)) for c in table)
 
 
 def _trained_tiles(content: Dict[str, Any]) -> Tuple[int, int]:
