@@ -75,6 +75,9 @@ def addOption(form: Any, cls: Type[Options], name: str, label: str = "", **overr
     if meta["choices"]:
         kind = params.EnumParam
         given.update(choices=list(meta["choices"]), default=meta["choices"].index(default))
+    elif meta["per_class"]:
+        kind = params.StringParam
+        given.update(default=f"{default:g}", validators=[OptionCheck(cls, name)])
     elif isinstance(default, bool):
         kind = params.BooleanParam
     elif isinstance(default, (int, float)):

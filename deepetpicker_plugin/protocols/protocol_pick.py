@@ -16,6 +16,7 @@ from tomo.objects import SetOfCoordinates3D, SetOfTomoMasks, Tomogram
 from deepetpicker.config import PickOptions
 from deepetpicker.io.atomic import write_text
 from deepetpicker.io.coordinates import CoordinateTable, read_coordinates
+from deepetpicker.perclass import resolve, text_of
 from deepetpicker_plugin import convert, picked
 from deepetpicker_plugin.classes import tableLines
 from deepetpicker_plugin.constants import PICKS_DIR, SIGNATURE_FILE
@@ -66,8 +67,9 @@ class ProtDeepETPickerPick(OutputsMixin, ProtDeepETPickerBase, ProtStreamingBase
                       help="Masks with the tsIds of the tomograms, of the same or another binning: picks outside "
                       "voxels > 0 are dropped. A tomogram without a mask goes to the failed ones.")
         addOption(form, PickOptions, "threshold", "Score threshold",
-                  help="Lowest score of a pick, 0 to 1; negative takes the model's own, which was best in its "
-                  "validation. The wizard shows the scores of an earlier run.")
+                  help="Lowest score of a pick, 0 to 1: one for all classes, or by group id (or name): 1: 0.4, 2: 0.6. "
+                  "Negative, or a class left out, takes the model's own, which was best in its validation. The wizard "
+                  "shows the scores of an earlier run.")
         addOption(form, PickOptions, "max_picks", "Most picks per class and tomogram")
         addOption(form, PickOptions, "min_distance_angstrom", "Least distance between picks")
         form.addSection(label="Output")
@@ -299,6 +301,9 @@ class ProtDeepETPickerPick(OutputsMixin, ProtDeepETPickerBase, ProtStreamingBase
         if card is not None and len(distances) not in (0, 1, len(card.classes)):
             errors.append(f"*Least distance between picks* expected one distance or {len(card.classes)} (one per class "
                           f"of the model), got {len(distances)}")
+        if card is not None and options is not None:
+            self._collect(errors, lambda: resolve(options["threshold"], card.classes, card.thresholds,
+                                                  "*Score threshold*"))
         if card is not None and tomograms is not None and options is not None:
             changed = self._changed()
             if changed:
@@ -332,7 +337,7 @@ class ProtDeepETPickerPick(OutputsMixin, ProtDeepETPickerBase, ProtStreamingBase
         done = [r for r in results.values() if r["status"] == "done"]
         if done:
             lines.append(f"*{sum(r['n_picks'] for r in done)} picks* of {sum(r['n_candidates'] for r in done)} "
-                         f"candidates in {len(done)} tomograms, score at or above {done[0]['threshold']:.2f}")
+                         f"candidates in {len(done)} tomograms, score at or above {scoresOf(done[0])}")
         if done and not sum(r["n_picks"] for r in done):
             best = max((r["best_score"] or 0.0 for r in done), default=0.0)
             lines.append(f"The best score is {best:.2f}: lower the threshold with *threshold picks*, without a new "
@@ -346,4 +351,10 @@ class ProtDeepETPickerPick(OutputsMixin, ProtDeepETPickerBase, ProtStreamingBase
         if not done:
             return ["Nothing was picked yet."]
         return [f"{sum(r['n_picks'] for r in done)} particles were picked in {len(done)} tomograms with DeepETPicker "
-                f"[Liu2024] at a score threshold of {done[0]['threshold']:.2f}."]
+                f"[Liu2024] at a score threshold of {scoresOf(done[0])}."]
+
+
+def scoresOf(item: Dict[str, Any]) -> str:
+    """Return the thresholds of a picked tomogram as text: one number, or one per group id where they differ."""
+    each = item.get("thresholds") or {"0": item["threshold"]}
+    return text_of({int(key): value for key, value in each.items()})

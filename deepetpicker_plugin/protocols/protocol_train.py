@@ -266,14 +266,11 @@ class ProtDeepETPickerTrain(ProtDeepETPickerBase):
             lines += self._scaleLines()
         rows = readRows(self.getMetricsFile())
         if rows:
-            best = max((r for r in rows if r.get("pick_f1")), key=lambda r: float(r["pick_f1"]), default=None)
             lines.append(f"Epochs: *{len(rows)} of {self.epochs.get()}*, last training loss {rows[-1]['train_loss']}")
-            if best:
-                lines.append(f"Best F1 on the validation part so far: *{float(best['pick_f1']):.3f}* (epoch "
-                             f"{best['epoch']})")
+        manifest = readManifest(self._getExtraPath(TRAINING_MANIFEST))
+        lines += keptLines(rows, (manifest or {}).get("outputs", {}))
         if hasattr(self, "model"):
             lines.append(f"Model: {self.model}")
-        manifest = readManifest(self._getExtraPath(TRAINING_MANIFEST))
         return (lines or ["Nothing was trained yet."]) + self._warnings_of(manifest)
 
     def _scaleLines(self) -> List[str]:
@@ -297,6 +294,31 @@ class ProtDeepETPickerTrain(ProtDeepETPickerBase):
         count = sum(source.coordinates.getSize() for source in self.getSources())
         return [f"A 3D-ResUNet was trained with DeepETPicker {card.version} [Liu2024] on {count} particle "
                 f"centres at {card.voxel_size_ang:.4g} Å per voxel for {self.model._epochs.get()} epochs{f1}."]
+
+
+def keptLines(rows: List[Dict[str, str]], outputs: Dict[str, Any]) -> List[str]:
+    """Return which epoch is kept and how well its picks fit the validation part, each class by itself.
+
+    Parameters
+    ----------
+    rows : list of dict
+        The rows of metrics.csv so far.
+    outputs : dict
+        Of the manifest; empty as long as the training runs.
+    """
+    kept = [row for row in rows if row.get("kept") == "1"]
+    if not kept:
+        return []
+    f1 = f"F1 of its picks on the validation part *{float(kept[-1]['pick_f1']):.3f}*" if kept[-1]["pick_f1"] else ""
+    start = "Kept epoch" if "kept_epoch" in outputs else "Best epoch so far"
+    by = " (chosen by voxels, not by picks)" if outputs.get("chosen_by") == "voxels" else ""
+    lines = [f"{start}: *{kept[-1]['epoch']}*{by}" + (f", {f1}" if f1 else "")]
+    for one in outputs.get("classes", []):
+        if one["n_true"]:
+            lines.append(f"Class {one['class_id']} ({one['name']}): F1 {one['f1']:.2f}, precision "
+                         f"{one['precision']:.2f}, recall {one['recall']:.2f} on {one['n_true']} particles, threshold "
+                         f"{one['threshold']:.2f}")
+    return lines
 
 
 def readRows(path: str) -> List[Dict[str, str]]:

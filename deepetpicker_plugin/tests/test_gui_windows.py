@@ -304,7 +304,7 @@ class TestGuiWindows(PluginTest):
         window.score.set(0.3)
         pumpUntil(window.top, lambda: abs(window.lows[0] - 0.3) < 0.001)
         window.ok.invoke()
-        self.assertAlmostEqual(form.protocol.threshold.get(), 0.3)
+        self.assertAlmostEqual(float(form.protocol.threshold.get()), 0.3)
 
     def test_wizards_say_what_is_missing(self):
         for kind, parameter in ((ProtDeepETPickerTrain, "diameterAngstrom"), (ProtDeepETPickerTrain, "classNames"),

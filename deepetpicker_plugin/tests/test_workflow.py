@@ -7,6 +7,8 @@ import os
 
 import numpy as np
 
+from deepetpicker_plugin.constants import TRAINING_MANIFEST
+from deepetpicker_plugin.engine import readManifest
 from deepetpicker_plugin.protocols import (
     ProtDeepETPickerCompare,
     ProtDeepETPickerEvaluate,
@@ -53,6 +55,15 @@ class TestWorkflow(PluginTest):
         text = " ".join(self.train.summary())
         self.assertIn("diameter 168 Å (16.8 voxels)", text)
         self.assertIn("2 of 2", text)
+        manifest, card = readManifest(self.train._getExtraPath(TRAINING_MANIFEST)), model.getCard()
+        kept = card.training["kept_epoch"]
+        self.assertEqual(manifest["outputs"]["kept_epoch"], kept)
+        self.assertAlmostEqual(model.getF1(), card.validation[kept]["pick_f1"], places=12)
+        self.assertEqual(card.validation[kept]["pick_f1"], manifest["outputs"]["pick_f1"])
+        self.assertIn(f"Kept epoch: *{kept}*, F1 of its picks on the validation part *{model.getF1():.3f}*", text)
+        for one in card.training["picks"]:
+            self.assertIn(f"({one['name']}): F1 {one['f1']:.2f}", text)
+            self.assertEqual(f"{one['name']}): pick F1" in text, one["f1"] < 0.7)  # the warning
         self.assertIn("Liu2024", " ".join(self.train.methods()))
         self.assertIn("10.1038/s41467-024-46041-0", self.train.getCitations()["Liu2024"])
 
@@ -129,7 +140,7 @@ class TestWorkflow(PluginTest):
         fresh = {p.getClassName(): p for p in copies.values()}
         self.assertEqual(fresh["ProtDeepETPickerTrain"].widths.get(), "4,6,8,10")
         again = fresh["ProtDeepETPickerPick"]
-        self.assertEqual(again.threshold.get(), THRESHOLD)
+        self.assertEqual(float(again.threshold.get()), THRESHOLD)
         copy = self.proj.copyProtocol(self.pick)
         self.assertEqual(copy.inputModel.get().getFileName(), self.train.model.getFileName())
         self.launchProtocol(copy)

@@ -65,7 +65,7 @@ class DeepETPickerThresholdWizard(DeepETPickerWizard):
     def _window(self, form: Any) -> ThresholdWindow:
         """Return the window."""
         if isinstance(form.protocol, ProtDeepETPickerPick):
-            scene, lows, several = *thresholdsOfPicking(form.protocol), False
+            scene, lows = thresholdsOfPicking(form.protocol)
         else:
-            scene, lows, several = *thresholdsOfSet(form.protocol), True
-        return ThresholdWindow(scene, lows, several, lambda text: form.setVar("threshold", text), form.root)
+            scene, lows = thresholdsOfSet(form.protocol)
+        return ThresholdWindow(scene, lows, True, lambda text: form.setVar("threshold", text), form.root)

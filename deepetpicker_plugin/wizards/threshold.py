@@ -7,6 +7,7 @@ from tkinter import ttk
 from typing import Any, Callable, List, Optional, Sequence, Tuple
 
 from deepetpicker.errors import DeepETPickerError, InputError
+from deepetpicker.perclass import resolve
 from deepetpicker.windows.picks import PicksWindow
 from deepetpicker.windows.scene import Scene
 from deepetpicker_plugin import convert
@@ -18,7 +19,15 @@ START = 0.5
 
 
 def thresholdText(lows: Sequence[float], several: bool) -> str:
-    """Return the form's text: one number when all are equal or only one is possible, else one per class."""
+    """Return the form's text: one number when all are equal or only one is possible, else one per class.
+
+    Parameters
+    ----------
+    lows : sequence of float
+        Thresholds by ascending group id, which is how the forms read numbers without ids.
+    several : bool
+        Whether each class may have its own.
+    """
     words = [f"{low:.3g}" for low in lows]
     return words[0] if len(set(words)) == 1 or not several else ", ".join(words)
 
@@ -57,9 +66,12 @@ def thresholdsOfPicking(protocol: ProtDeepETPickerPick) -> Tuple[Scene, List[flo
     model, tomograms = run.inputModel.get(), convert.tomogramsOf(run.inputTomograms.get())
     tables = run.getCandidates()
     places = {ts: convert.Place.of(t) for ts, t in tomograms.items() if ts in tables}
-    low = protocol.threshold.get()
-    start = low if low is not None and low >= 0 else (model.getThreshold() or START)
-    return sceneOfTables(tables, places, classesOf(model)), [float(start)] * len(model.getClassIds())
+    card = model.getCard()
+    try:
+        lows = resolve(protocol.threshold.get(), card.classes, card.thresholds, "Score threshold")
+    except DeepETPickerError:  # something else in the form yet
+        lows = card.thresholds
+    return sceneOfTables(tables, places, classesOf(model)), [low for _, low in sorted(lows.items())]
 
 
 def thresholdsOfSet(protocol: Any) -> Tuple[Scene, List[float]]:

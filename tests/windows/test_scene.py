@@ -69,5 +69,7 @@ def test_training_summary():
     rows = [{"epoch": "0", "train_loss": "0.5", "pick_f1": "0.2"},
             {"epoch": "1", "train_loss": "0.25", "pick_f1": ""}]
     assert "best picking F1 0.200 in epoch 0" in training_summary(rows, False)
+    marked = [{**row, "pick_f1": f1, "kept": kept} for row, f1, kept in zip(rows, ("0.3", "0.2"), ("1", "1"))]
+    assert "kept epoch 1, picking F1 0.200" in training_summary(marked, False)
     assert "follows" in training_summary([], True)
     assert without_empty(rows)[1] == {"epoch": "1", "train_loss": "0.25"}

@@ -24,14 +24,17 @@ def without_empty(rows: Sequence[Mapping[str, Any]]) -> List[Dict[str, Any]]:
 
 
 def training_summary(rows: Sequence[Mapping[str, Any]], running: bool) -> str:
-    """Return what the newest and the best epoch reached, in one line."""
+    """Return what the newest and the kept epoch reached, in one line; of older runs the best one."""
     if not rows:
         return "No epoch is finished yet." + (" The picture follows the training." if running else "")
     words = [f"{len(rows)} epochs"]
     if rows[-1].get("train_loss"):
         words.append(f"last training loss {float(rows[-1]['train_loss']):.4g}")
     scored = [row for row in rows if row.get("pick_f1")]
-    if scored:
+    kept = [row for row in scored if float(row.get("kept") or 0)]
+    if kept:
+        words.append(f"kept epoch {kept[-1].get('epoch')}, picking F1 {float(kept[-1]['pick_f1']):.3f}")
+    elif scored:
         best = max(scored, key=lambda row: float(row["pick_f1"]))
         words.append(f"best picking F1 {float(best['pick_f1']):.3f} in epoch {best.get('epoch')}")
     return ", ".join(words) + (". Running: the picture follows." if running else ".")

@@ -1,0 +1,59 @@
+"""Thresholds per class in the forms of pick, and what the summary of train says of the kept epoch."""
+
+from __future__ import annotations
+
+import os
+
+from deepetpicker_plugin.protocols import ProtDeepETPickerPick
+from deepetpicker_plugin.protocols.protocol_train import keptLines
+from deepetpicker_plugin.tests.base import PluginTest, dataFolder, noiseTomograms, tinyModel
+from deepetpicker_plugin.wizards.threshold import thresholdsOfPicking
+
+
+class TestThresholds(PluginTest):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        folder = noiseTomograms(os.path.join(dataFolder(), "thresholds"), {"TS_1": (32, 48, 56)})
+        cls.tomograms = cls.importTomograms(folder)
+        cls.model = cls.importModel(tinyModel("ring,rod"))
+
+    def settings(self, threshold):
+        return {"inputTomograms": self.tomograms, "inputModel": self.model, "threshold": threshold, "binThreads": 1}
+
+    def test_each_class_has_its_own(self):
+        protocol = self.run_(ProtDeepETPickerPick, **self.settings("rod: 0, 1: 1"))
+        found = next(iter(protocol.getCandidates().values()))
+        self.assertGreater((found.class_ids == 1).sum(), 0)  # an untrained network finds both in noise
+        wanted = int((found.class_ids == 2).sum())
+        self.assertEqual({c.getGroupId() for c in protocol.coordinates.iterCoordinates()}, {2})
+        self.assertEqual(protocol.coordinates.getSize(), wanted)
+        for text in (*protocol.summary(), *protocol.methods()):
+            self.assertNotIn("above 0.00,", text)
+        self.assertIn("score at or above 1:1.00, 2:0.00", " ".join(protocol.summary()))
+        self.assertIn("score threshold of 1:1.00, 2:0.00", " ".join(protocol.methods()))
+        scene, lows = thresholdsOfPicking(protocol)
+        self.assertEqual(lows, [1.0, 0.0])
+        self.assertEqual([layer.name for layer in scene.layers], ["ring", "rod"])
+
+    def test_the_form_names_what_is_wrong(self):
+        for threshold, words in (("3: 0.5", "*Score threshold*: there is no class '3', but class 1 (ring), class 2"),
+                                 ("high", "*Score threshold* must be a number, or a number per class such as 1:0.4"),
+                                 ("1: 1.5", "*Score threshold* must be a number between -1 and 1")):
+            errors = self.newProtocol(ProtDeepETPickerPick, **self.settings(threshold)).validate()
+            self.assertEqual(len(errors), 1, errors)
+            self.assertIn(words, errors[0])
+        self.assertEqual(self.newProtocol(ProtDeepETPickerPick, **self.settings("-1, ring: 0.4")).validate(), [])
+
+    def test_the_kept_epoch_is_the_last_one_marked(self):
+        rows = [{"epoch": "0", "pick_f1": "0.5", "kept": "1"}, {"epoch": "1", "pick_f1": "0.75", "kept": "1"},
+                {"epoch": "2", "pick_f1": "0.8", "kept": "0"}, {"epoch": "3", "pick_f1": "", "kept": "0"}]
+        self.assertEqual(keptLines(rows, {}),
+                         ["Best epoch so far: *1*, F1 of its picks on the validation part *0.750*"])
+        one = {"class_id": 2, "name": "rod", "f1": 0.75, "precision": 1.0, "recall": 0.6, "n_true": 10,
+               "threshold": 0.4}
+        lines = keptLines(rows, {"kept_epoch": 1, "chosen_by": "voxels", "classes": [one]})
+        self.assertEqual(lines, [
+            "Kept epoch: *1* (chosen by voxels, not by picks), F1 of its picks on the validation part *0.750*",
+            "Class 2 (rod): F1 0.75, precision 1.00, recall 0.60 on 10 particles, threshold 0.40"])
+        self.assertEqual(keptLines([{"epoch": "0", "pick_f1": "0.5"}], {}), [])
