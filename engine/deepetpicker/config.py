@@ -53,8 +53,8 @@ class TrainOptions(Options):
     diameter_angstrom: Tuple[float, ...] = opt(
         (), "particle diameter, one for all classes or one per class in the order of the class ids; default: "
         "what DIR/classes.json says", unit="angstrom", check=all_above(0))
-    voxel_size: float = opt(0.0, "voxel size of the tomograms; 0 reads it from each header", unit="angstrom",
-                            check=at_least(0))
+    voxel_size: float = opt(0.0, "voxel size of the tomograms; 0 takes that of classes.json or the header",
+                            unit="angstrom", check=at_least(0))
     validation: Tuple[str, ...] = opt(
         (), "names of the tomograms kept for validation; default: about a fifth of them, so that all classes are on "
         "both sides; a slab of one where there are too few")
@@ -112,6 +112,9 @@ class TrainOptions(Options):
                           choices=("elu", "relu", "leaky_relu"), expert=True)
     widths: Tuple[int, ...] = opt((24, 48, 72, 108), NetworkOptions.__dataclass_fields__["widths"].metadata["help"],
                                   unit="channels", check=all_above(0), expert=True)
+    max_resampling: float = opt(
+        4.0, "a tomogram is made at most so many times coarser; more looks like a wrong voxel size and is refused",
+        check=at_least(1), expert=True)
     resume: bool = opt(True, "go on from the last epoch of an interrupted run with the same options")
 
 
@@ -122,8 +125,8 @@ class PickOptions(Options):
     threshold: Union[float, str] = opt(
         -1.0, "lowest score written to the pick tables: one number, or one per class id or name such as 1:0.4,2:0.6; "
         "negative takes the model's own", check=lambda v: problem(v, -1, 1), per_class=True)
-    voxel_size: float = opt(0.0, "voxel size of the tomograms; 0 reads it from each header", unit="angstrom",
-                            check=at_least(0))
+    voxel_size: float = opt(0.0, "voxel size of the tomograms; 0 takes that of classes.json or the header",
+                            unit="angstrom", check=at_least(0))
     save_map: bool = opt(False, "also write the probability of each class as NAME_probability_CLASS.mrc")
     mask: str = opt("", "MRC mask, or folder of NAME.mrc masks: picks outside voxels > 0 are dropped")
     device: str = opt("auto", "where to compute", choices=DEVICES)
@@ -143,6 +146,9 @@ class PickOptions(Options):
     batch: int = opt(0, "tiles per forward pass; 0 chooses", check=at_least(0), expert=True)
     slab: int = opt(0, "planes of probability in which peaks are looked for at once; 0 chooses", unit="voxels",
                     check=at_least(0), expert=True)
+    max_resampling: float = opt(
+        4.0, "a tomogram is made at most so many times coarser; more looks like a wrong voxel size and is refused",
+        check=at_least(1), expert=True)
     floor: float = opt(0.1, "candidates below this score are not kept at all", check=between(0.001, 0.9),
                        expert=True)
     precision: str = opt("auto", "arithmetic; auto takes bfloat16 where the hardware has it", choices=PRECISIONS,
@@ -207,8 +213,8 @@ class CheckOptions(Options):
     diameter_angstrom: Tuple[float, ...] = opt(
         (), "particle diameter, one for all classes or one per class in the order of the class ids; default: "
         "what DIR/classes.json says", unit="angstrom", check=all_above(0))
-    voxel_size: float = opt(0.0, "voxel size of the tomograms; 0 reads it from each header", unit="angstrom",
-                            check=at_least(0))
+    voxel_size: float = opt(0.0, "voxel size of the tomograms; 0 takes that of classes.json or the header",
+                            unit="angstrom", check=at_least(0))
 
 
 @dataclasses.dataclass(frozen=True)

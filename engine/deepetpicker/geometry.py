@@ -71,6 +71,25 @@ def check_working_diameter(diameter_ang: float, voxel_size_ang: float) -> float:
     return diameter_vox
 
 
+def check_resampling(voxel_size_ang: float, working_voxel_ang: float, most: float, name: str) -> None:
+    """Raise InputError when a tomogram would be made coarser by more than a factor: a wrong voxel size looks like that.
+
+    Parameters
+    ----------
+    voxel_size_ang, working_voxel_ang : float
+        Voxel sizes of the tomogram and of the working grid, in angstrom.
+    most : float
+        The largest factor.
+    name : str
+        Name of the tomogram.
+    """
+    factor = working_voxel_ang / voxel_size_ang
+    if factor > most * 1.001:
+        raise InputError(f"{name}: {voxel_size_ang:.4g} angstrom per voxel would be resampled to "
+                         f"{working_voxel_ang:.4g}, {factor:.3g} times coarser, expected at most {most:g} times: check "
+                         "the voxel size (--voxel-size), use a binned tomogram, or allow it with --max-resampling")
+
+
 @dataclasses.dataclass(frozen=True)
 class WorkingGrid:
     """The mapping between a tomogram's voxels and the voxels the network sees.

@@ -123,6 +123,32 @@ def test_a_finer_tomogram_is_resampled_and_picks_come_back_in_its_own_voxels(mod
     assert nearest(picks, (CENTRES[:2] + 0.25) * 1.6).max() < 0.3
 
 
+def test_a_header_without_a_size_takes_that_of_the_data_folder(model, tmp_path):
+    (tmp_path / "data").mkdir()
+    write_volume(tmp_path / "data" / "TS_1.mrc", density(CENTRES), 1.0)
+    (tmp_path / "data" / "classes.json").write_text('{"voxel_size_angstrom": 10.0, "classes": []}')
+    assert len(run(model, tmp_path / "data" / "TS_1.mrc", tmp_path / "out")) == 4
+    manifest = read_manifest(tmp_path / "out" / "manifest.json")
+    assert manifest["inputs"][0]["voxel_size_angstrom"] == 10.0
+    assert manifest["warnings"] == []
+
+
+def test_a_tomogram_that_seems_much_finer_is_refused_unless_asked(model, tmp_path):
+    write_volume(tmp_path / "fine.mrc", density(CENTRES), 2.0)
+    with pytest.raises(InputError, match=r"fine: 2 angstrom per voxel would be resampled to 10, 5 times coarser, "
+                                         r"expected at most 4 times.*--max-resampling"):
+        run(model, tmp_path / "fine.mrc", tmp_path / "out")
+    run(model, tmp_path / "fine.mrc", tmp_path / "out", max_resampling=5.0)
+    assert read_manifest(tmp_path / "out" / "manifest.json")["items"][0]["status"] == "done"
+
+
+def test_the_option_wins_over_the_item_as_in_training(model, tomogram, tmp_path):
+    params = {"items": [{"name": "a", "tomogram": str(tomogram), "voxel_size": 5.0}]}
+    manifest = pick(model, out=tmp_path / "out", options=options(voxel_size=10.0), params=params, quiet=True)
+    assert manifest["inputs"][0]["voxel_size_angstrom"] == 10.0
+    assert manifest["warnings"] == ["a: params.json says 5 angstrom per voxel, 10 (--voxel-size) is used"]
+
+
 def test_a_tomogram_much_coarser_than_the_model_is_refused(model, tmp_path):
     write_volume(tmp_path / "coarse.mrc", density(CENTRES), 20.0)
     with pytest.raises(InputError, match="less binned"):

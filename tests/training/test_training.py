@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import pathlib
 import signal
@@ -214,6 +215,8 @@ def test_tomograms_of_different_voxel_sizes_train_together(tmp_path):
     fine = write_set(tmp_path / "fine", [(40, 60, 56)], [6], voxel=5.0)
     for suffix in ("mrc", "csv"):
         (fine / f"t0.{suffix}").rename(tmp_path / "data" / f"fine.{suffix}")
+    classes = tmp_path / "data" / "classes.json"  # says no voxel size: it would be that of all
+    classes.write_text(json.dumps({"classes": json.loads(classes.read_text())["classes"]}))
     manifest = train(tmp_path / "data", tmp_path / "m.safetensors", small(epochs=1), quiet=True)
     assert read_card(tmp_path / "m.safetensors").voxel_size_ang == 10
     assert [i["voxel_size_angstrom"] for i in manifest["inputs"]] == [5, 10]

@@ -18,6 +18,7 @@ from deepetpicker.io.coordinates import CoordinateTable, Frame, read_coordinates
 from deepetpicker.io.items import DataItem, items_from_folder, items_from_params
 from deepetpicker.io.manifest import Manifest
 from deepetpicker.io.volumes import Volume, open_volume
+from deepetpicker.io.voxelsize import Given, given_sizes
 
 PathLike = Union[str, "os.PathLike[str]"]
 
@@ -53,7 +54,7 @@ def check(data: PathLike = "", out: Optional[PathLike] = None, options: CheckOpt
     for item in items:
         start = time.monotonic()
         try:
-            volume, table = _read(item, options.voxel_size or item.voxel_size_ang or voxel)
+            volume, table = _read(item, given_sizes(options.voxel_size, item.voxel_size_ang, voxel))
             fits = check_table(volume, table, with_diameters(classes, table, options.diameter_angstrom))
         except DeepETPickerError as error:
             manifest.add_item(item.name, "failed", str(error))
@@ -130,7 +131,7 @@ def _input(data: PathLike, params: Mapping[str, Any]) -> Tuple[List[DataItem], T
     return items_from_folder(data), classes_from_params(params) or classes, voxel
 
 
-def _read(item: DataItem, voxel_size_ang: float) -> Tuple[Volume, CoordinateTable]:
+def _read(item: DataItem, voxel_size_ang: Given) -> Tuple[Volume, CoordinateTable]:
     """Return an item's tomogram and all its coordinates, those outside included."""
     volume = open_volume(item.tomogram, voxel_size_ang, item.name)
     if not item.coordinates:

@@ -25,6 +25,7 @@ from deepetpicker.io.classes import ParticleClass
 from deepetpicker.io.coordinates import CoordinateTable, Frame, read_coordinates
 from deepetpicker.io.manifest import Manifest
 from deepetpicker.io.volumes import open_volume
+from deepetpicker.io.voxelsize import given_sizes
 
 log = logging.getLogger(__name__)
 
@@ -143,7 +144,8 @@ def _scene(item: EvaluationItem, setting: Setting, manifest: Manifest) -> Tuple[
     shape_zyx, instances_zyx = None, None
     if item.tomogram:
         try:
-            volume = open_volume(item.tomogram, voxel_size_ang, item.name)
+            sizes = given_sizes(options.voxel_size, item.voxel_size_ang, setting.voxel_size_ang)
+            volume = open_volume(item.tomogram, sizes, item.name)
             manifest.add_input(volume)
             voxel_size_ang, shape_zyx = volume.voxel_size_ang, volume.shape_zyx
         except DeepETPickerError as error:

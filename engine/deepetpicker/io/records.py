@@ -21,7 +21,8 @@ Record = Dict[str, Any]
 
 RECORDS, EARLIER = "records", "earlier"
 FORMAT_VERSION = 1
-NOT_COMPARED = ("shard", "resume", "device", "memory_limit", "batch", "slab", "mask", "voxel_size")
+NOT_COMPARED = ("shard", "resume", "device", "memory_limit", "batch", "slab", "mask", "voxel_size",
+                "max_resampling")
 _SAMPLES, _SAMPLE_BYTES = 8, 4096
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from deepetpicker import __version__
 from deepetpicker.errors import FormatError, InputError, OutputError
 from deepetpicker.io.atomic import atomic_output
+from deepetpicker.io.voxelsize import Given, resolve_voxel_size
 
 PathLike = Union[str, "os.PathLike[str]"]
 log = logging.getLogger(__name__)
@@ -26,7 +27,6 @@ log = logging.getLogger(__name__)
 VOLUME_SUFFIXES = (".mrc", ".rec", ".map", ".mrcs", ".st")
 HEADER_BYTES = 1024
 IMOD_STAMP = 1146047817
-VOXEL_TOLERANCE = 0.01
 _MODES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
 _REFUSED_MODES = {3: "complex integers", 4: "complex numbers (a Fourier transform)", 16: "RGB colours",
                   101: "4-bit integers"}
@@ -94,15 +94,16 @@ def release_pages(mapped_zyx: np.ndarray) -> None:
         mapped.madvise(mmap.MADV_DONTNEED)
 
 
-def open_volume(path: PathLike, voxel_size_ang: float = 0.0, name: str = "", quiet: bool = False) -> Volume:
+def open_volume(path: PathLike, voxel_size_ang: Given = 0.0, name: str = "", quiet: bool = False) -> Volume:
     """Map an MRC file (.mrc, .rec, .map) into memory.
 
     Parameters
     ----------
     path : path
         File to open.
-    voxel_size_ang : float
-        Voxel size in angstrom; it wins over the header. 0 takes the header's.
+    voxel_size_ang : float or mapping
+        Voxel size in angstrom, or what several sources say of it (:func:`~deepetpicker.io.voxelsize.given_sizes`); it
+        wins over the header. 0 takes the header's.
     name : str
         Name for messages; default: the file name without its suffix.
     quiet : bool
@@ -120,8 +121,6 @@ def open_volume(path: PathLike, voxel_size_ang: float = 0.0, name: str = "", qui
         If the file is empty, truncated, no MRC file, or does not hold one real-valued 3D volume.
     """
     file = pathlib.Path(path)
-    if not (np.isfinite(voxel_size_ang) and voxel_size_ang >= 0):
-        raise InputError(f"voxel size must be a number >= 0 angstrom, got {voxel_size_ang}")
     raw, size = _read_header_bytes(file)
     header, warnings = _parse_header(raw, size, file)
     dtype = _voxel_type(header, raw, file)
@@ -134,7 +133,8 @@ def open_volume(path: PathLike, voxel_size_ang: float = 0.0, name: str = "", qui
                           "copy the file again")
     if size > expected:
         warnings.append(f"the file is {size - expected} bytes longer than its header says")
-    voxel = _voxel_size(header, voxel_size_ang, file, warnings)
+    voxel, more = resolve_voxel_size(voxel_size_ang, _header_sizes(header), str(file))
+    warnings += more
     title = name or file.stem
     for text in warnings if not quiet else ():
         log.warning("%s: %s", title, text)
@@ -224,30 +224,13 @@ def _check_layout(header: np.void, file: pathlib.Path) -> None:
         raise FormatError(f"{file} is a stack of {shape[0] // mz} volumes (4D): expected one volume; split it first")
 
 
-def _voxel_size(header: np.void, given: float, file: pathlib.Path, warnings: List[str]) -> float:
-    """Return the voxel size in angstrom: the given one, else the header's; differences go to warnings."""
+def _header_sizes(header: np.void) -> List[float]:
+    """Return the header's voxel size along x, y and z in angstrom; 0 where it says none."""
     sizes = []
     for axis in "xyz":
         cells, length = int(header["m" + axis]), float(header["cella"][axis])
         sizes.append(length / cells if cells > 0 and np.isfinite(length) and length > 0 else 0.0)
-    known = min(sizes) > 0
-    if given > 0:
-        off = max(abs(s - given) / given for s in sizes)
-        if known and off > VOXEL_TOLERANCE:
-            warnings.append(f"the header says {_triple(sizes)} angstrom per voxel, {given:g} was given and is used")
-        return float(given)
-    if not known:
-        raise InputError(f"{file} does not say its voxel size (header: {_triple(sizes)}): give it with --voxel-size")
-    if max(sizes) > min(sizes) * (1 + VOXEL_TOLERANCE):
-        raise InputError(f"{file} has voxels that are not cubes ({_triple(sizes)} angstrom along x, y, z): resample it "
-                         "to cubic voxels, or give the true size with --voxel-size if the header is wrong")
-    return sizes[0]
-
-
-def _triple(values: List[float]) -> str:
-    """Return one number if all agree, else all three."""
-    texts = [f"{v:.4g}" for v in values]
-    return texts[0] if len(set(texts)) == 1 else ", ".join(texts)
+    return sizes
 
 
 def _dims(shape_zyx: Tuple[int, ...]) -> str:

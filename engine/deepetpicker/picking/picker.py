@@ -14,7 +14,7 @@ import torch
 
 from deepetpicker.config import PickOptions
 from deepetpicker.errors import DeviceMemoryError, InputError
-from deepetpicker.geometry import WorkingGrid
+from deepetpicker.geometry import WorkingGrid, check_resampling
 from deepetpicker.io.coordinates import CoordinateTable
 from deepetpicker.io.modelcard import ModelCard
 from deepetpicker.io.volumes import Volume, VolumeWriter, open_volume
@@ -42,17 +42,20 @@ def peak_rules(card: ModelCard) -> List[PeakRule]:
             for c in card.classes]
 
 
-def working_grid(volume: Volume, card: ModelCard, quiet: bool = False) -> WorkingGrid:
+def working_grid(volume: Volume, card: ModelCard, quiet: bool = False, most: float = PickOptions.max_resampling
+                 ) -> WorkingGrid:
     """Return the grid on which a model sees a tomogram.
 
     A finer tomogram is resampled to the model's voxel size; one that is coarser by up to a quarter is used as it is,
-    with a warning.
+    with a warning (kept back when quiet).
 
     Raises
     ------
     InputError
-        If the tomogram is coarser than that: its detail is lost and cannot be made up.
+        If the tomogram is coarser than that: its detail is lost and cannot be made up; or finer than the model by more
+        than ``most`` times.
     """
+    check_resampling(volume.voxel_size_ang, card.voxel_size_ang, most, volume.name)
     ratio = volume.voxel_size_ang / card.voxel_size_ang
     if ratio > COARSER_BY:
         raise InputError(f"{volume.path}: expected a voxel size of at most {card.voxel_size_ang * COARSER_BY:.4g} "
@@ -123,9 +126,13 @@ class Picker:
                          max(rule.halo for rule in self.rules), arithmetic.batch, base, limit, is_gpu, seconds,
                          self.predictor.stride)
 
+    def grid(self, volume: Volume, quiet: bool = False) -> WorkingGrid:
+        """Return the grid on which the model sees a tomogram (:func:`working_grid`)."""
+        return working_grid(volume, self.card, quiet, self.options.max_resampling)
+
     def plan(self, volume: Volume, quiet: bool = False) -> PickPlan:
         """Return how a tomogram will be picked: tiles, memory, time; quiet keeps a warning about it back."""
-        grid = working_grid(volume, self.card, quiet)
+        grid = self.grid(volume, quiet)
         before = 0 if self._place.is_gpu else resample_bytes(grid)
         return make_plan(grid.shape_zyx, self.options, self._place, self._largest, before)
 
@@ -144,7 +151,7 @@ class Picker:
         mask : str
             Mask of this tomogram; default: the one of the options.
         """
-        grid, region = working_grid(volume, self.card), open_mask(mask or self.options.mask, volume)
+        grid, region = self.grid(volume), open_mask(mask or self.options.mask, volume)
         while True:
             plan = self.plan(volume, quiet=True)
             logger.info("%s: %s", volume.name, plan)

@@ -17,8 +17,9 @@ from deepetpicker.io.items import DataItem, items_from_params
 from deepetpicker.io.manifest import Manifest, write_content
 from deepetpicker.io.records import EARLIER, Records, is_same, located, made_from, with_records
 from deepetpicker.io.volumes import Volume, open_volume
+from deepetpicker.io.voxelsize import folder_size, given_sizes, resolve_voxel_size
 from deepetpicker.perclass import text_of
-from deepetpicker.picking.picker import Picker, ProbabilityMaps, mask_path, open_mask, working_grid
+from deepetpicker.picking.picker import Picker, ProbabilityMaps, mask_path, open_mask
 from deepetpicker.picking.planning import duration, gigabytes
 from deepetpicker.picking.sharding import Shard
 
@@ -58,7 +59,7 @@ def pick(model: PathLike, tomograms: Sequence[PathLike] = (), out: PathLike = "p
         For bad options, or when not one tomogram (of this shard) could be picked.
     """
     shard = Shard.parse(options.shard or "1/1")
-    items = items_from_params(params) if params and params.get("items") else _items(tomograms, options)
+    items = items_from_params(params) if params and params.get("items") else _items(tomograms)
     run = _Run(pathlib.Path(out), model, options, [item.name for item in items])
     mine = shard.choose(items)
     done = run.done(mine) if options.resume else []
@@ -108,7 +109,7 @@ class _Run:
 
     def made(self, item: DataItem) -> Dict[str, Any]:
         """Return what decides the picks of an item."""
-        return made_from(item.tomogram, item.voxel_size_ang or self._options.voxel_size,
+        return made_from(item.tomogram, resolve_voxel_size(_sizes(item, self._options))[0],
                          mask_path(item.mask or self._options.mask, item.name), self._model_sha256,
                          self._options.to_dict())
 
@@ -133,7 +134,7 @@ class _Run:
         return content
 
 
-def _items(tomograms: Sequence[PathLike], options: PickOptions) -> List[DataItem]:
+def _items(tomograms: Sequence[PathLike]) -> List[DataItem]:
     """Return an item per tomogram file, or raise InputError when two have the same name."""
     if not tomograms:
         raise InputError("expected at least one tomogram (.mrc, .rec or .map), got none")
@@ -142,7 +143,7 @@ def _items(tomograms: Sequence[PathLike], options: PickOptions) -> List[DataItem
     if double:
         raise InputError(f"expected tomograms of different names, got {', '.join(double)} twice: their pick tables "
                          "would overwrite each other; rename one or pick into two folders")
-    return [DataItem(name, str(t), voxel_size_ang=options.voxel_size) for name, t in zip(names, tomograms)]
+    return [DataItem(name, str(t)) for name, t in zip(names, tomograms)]
 
 
 def _digest(path: PathLike) -> str:
@@ -155,7 +156,12 @@ def _digest(path: PathLike) -> str:
 
 def _open(picker: Picker, item: DataItem, quiet: bool = False) -> Volume:
     """Return the tomogram of an item."""
-    return open_volume(item.tomogram, item.voxel_size_ang or picker.options.voxel_size, item.name, quiet)
+    return open_volume(item.tomogram, _sizes(item, picker.options), item.name, quiet)
+
+
+def _sizes(item: DataItem, options: PickOptions) -> Dict[str, float]:
+    """Return what is said of the voxel size of an item besides its header."""
+    return given_sizes(options.voxel_size, item.voxel_size_ang, folder_size(item.tomogram))
 
 
 def _announce(picker: Picker, items: Sequence[DataItem]) -> None:
@@ -211,7 +217,7 @@ def _write_item(picker: Picker, item: DataItem, run: _Run, part: Manifest) -> Di
     folder.mkdir(parents=True, exist_ok=True)
     maps: Dict[str, str] = {}
     if picker.options.save_map:
-        grid = working_grid(volume, picker.card)
+        grid = picker.grid(volume)
         with ProbabilityMaps(folder, item.name, [r.class_id for r in picker.rules], grid) as writer:
             candidates = picker.candidates(volume, folder, writer, item.mask)
             run.records.forget(item.name)  # from here on its tables are replaced

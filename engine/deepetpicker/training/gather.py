@@ -11,12 +11,13 @@ import numpy as np
 
 from deepetpicker.config import TrainOptions, suggestion
 from deepetpicker.errors import InputError
-from deepetpicker.geometry import ADVISED_VOX, WorkingGrid, check_working_diameter, working_voxel_size
+from deepetpicker.geometry import ADVISED_VOX, WorkingGrid, check_resampling, check_working_diameter, working_voxel_size
 from deepetpicker.io.classes import ParticleClass, classes_from_params, default_class, described, read_classes
 from deepetpicker.io.coordinates import CoordinateTable, Frame, check_against_volume, read_coordinates
 from deepetpicker.io.items import DataItem, items_from_folder, items_from_params
 from deepetpicker.io.modelcard import ClassCard, ModelCard
 from deepetpicker.io.volumes import Volume, open_volume
+from deepetpicker.io.voxelsize import given_sizes
 from deepetpicker.preparation.labels import default_label_diameter
 from deepetpicker.preparation.normalise import Intensity, robust_intensity
 from deepetpicker.preparation.resample import open_working_volume, whole
@@ -98,7 +99,8 @@ def gather(data: PathLike, options: TrainOptions, params: Optional[Mapping[str, 
     volumes, tables, intensities = [], [], []
     for item in items:
         try:
-            volume = _open(item, options.voxel_size, folder_voxel)
+            sizes = given_sizes(options.voxel_size, item.voxel_size_ang, folder_voxel)
+            volume = open_volume(item.tomogram, sizes, item.name)
             table, more = _table(item, volume)
             intensities.append(robust_intensity(volume.data_zyx, str(volume.path)))
         except InputError as error:
@@ -116,17 +118,6 @@ def gather(data: PathLike, options: TrainOptions, params: Optional[Mapping[str, 
     voxel, cards = _working(classes, volumes, options, card, warnings)
     log.info("%s", described(cards))
     return Gathered(items, volumes, tables, intensities, cards, voxel, warnings)
-
-
-def _open(item: DataItem, given_ang: float, folder_ang: float) -> Volume:
-    """Return an item's tomogram; the voxel size is the option's, the item's, the header's or the folder's."""
-    voxel = given_ang or item.voxel_size_ang
-    try:
-        return open_volume(item.tomogram, voxel, item.name)
-    except InputError:
-        if voxel or not folder_ang:
-            raise
-        return open_volume(item.tomogram, folder_ang, item.name)
 
 
 def _table(item: DataItem, volume: Volume) -> Tuple[CoordinateTable, List[str]]:
@@ -207,6 +198,8 @@ def _working(classes: Sequence[ParticleClass], volumes: Sequence[Volume], option
         raise InputError(f"expected tomograms of at most {voxel * COARSER_BY:.4g} angstrom/voxel (the model to start "
                          f"from works at {voxel:.4g}), found {coarsest:.4g}: use less binned tomograms or train "
                          "without --init")
+    for volume in volumes:
+        check_resampling(volume.voxel_size_ang, voxel, options.max_resampling, volume.name)
     cards = []
     for c in classes:
         size = check_working_diameter(c.diameter_ang, voxel)
