@@ -74,6 +74,7 @@ class TrainOptions(Options):
     unannotated: str = opt(
         "background", "what voxels far from any annotation are: 'background' when every particle was annotated, "
         "'unknown' when many were not (they then do not enter the loss)", choices=("background", "unknown"))
+    check: bool = opt(True, "look before the training whether the coordinates mark anything in their tomograms")
     background_fraction: float = opt(0.1, "share of the patches drawn anywhere instead of around a particle",
                                      check=between(0, 0.9))
     patches_per_epoch: int = opt(0, "patches in an epoch; 0 means one per annotated particle, at least 64",

@@ -8,8 +8,9 @@ import torch
 
 from deepetpicker.config import NetworkOptions
 from deepetpicker.errors import ModelFileError
+from deepetpicker.io.classes import ParticleClass
 from deepetpicker.io.modelcard import ClassCard, ModelCard, read_card
-from deepetpicker.network.modelfile import load_model, save_model
+from deepetpicker.network.modelfile import carry_over, load_model, save_model
 from deepetpicker.network.resunet import ResUNet3D
 
 
@@ -87,3 +88,16 @@ def test_the_card_is_read_without_the_weights(tmp_path):
     network, card = small_model()
     save_model(tmp_path / "m.safetensors", network, card)
     assert read_card(tmp_path / "m.safetensors").classes[0].diameter_ang == 200.0
+
+
+@pytest.mark.parametrize(("known", "wanted", "kept"), [
+    ([1], [1], {0: 0}), ([1], [1, 2], {1: 0}), ([1, 2], [2], {0: 2}), ([1, 2], [2, 1], {0: 0, 1: 2, 2: 1}),
+    ([1, 2], [3, 2], {0: 0, 2: 2}), ([1], [2], {})])
+def test_a_warm_start_keeps_the_outputs_of_known_classes_and_no_others(known, wanted, kept):
+    old, new = (ResUNet3D(NetworkOptions(n_classes=len(ids), widths=(4, 6, 8, 10))) for ids in (known, wanted))
+    classes = [[ParticleClass(i, f"kind {i}", 100.0 * i) for i in ids] for ids in (known, wanted)]
+    fresh, state = new.state_dict()["head.weight"], carry_over(old, new, *classes)
+    for output in range(len(fresh)):
+        source = old.state_dict()["head.weight"][kept[output]] if output in kept else fresh[output]
+        assert torch.equal(state["head.weight"][output], source), output
+    new.load_state_dict(state)

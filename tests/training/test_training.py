@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,8 +19,10 @@ import torch
 from balls import VOXEL, small, write_set
 
 from deepetpicker.errors import InputError
+from deepetpicker.io.coordinates import read_coordinates, write_coordinates
 from deepetpicker.io.manifest import read_manifest
 from deepetpicker.io.modelcard import read_card
+from deepetpicker.io.volumes import open_volume
 from deepetpicker.network.modelfile import load_model
 from deepetpicker.training.callbacks import EpochEnd
 from deepetpicker.training.gather import gather
@@ -230,7 +234,7 @@ def test_warm_start_takes_weights_and_voxel_size(data, tmp_path):
     torch.testing.assert_close(old["head.weight"], new["head.weight"])
     two = write_set(tmp_path / "two", [(40, 48, 56)] * 2, [6, 6], n_classes=2)
     manifest = train(two, tmp_path / "two.safetensors", frozen, quiet=True)
-    assert any("output layer starts anew" in w for w in manifest["warnings"])
+    assert any("class 2 (ball_2) is not in the model" in w for w in manifest["warnings"])
     other = weights_of(tmp_path / "two.safetensors")
     torch.testing.assert_close(old["encoders.0.unit1.conv.weight"], other["encoders.0.unit1.conv.weight"])
 
@@ -382,3 +386,19 @@ def test_two_processes_train_the_model_of_one(data, tmp_path, launcher):
         a, b = (load_model(tmp_path / f"{n}.safetensors")[0](x) for n in ("one", "two"))
     assert float((a - b).norm() / a.norm()) < 1e-2
     assert len(read_metrics(tmp_path / "two_run/metrics.csv")) == 2
+
+
+def test_coordinates_that_do_not_fit_are_said_before_the_training(data, tmp_path):
+    folder = tmp_path / "flipped"
+    shutil.copytree(data, folder)
+    for table in folder.glob("*.csv"):
+        rows = read_coordinates(table)
+        depth = open_volume(table.with_suffix(".mrc")).shape_zyx[0]
+        flipped = rows.positions_zyx_vox * [-1, 1, 1] + [depth - 1, 0, 0]
+        write_coordinates(table, dataclasses.replace(rows, positions_zyx_vox=flipped))
+    told = train(folder, tmp_path / "m.safetensors", small(epochs=1), quiet=True)["warnings"]
+    assert any("t0: class 1" in text and "z flipped" in text for text in told)
+    quiet = train(folder, tmp_path / "n.safetensors", small(epochs=1, check=False), quiet=True)["warnings"]
+    assert not any("flipped" in text for text in quiet)
+    fitting = train(data, tmp_path / "o.safetensors", small(epochs=1), quiet=True)["warnings"]
+    assert not any("fit" in text for text in fitting)

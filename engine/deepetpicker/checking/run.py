@@ -69,8 +69,8 @@ def check(data: PathLike = "", out: Optional[PathLike] = None, options: CheckOpt
     return manifest.to_dict()
 
 
-def check_table(volume: Volume, table: CoordinateTable,
-                classes: Sequence[ParticleClass]) -> List[Tuple[ParticleClass, Optional[Fit]]]:
+def check_table(volume: Volume, table: CoordinateTable, classes: Sequence[ParticleClass],
+                thorough: bool = True) -> List[Tuple[ParticleClass, Optional[Fit]]]:
     """Return for each class what the check of its particles found; None for fewer than can be judged.
 
     Parameters
@@ -81,12 +81,14 @@ def check_table(volume: Volume, table: CoordinateTable,
         Its particles.
     classes : sequence of ParticleClass
         Classes with their diameters.
+    thorough : bool
+        False looks no further when coordinates fit as they are.
     """
     found: List[Tuple[ParticleClass, Optional[Fit]]] = []
     for one in classes:
         positions = table.positions_zyx_vox[table.class_ids == one.id]
         enough = len(positions) >= FEWEST
-        found.append((one, check_geometry(volume, positions, one.diameter_ang) if enough else None))
+        found.append((one, check_geometry(volume, positions, one.diameter_ang, thorough) if enough else None))
     return found
 
 

@@ -81,8 +81,10 @@ def carry_over(old: ResUNet3D, new: ResUNet3D, known: Sequence[ParticleClass],
     dict of str to torch.Tensor
         The state of the new network.
     """
-    pairs = [(0, 0)] + [(k, j) for k, one in enumerate(wanted, 1) for j, other in enumerate(known, 1)
-                        if same_particle(one, other)]
+    first, was = (0 if len(classes) == 1 else 1 for classes in (wanted, known))  # a lone class has no background
+    pairs = [(0, 0)] if first == was == 1 else []
+    pairs += [(k, j) for k, one in enumerate(wanted, first) for j, other in enumerate(known, was)
+              if same_particle(one, other)]
     state = dict(old.state_dict())
     for name, fresh in new.state_dict().items():
         if name.startswith("head."):

@@ -9,6 +9,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
+from deepetpicker.checking.run import check_table
 from deepetpicker.config import TrainOptions, suggestion
 from deepetpicker.errors import InputError
 from deepetpicker.geometry import ADVISED_VOX, WorkingGrid, check_resampling, check_working_diameter, working_voxel_size
@@ -26,6 +27,7 @@ from deepetpicker.training.patches import Annotated
 log = logging.getLogger(__name__)
 PathLike = Union[str, pathlib.Path]
 
+MOST_CHECKED = 3  # tomograms whose coordinates are held against them before the training
 COARSER_BY = 1.25
 
 
@@ -213,6 +215,23 @@ def _working(classes: Sequence[ParticleClass], volumes: Sequence[Volume], option
                              f"{c.label} of {size:.1f} voxels: give a smaller one, or 0 to let it be chosen")
         cards.append(ClassCard(c.id, c.name, c.diameter_ang, label))
     return voxel, tuple(cards)
+
+
+def misfits(gathered: Gathered) -> List[str]:
+    """Return what is odd about where the particles lie: places like any other, or all of them off in the same way.
+
+    Parameters
+    ----------
+    gathered : Gathered
+        Checked input. The three tomograms with the most particles are looked at.
+    """
+    found = []
+    order = sorted(range(len(gathered.tables)), key=lambda k: -len(gathered.tables[k]))
+    for volume, table in ((gathered.volumes[k], gathered.tables[k]) for k in order[:MOST_CHECKED]):
+        found += [f"{volume.name}: {one.label}: {fit}" for one, fit in
+                  check_table(volume, table, gathered.classes, thorough=False)
+                  if fit is not None and (fit.is_shifted or not fit.fits)]
+    return found
 
 
 def annotate(gathered: Gathered, cache_dir: pathlib.Path) -> List[Annotated]:

@@ -41,7 +41,7 @@ from deepetpicker.training.callbacks import (
     read_checkpoint,
     silent_lightning,
 )
-from deepetpicker.training.gather import Gathered, annotate, gather
+from deepetpicker.training.gather import Gathered, annotate, gather, misfits
 from deepetpicker.training.holdout import split, uses
 from deepetpicker.training.module import PickerModule, use_global_statistics
 from deepetpicker.training.patches import Annotated, EpochSampler, ParticlePatches, PatchRule
@@ -158,6 +158,8 @@ def train(data: PathLike = "", out: PathLike = "model.safetensors", options: Tra
     for volume in gathered.volumes:
         manifest.add_input(volume)
     job = _prepare(options, gathered, network, run, processes, Arithmetic.choose(options.device, options.precision))
+    if options.check and processes.is_first:
+        gathered.warnings.extend(misfits(gathered))
     for text in gathered.warnings:
         manifest.warn(text)
         if processes.is_first:
