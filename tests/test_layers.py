@@ -22,7 +22,8 @@ ROOMS = {
     "evaluation": set(),
     "training": {"preparation", "checking", "network", "picking", "evaluation"},
     "report": {"evaluation"},
-    "windows": {"report"},
+    "annotation": set(),
+    "windows": {"report", "annotation"},
     "simulation": set(),
     "benchmarking": {"preparation", "network", "picking", "evaluation", "simulation"},
 }
@@ -58,8 +59,8 @@ def plugin_may(name: str) -> bool:
 
 
 def is_windows(name: str) -> bool:
-    """Return whether a module belongs to the windows, which the plugin opens in Scipion's own Python."""
-    return name.startswith("deepetpicker.windows")
+    """Return whether a module belongs to the windows and what they stand on: the plugin opens them in Scipion."""
+    return name.startswith(("deepetpicker.windows", "deepetpicker.annotation"))
 
 
 def walk(node: ast.AST, inside_functions: bool) -> Iterator[ast.AST]:

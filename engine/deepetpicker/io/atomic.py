@@ -63,7 +63,7 @@ def atomic_output(path: PathLike) -> Iterator[pathlib.Path]:
     except OSError as error:
         if _is_foreign(error, target):
             raise
-        raise OutputError(_explain(target, error)) from error
+        raise OutputError(explain(target, error)) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -96,7 +96,7 @@ def _is_foreign(error: OSError, target: pathlib.Path) -> bool:
     return named.parent != folder and named != folder and named not in folder.parents
 
 
-def _explain(target: pathlib.Path, error: OSError) -> str:
+def explain(target: pathlib.Path, error: OSError) -> str:
     """Return one line: which file, what happened, what to do."""
     advice = _ADVICE.get(error.errno or 0, "check the folder and try again")
     return f"cannot write {target}: {error.strerror or error}; {advice}"

@@ -1,0 +1,212 @@
+"""The journal of a session: a line per change, on disk before anybody sees the change. A kill loses nothing.
+
+A line that was being written when the process died, or when the disk was full, has no end and does not count; the next
+line takes its place. A second process is kept away by a lock that dies with its owner.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import errno
+import json
+import os
+import pathlib
+import platform
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
+
+from deepetpicker.errors import FormatError, InputError, OutputError
+from deepetpicker.io.atomic import explain
+
+LOCK_FILE = "session.lock"
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+
+
+class Journal:
+    """An append-only file of JSON lines.
+
+    Parameters
+    ----------
+    path : Path
+        The file; made when it is missing.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be opened for writing.
+    FormatError
+        If a whole line is damaged.
+    """
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self.path = path
+        self.entries, self._size = read_journal(path)
+        try:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            if os.fstat(self._file).st_size > self._size:
+                os.ftruncate(self._file, self._size)
+        except OSError as error:
+            raise OutputError(explain(path, error)) from error
+
+    def append(self, entry: Mapping[str, Any]) -> None:
+        """Write an entry; when this returns it is on disk, and when it raises nothing of it is.
+
+        Raises
+        ------
+        OutputError
+            If the disk is full, the folder has vanished, or another program has changed the file.
+        """
+        self._check()
+        line = json.dumps(entry, allow_nan=False, separators=(",", ":")).encode("utf-8") + b"\n"
+        try:
+            written = 0
+            while written < len(line):
+                written += os.pwrite(self._file, line[written:], self._size + written)
+            os.fsync(self._file)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._file, self._size)
+            raise OutputError(f"not saved, and not done: {explain(self.path, error)}") from error
+        self._size += len(line)
+
+    def _check(self) -> None:
+        """Raise OutputError unless the file is the one that was opened, and as long as it was left."""
+        try:
+            there, own = os.stat(self.path), os.fstat(self._file)
+        except FileNotFoundError as error:
+            raise OutputError(f"not saved, and not done: {self.path} has vanished; save a copy elsewhere") from error
+        except OSError as error:
+            raise OutputError(f"not saved, and not done: {explain(self.path, error)}") from error
+        if (there.st_dev, there.st_ino) != (own.st_dev, own.st_ino) or own.st_size != self._size:
+            raise OutputError(f"not saved, and not done: another program has changed {self.path}; save a copy "
+                              "elsewhere, close the window and open it again to go on with what is in the folder")
+
+    def restart(self) -> None:
+        """Begin anew with an empty file: all entries are part of a snapshot now.
+
+        Raises
+        ------
+        OutputError
+            If it cannot be written.
+        """
+        self._check()
+        try:
+            os.ftruncate(self._file, 0)
+            os.fsync(self._file)
+        except OSError as error:
+            raise OutputError(explain(self.path, error)) from error
+        self._size = 0
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the file was closed."""
+        return self._file < 0
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+
+def read_journal(path: pathlib.Path) -> Tuple[List[Dict[str, Any]], int]:
+    """Return the whole lines of a journal, and how many bytes they take; nothing when there is no file.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read.
+    FormatError
+        If a whole line is damaged.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return [], 0
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    whole = content[:content.rfind(b"\n") + 1]
+    entries = []
+    for number, line in enumerate(whole.splitlines(), start=1):
+        try:
+            entry = json.loads(line.decode("utf-8"))
+            if not isinstance(entry, dict):
+                raise ValueError("expected an object")
+        except ValueError as error:
+            raise FormatError(f"{path}, line {number} is damaged ({error}): remove it by hand, the other lines are "
+                              "whole") from error
+        entries.append(entry)
+    return entries, len(whole)
+
+
+@contextlib.contextmanager
+def folder_lock(folder: pathlib.Path) -> Iterator[None]:
+    """Hold a folder for one process; the lock dies with the process, whatever kills it.
+
+    Raises
+    ------
+    InputError
+        If another process holds it.
+    OutputError
+        If the folder cannot be written.
+    """
+    path = folder / LOCK_FILE
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise OutputError(explain(path, error)) from error
+    try:
+        _take(file, path)
+        os.ftruncate(file, 0)
+        owner = {"host": platform.node(), "pid": os.getpid(),
+                 "since": datetime.datetime.now().isoformat(timespec="seconds")}
+        os.pwrite(file, json.dumps(owner).encode("utf-8"), 0)
+        yield
+        with contextlib.suppress(OSError):
+            os.ftruncate(file, 0)
+    finally:
+        os.close(file)
+
+
+def _take(file: int, path: pathlib.Path) -> None:
+    """Lock an open file, or raise InputError that says who holds it."""
+    import fcntl
+
+    owner = _owner(file)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise InputError(f"{path.parent} is open in another window ({_words(owner)}): close that one first, or "
+                             "look at its tables with 'deepetpicker view'") from error
+        if owner is not None and (owner.get("host") != platform.node() or _runs(int(owner.get("pid") or 0))):
+            raise InputError(f"{path.parent} seems to be open in another window ({_words(owner)}): close that one "
+                             f"first; if there is none, remove {path}") from error
+
+
+def _owner(file: int) -> Optional[Dict[str, Any]]:
+    """Return what the holder of a lock has written, None when nobody has or it is not readable."""
+    try:
+        found = json.loads(os.pread(file, 4096, 0).decode("utf-8"))
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _words(owner: Optional[Mapping[str, Any]]) -> str:
+    """Return who holds a lock, for a message."""
+    if owner is None:
+        return "of another process"
+    return f"process {owner.get('pid')} on {owner.get('host')}, since {owner.get('since')}"
+
+
+def _runs(pid: int) -> bool:
+    """Tell whether a process of this machine runs."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return pid > 0

@@ -1,0 +1,100 @@
+"""Tables of an annotation for *train* and others: each time a new folder, never over an earlier one."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pathlib
+import re
+from typing import Any, Dict, List, Optional
+
+import numpy as np
+
+from deepetpicker.annotation.annotations import Annotations
+from deepetpicker.annotation.session import Session
+from deepetpicker.errors import OutputError
+from deepetpicker.io.atomic import explain, write_text
+from deepetpicker.io.classes import classes_to_json, write_classes
+from deepetpicker.io.coordinates import write_coordinates
+from deepetpicker.io.regions import NEGATIVES, REGIONS, write_negatives, write_regions
+
+VERSION = "version_{:03d}"
+_NAME = re.compile(r"version_(\d+)$")
+PARAMS_FILE = "params.json"
+
+
+def versions(folder: pathlib.Path) -> List[pathlib.Path]:
+    """Return the versions in a folder, oldest first."""
+    found = [(int(match[1]), path) for path in folder.iterdir() if (match := _NAME.match(path.name)) and path.is_dir()]
+    return [path for _, path in sorted(found)]
+
+
+def save_version(session: Session) -> Optional[pathlib.Path]:
+    """Write the tables of a session as a new version; None when nothing has changed since the last one.
+
+    A version is a data folder: ``NAME.csv`` with the particles of each tomogram that has any annotation, beside a link
+    to the tomogram, ``NAME_negatives.csv`` and ``NAME_regions.csv`` where there are any, ``classes.json``, and a
+    ``params.json`` that names all of it. It gets its name when it is whole.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written; no half version is left.
+    """
+    if session.is_saved:
+        return None
+    taken = versions(session.folder)
+    number = int(_NAME.match(taken[-1].name)[1]) + 1 if taken else 1  # type: ignore[index]
+    target, temporary = session.folder / VERSION.format(number), session.folder / f".version.{os.getpid()}"
+    try:
+        _remove(temporary)
+        temporary.mkdir(parents=True)
+        write_tables(session, temporary, target)
+        os.rename(temporary, target)
+    except OSError as error:
+        if isinstance(error, OutputError):
+            raise
+        raise OutputError(explain(session.folder, error)) from error
+    finally:
+        _remove(temporary)
+    session.mark_saved()
+    return target
+
+
+def write_tables(session: Annotations, folder: pathlib.Path, named: pathlib.Path) -> None:
+    """Write the tables of annotations into a folder; its params.json calls the folder by the name it will have.
+
+    Raises
+    ------
+    OutputError
+        If one cannot be written.
+    """
+    items: List[Dict[str, Any]] = []
+    voxels = set()
+    for tomogram in session.tomograms:
+        name = tomogram.name
+        particles, negatives, regions = (session.particles(name), session.negatives(name), session.regions(name))
+        if not (particles or negatives or regions):
+            continue
+        voxels.add(round(tomogram.voxel_size_ang, 6))
+        write_coordinates(folder / f"{name}.csv", session.table(name))
+        if negatives:
+            write_negatives(folder / f"{name}{NEGATIVES}", np.array([n.position_zyx_vox for n in negatives.values()]))
+        if regions:
+            write_regions(folder / f"{name}{REGIONS}", list(regions.values()))
+        with contextlib.suppress(OSError):  # a file system without links: params.json names the tomogram, too
+            os.symlink(tomogram.path, folder / f"{name}{pathlib.Path(tomogram.path).suffix}")
+        items.append({"name": name, "tomogram": tomogram.path, "coordinates": str(named.absolute() / f"{name}.csv"),
+                      "voxel_size": tomogram.voxel_size_ang})
+    classes = [one.kind for one in session.classes]
+    write_classes(folder, classes, voxels.pop() if len(voxels) == 1 else 0.0)
+    write_text(folder / PARAMS_FILE, json.dumps({"items": items, "classes": classes_to_json(classes)}, indent=1) + "\n")
+
+
+def _remove(folder: pathlib.Path) -> None:
+    """Remove a temporary folder with its files, where there is one."""
+    with contextlib.suppress(OSError):
+        for path in list(folder.iterdir()):
+            path.unlink()
+        folder.rmdir()
