@@ -36,6 +36,7 @@ VERBS: Dict[str, str] = {
     "evaluate": "Score picks against known positions.",
     "compare": "Compare two pick sets: what they share and what only one of them has.",
     "view": "See tomograms and picks in a window.",
+    "annotate": "Annotate particles in tomograms, in a window.",
     "benchmark": "Time picking against the published algorithm on this machine.",
     "info": "Show what a model file says about itself.",
     "import-reference": "Turn a checkpoint of the published reference implementation into a model file.",
@@ -44,6 +45,7 @@ VERBS: Dict[str, str] = {
 KEPT: Dict[str, str] = {
     "train": "finished epochs are kept, and the same command goes on from the last of them",
     "pick": "tomograms that were finished are kept",
+    "annotate": "everything that was annotated is kept, and the same command goes on with it",
     "simulate": "tomograms that were finished are kept",
 }
 DONE, SOME_FAILED, BAD_INPUT, INTERNAL, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 3, 130, 141

@@ -60,7 +60,7 @@ def test_particles_are_added_moved_given_another_class_and_removed(session):
 def test_undo_and_redo_have_no_limit(session):
     states = [content(session)]
     rng, key = np.random.default_rng(0), 0
-    for number in range(300):
+    for number in range(90):
         if number % 3 == 2:
             session.change("a", key, moved(session.particles("a")[key], rng.random(3) * 20))
         else:

@@ -77,10 +77,9 @@ class Annotations:
     def table(self, tomogram: str) -> CoordinateTable:
         """Return the particles of a tomogram as a table, in the order in which they came."""
         found = list(self.particles(tomogram).values())
-        names = {one.kind.id: one.kind.name for one in self.classes}
         return CoordinateTable(np.array([p.position_zyx_vox for p in found], float).reshape(-1, 3),
                                np.array([p.class_id for p in found], np.int64),
-                               np.array([p.score for p in found], float), names)
+                               np.array([p.score for p in found], float))
 
     def counts(self, tomogram: str) -> Dict[int, int]:
         """Return the number of particles of each class in a tomogram, by class id; 0 for classes without any."""

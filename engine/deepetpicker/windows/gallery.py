@@ -96,9 +96,7 @@ class GalleryWindow(FigureWindow):
         factor = scene.factor_zyx(name)
         centre = (np.array(pick.position_zyx_vox) + 0.5) * factor - 0.5
         half = scene.radius_vox(scene.layers[pick.layer], name) * SHOWN_DIAMETERS * float(factor.mean())
-        greys = crop_greys(scene.volume(name), centre.tolist(), half, TILE_PX, self.panel.look)
-        header = f"P5 {TILE_PX} {TILE_PX} 255 ".encode("ascii")
-        return tk.PhotoImage(master=self.top, data=header + greys.tobytes(), format="PPM")
+        return photo(self.top, crop_greys(scene.volume(name), centre.tolist(), half, TILE_PX, self.panel.look))
 
     @staticmethod
     def _corner(number: int) -> Tuple[int, int]:
@@ -116,6 +114,46 @@ class GalleryWindow(FigureWindow):
                 self.tiles.itemconfigure(f"frame{number}", width=5)
                 self.chosen = number
                 self.go_to(pick)
+
+
+class CropRow(ttk.Frame):
+    """The three cuts through one particle, side by side.
+
+    Parameters
+    ----------
+    parent : Tk widget
+        Holds the row.
+    panel : SlicePanel
+        The slices: tomogram and look.
+    """
+
+    def __init__(self, parent: tk.Misc, panel: SlicePanel) -> None:
+        super().__init__(parent)
+        self.panel = panel
+        self.images: List[tk.PhotoImage] = []
+        self._labels = [tk.Label(self, bd=1, relief=tk.SOLID) for _ in range(3)]
+        for label in self._labels:
+            label.pack(side=tk.LEFT, padx=1)
+
+    def show(self, position_zyx_vox: Optional[np.ndarray], radius_vox: float) -> None:
+        """Show the cuts through a position (3,) zyx, of a particle of some radius; nothing without a position."""
+        if position_zyx_vox is None:
+            self.images = [tk.PhotoImage(master=self, width=TILE_PX, height=TILE_PX) for _ in self._labels]
+        else:
+            scene, name = self.panel.scene, self.panel.tomogram
+            factor = scene.factor_zyx(name)
+            centre = ((position_zyx_vox + 0.5) * factor - 0.5).tolist()
+            half = SHOWN_DIAMETERS * radius_vox * float(factor.mean())
+            self.images = [photo(self, crop_greys(scene.volume(name), centre, half, TILE_PX, self.panel.look, axis))
+                           for axis in range(3)]
+        for label, image in zip(self._labels, self.images):
+            label.configure(image=image)
+
+
+def photo(master: tk.Misc, greys: np.ndarray) -> tk.PhotoImage:
+    """Return a grey picture (H, W) uint8 as Tk shows it."""
+    header = f"P5 {greys.shape[1]} {greys.shape[0]} 255 ".encode("ascii")
+    return tk.PhotoImage(master=master, data=header + greys.tobytes(), format="PPM")
 
 
 class OverviewWindow(FigureWindow):

@@ -6,6 +6,8 @@ import logging
 import pathlib
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
+from deepetpicker.annotation.records import AnnotatedTomogram
+from deepetpicker.annotation.session import Session
 from deepetpicker.errors import InputError
 from deepetpicker.io.classes import ParticleClass, default_class, read_classes
 from deepetpicker.io.coordinates import (
@@ -18,6 +20,7 @@ from deepetpicker.io.coordinates import (
 )
 from deepetpicker.io.items import items_from_folder, items_from_params
 from deepetpicker.io.volumes import open_volume
+from deepetpicker.report.slices import DEFAULT_DIAMETER_VOX
 from deepetpicker.windows.scene import Scene, TomogramFile, make_layer
 
 log = logging.getLogger(__name__)
@@ -168,3 +171,43 @@ def picks_scene(tomograms: Sequence[TomogramFile], tables: Mapping[str, Coordina
     return Scene(tomograms, layers)
 
 
+
+
+def prepare_session(session: Session, scene: Scene, start: Mapping[str, CoordinateTable],
+                    classes: Sequence[ParticleClass]) -> List[str]:
+    """Let a session know the tomograms of a scene, classes, and particles to start from.
+
+    Parameters
+    ----------
+    session : Session
+        May hold annotations already: they stay as they are.
+    scene : Scene
+        Its tomograms must be readable.
+    start : mapping
+        Particles by tomogram that nobody has looked at; they are taken over for tomograms that are new to the session.
+    classes : sequence of ParticleClass
+        Those that the session lacks are added; with none at all there is one, "particle".
+
+    Returns
+    -------
+    list of str
+        Tomograms whose start was passed over, since the session knows them.
+
+    Raises
+    ------
+    InputError
+        If a tomogram is not the one that was annotated.
+    OutputError
+        If the session cannot be written.
+    """
+    found = []
+    for name, one in scene.files.items():
+        volume = scene.header(name)
+        found.append(AnnotatedTomogram(name, str(pathlib.Path(one.path).absolute()), volume.voxel_size_ang,
+                                       volume.shape_zyx))
+    new = session.set_tomograms(found)
+    session.set_classes(classes)
+    if not session.classes:
+        session.set_classes([ParticleClass(1, "particle", DEFAULT_DIAMETER_VOX * found[0].voxel_size_ang)])
+    session.set_start({name: table for name, table in start.items() if name in new and len(table)})
+    return [name for name in start if name not in new]
