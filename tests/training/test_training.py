@@ -236,6 +236,7 @@ def test_warm_start_takes_weights_and_voxel_size(data, tmp_path):
     manifest = train(two, tmp_path / "two.safetensors", frozen, quiet=True)
     assert any("class 2 (ball_2) is not in the model" in w for w in manifest["warnings"])
     other = weights_of(tmp_path / "two.safetensors")
+    torch.testing.assert_close(other["head.weight"][1], old["head.weight"][0])
     torch.testing.assert_close(old["encoders.0.unit1.conv.weight"], other["encoders.0.unit1.conv.weight"])
 
 

@@ -7,10 +7,19 @@ import dataclasses
 import numpy as np
 import pytest
 
+from deepetpicker.evaluation.thresholds import score_picks
 from deepetpicker.geometry import WorkingGrid
+from deepetpicker.io.coordinates import CoordinateTable
 from deepetpicker.preparation.resample import open_working_volume, whole
 from deepetpicker.training.patches import Annotated
-from deepetpicker.training.validation import VoxelCounts, crop_to_tiles, f1_score, f_alpha, precision_recall
+from deepetpicker.training.validation import (
+    VoxelCounts,
+    crop_to_tiles,
+    f1_score,
+    f_alpha,
+    precision_recall,
+    without_neighbours,
+)
 
 
 def test_values_by_hand():
@@ -90,3 +99,13 @@ def test_a_crop_to_few_tiles_keeps_a_rare_class_where_it_can():
     n_frequent, n_rare = np.bincount(kept.channels[kept.inside])[1:]
     assert n_rare == 3
     assert n_frequent >= 12
+
+
+def test_a_pick_of_a_particle_beyond_the_cut_is_not_false():
+    """One candidate hits a particle inside, one the particle just outside, one nothing, one of another class."""
+    inside, outside = (CoordinateTable.from_positions(np.array([[8.0, 9.0, x]])) for x in (10.0, 41.0))
+    found = CoordinateTable(np.array([[8, 9, 11.0], [8, 9, 39.0], [8, 9, 25.0], [8, 9, 39.0]]), np.array([1, 1, 1, 2]),
+                            np.array([0.9, 0.8, 0.7, 0.6]))
+    kept = without_neighbours(found, inside, outside, {1: 4.0, 2: 4.0})
+    assert kept.scores.tolist() == [0.9, 0.7, 0.6]
+    assert score_picks([(inside, kept)], {1: 4.0}, 0.1).classes[0].average_precision == 1.0

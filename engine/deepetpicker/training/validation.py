@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
 
+from deepetpicker.evaluation.matching import distance_candidates
 from deepetpicker.evaluation.thresholds import FEWEST, PickScores, score_picks
 from deepetpicker.io.coordinates.table import CoordinateTable
 from deepetpicker.network.predictor import Arithmetic, Predictor
@@ -94,7 +95,8 @@ class Validator:
         try:
             for region, plan in zip(self.regions, self.plans):
                 found = self._scan(region, plan, predictor, counts)
-                pairs.append((self._truth(region), found))
+                inside, outside = self._truth(region)
+                pairs.append((inside, without_neighbours(found, inside, outside, self._radii())))
         finally:
             network.train(was_training)
         return counts.scores(self.alpha), score_picks(pairs, self._radii(), FLOOR)
@@ -115,16 +117,40 @@ class Validator:
             found = find_peaks(store, self.peak_rules, FLOOR)
         return dataclasses.replace(found, scores=found.scores.round(DECIMALS))
 
-    def _truth(self, region: Annotated) -> CoordinateTable:
-        """Return the particles of a region in its own frame, with the classes' ids."""
-        rows = region.inside
+    def _truth(self, region: Annotated) -> Tuple[CoordinateTable, CoordinateTable]:
+        """Return the tomogram's particles inside and outside a region, in its frame, with the classes' ids."""
         origin = [s.start for s in region.region_zyx]
-        ids = np.array([self.peak_rules[int(c) - 1].class_id for c in region.channels[rows]], np.int64)
-        return CoordinateTable(region.positions_zyx_vox[rows] - origin, ids, np.full(len(rows), np.nan))
+        ids = np.array([self.peak_rules[int(c) - 1].class_id for c in region.channels], np.int64)
+        every = CoordinateTable(region.positions_zyx_vox - origin, ids, np.full(len(ids), np.nan))
+        is_inside = np.isin(np.arange(len(ids)), region.inside)
+        return every.select(is_inside), every.select(~is_inside)
 
     def _radii(self) -> Dict[int, float]:
         """Return the radius within which a pick of a class hits, in working voxels."""
         return {r.class_id: r.diameter_vox / 2 for r in self.peak_rules}
+
+
+def without_neighbours(found: CoordinateTable, inside: CoordinateTable, outside: CoordinateTable,
+                       radii_vox: Mapping[int, float]) -> CoordinateTable:
+    """Return the candidates without those that hit nothing but a particle outside the region: they are not false.
+
+    Parameters
+    ----------
+    found : CoordinateTable
+        Candidates in the region.
+    inside, outside : CoordinateTable
+        The tomogram's particles in the region and beyond it.
+    radii_vox : mapping
+        Class id to the largest distance of a hit.
+    """
+    kept = np.ones(len(found), bool)
+    for class_id, radius in radii_vox.items():
+        rows = np.flatnonzero(found.class_ids == class_id)
+        near = [np.isin(np.arange(len(rows)), distance_candidates(
+            table.select(table.class_ids == class_id), found.select(rows), radius).pick_index)
+            for table in (inside, outside)]
+        kept[rows] = near[0] | ~near[1]
+    return found.select(kept)
 
 
 def _shape(slices_zyx: Slices) -> Tuple[int, int, int]:
