@@ -194,8 +194,12 @@ def plugin_info(scipion: Scipion) -> List[str]:
     return scipion.run("-c", code).strip().splitlines()[-1].split()
 
 
+VALIDATED = "from pwem import Domain; print(Domain.getPlugin('deepetpicker_plugin').Plugin.validateInstallation())"
+
+
 def test_installp_of_a_checkout(scipion: Scipion, checkout: pathlib.Path):
-    """The README's command brings the engine that lies there, and its engine is used after a pull too."""
+    """The README's command brings the engine that lies there; after a pull the protocols use the engine that came."""
+    checkout = pathlib.Path(shutil.copytree(checkout, scipion.folder / PLUGIN))
     output = scipion.scipion("installp", "-p", str(checkout), "--devel")
     assert "Successfully installed" in output
     assert "Traceback" not in output
@@ -204,6 +208,15 @@ def test_installp_of_a_checkout(scipion: Scipion, checkout: pathlib.Path):
     assert found["engine"] == str(checkout / "engine" / "deepetpicker")
     assert f"export PYTHONPATH={checkout / 'engine'}\"" in found["script"]
     assert scipion.run("-m", "deepetpicker", "--version").strip() == f"deepetpicker {VERSION}"
+    (checkout / "engine" / "deepetpicker" / "pulled.py").write_text("", encoding="utf-8")
+    scipion.run("-c", "import deepetpicker_plugin, deepetpicker.pulled")
+    init = checkout / "engine" / "deepetpicker" / "__init__.py"
+    init.write_text(init.read_text("utf-8").replace(f'"{VERSION}"', '"99.0.0"'), "utf-8")
+    asked = scipion.run("-c", VALIDATED)
+    assert f"installed in version {VERSION}, and the engine it finds is version 99.0.0" in asked
+    assert f"scipion3 installp -p {checkout} --devel" in asked
+    scipion.scipion("installp", "-p", str(checkout), "--devel")
+    assert scipion.run("-c", VALIDATED).strip().splitlines()[-1] == "[]"
 
 
 @contextlib.contextmanager
@@ -261,12 +274,11 @@ def test_installb_makes_an_environment_for_the_engine(scipion: Scipion, dist: pa
     scipion.run("-m", "pip", "install", "-q", "--no-deps", *files)
     scipion.run("-m", "pip", "install", "-q", "tqdm")
     assert scipion.protocols() == OURS
-    validated = "from pwem import Domain; print(Domain.getPlugin('deepetpicker_plugin').Plugin.validateInstallation())"
-    assert "scipion3 installb deepetpicker" in scipion.run("-c", validated)
+    assert "scipion3 installb deepetpicker" in scipion.run("-c", VALIDATED)
     output = scipion.scipion("installb", "deepetpicker")
     assert f"deepetpicker {VERSION}" in output
     home = scipion.folder / "home" / "software" / "em" / f"deepetpicker-{VERSION}"
-    assert scipion.run("-c", validated).strip().splitlines()[-1] == "[]"
+    assert scipion.run("-c", VALIDATED).strip().splitlines()[-1] == "[]"
     found = check_workflow(scipion, home / "env" / "bin" / "python")
     assert f"export PATH={home}/env/bin:" in found["script"]
     assert "All targets exist" in scipion.scipion("installb", "deepetpicker")
