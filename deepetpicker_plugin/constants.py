@@ -28,6 +28,8 @@ CURVE_FILE = "evaluation/curve.csv"
 
 COMPARISON_DIR = "comparison"
 SIMULATION_DIR = "simulation"
+PROPOSALS_DIR = "proposals"
+CHECK_DIR = "check"
 
 # Files that a started engine leaves in its folder.
 ENGINE_SCRIPT = "engine.sh"

@@ -83,15 +83,13 @@ def items_from_folder(folder: PathLike, need_coordinates: bool = True) -> List[D
     return items
 
 
-def items_from_files(paths: Sequence[PathLike], voxel_size_ang: float = 0.0) -> List[DataItem]:
+def items_from_files(paths: Sequence[PathLike]) -> List[DataItem]:
     """Return an item per tomogram file, named by its stem; folders stand for the tomograms they hold.
 
     Parameters
     ----------
     paths : sequence of path
         Tomograms or folders.
-    voxel_size_ang : float
-        Voxel size of all of them in angstrom; 0 reads each header.
 
     Raises
     ------
@@ -100,8 +98,8 @@ def items_from_files(paths: Sequence[PathLike], voxel_size_ang: float = 0.0) -> 
     """
     items: List[DataItem] = []
     for path in map(pathlib.Path, paths):
-        inside = items_from_folder(path, need_coordinates=False) if path.is_dir() else [DataItem(path.stem, str(path))]
-        items += [dataclasses.replace(item, voxel_size_ang=voxel_size_ang) for item in inside]
+        items += ([DataItem(one.name, one.tomogram) for one in items_from_folder(path, need_coordinates=False)]
+                  if path.is_dir() else [DataItem(path.stem, str(path))])
     if not items:
         raise InputError("expected at least one tomogram, or a folder with some, got none")
     names = [item.name for item in items]

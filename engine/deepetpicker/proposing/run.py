@@ -20,6 +20,7 @@ from deepetpicker.io.coordinates import CoordinateTable, Frame, find_coordinates
 from deepetpicker.io.items import DataItem, items_from_files, items_from_params
 from deepetpicker.io.manifest import Manifest
 from deepetpicker.io.volumes import Volume, open_volume
+from deepetpicker.io.voxelsize import folder_size, given_sizes
 from deepetpicker.progress import progress
 from deepetpicker.proposing.blobs import Scene, find_blobs
 from deepetpicker.proposing.features import features_at, n_features
@@ -80,8 +81,7 @@ def propose(tomograms: Sequence[PathLike] = (), out: PathLike = "proposals", opt
     """
     if not options.diameter_angstrom > 0:
         raise InputError("expected a particle diameter in angstrom, got none: give --diameter-angstrom")
-    items = items_from_params(params) if params and params.get("items") else items_from_files(
-        tomograms, options.voxel_size)
+    items = items_from_params(params) if params and params.get("items") else items_from_files(tomograms)
     manifest, folder = Manifest("propose", options.to_dict()), pathlib.Path(out)
     has_examples = bool(str(like)) or any(item.coordinates for item in items)
     found: List[_Found] = []
@@ -109,7 +109,8 @@ def propose(tomograms: Sequence[PathLike] = (), out: PathLike = "proposals", opt
 def _candidates(item: DataItem, options: ProposeOptions, like: PathLike, unlike: PathLike, wider: bool) -> _Found:
     """Return the candidates of one tomogram with everything that is needed to rank them."""
     start = time.monotonic()
-    volume = open_volume(item.tomogram, item.voxel_size_ang or options.voxel_size, item.name)
+    sizes = given_sizes(options.voxel_size, item.voxel_size_ang, folder_size(item.tomogram))
+    volume = open_volume(item.tomogram, sizes, item.name)
     scene = Scene.open(volume, options.diameter_angstrom)
     table = find_blobs(scene, options.most * (WIDER if wider else 1), options.contrast)
     features = features_at(scene, table.positions_zyx_vox)
