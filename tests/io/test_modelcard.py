@@ -19,7 +19,10 @@ def card():
         network={"n_classes": 2, "widths": [24, 48]}, voxel_size_ang=10.0, patch_vox=72, border_vox=12,
         classes=(ClassCard(1, "ring", 200.0, 9.0), ClassCard(3, "rod", 120.0, 7.0, 0.55)), label="tball",
         normalisation="robust", threshold=0.4, score_floor=0.1, intensity={"0.5": 0.01},
-        training={"tomograms": ["TS_01"], "epochs": 60}, validation=[{"epoch": 0, "loss": 0.5}], seed=3,
+        training={"tomograms": ["TS_01"], "epochs": 60, "items": [{"name": "TS_01", "role": "training"}], "picks": [
+            {"class_id": 1, "name": "ring", "n_true": 12, "f1": 0.75, "precision": 1.0, "recall": 0.6},
+            {"class_id": 3, "name": "rod", "n_true": 0, "f1": None, "precision": None, "recall": None}]},
+        validation=[{"epoch": 0, "loss": 0.5}], seed=3,
         version="0.1.0", created="2026-01-31T12:00:00", notes={"origin": "test"},
         warnings=["class 3 (rod): pick F1 0.40"])
 
@@ -138,6 +141,9 @@ def test_text_for_people_gives_angstrom_and_voxels(card):
     assert "diameter 200 angstrom (20.0 voxels), label 9 voxels (90 angstrom)" in text
     assert "training patch      72 voxels (720 angstrom), border 12 voxels" in text
     assert "tomograms: TS_01" in text
+    assert "held-out particles  class 1 (ring): F1 0.750, precision 1.000, recall 0.600 on 12\n" in text
+    assert "class 3 (rod): F1" not in text
+    assert "role" not in text
     assert "label 7 voxels (70 angstrom), threshold 0.55" in text
     assert "warning             class 3 (rod): pick F1 0.40" in text
 

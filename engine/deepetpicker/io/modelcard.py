@@ -314,11 +314,16 @@ def format_info(card: ModelCard) -> str:
         lines.append(f"  {one.id:>3}  {one.name:<16} diameter {one.diameter_ang:.4g} angstrom "
                      f"({one.diameter_ang / voxel:.1f} voxels), label {one.label_diameter_vox:.3g} voxels "
                      f"({one.label_diameter_vox * voxel:.4g} angstrom), threshold {card.thresholds[one.id]:.3g}")
-    for title, content in (("network", card.network), ("training", card.training), ("intensity", card.intensity),
+    training = {key: value for key, value in card.training.items() if key not in ("picks", "items")}
+    for title, content in (("network", card.network), ("training", training), ("intensity", card.intensity),
                            ("notes", card.notes)):
         lines += [f"{title}"] + [f"  {key}: {_short(value)}" for key, value in content.items()] if content else []
     if card.validation:
         lines.append(f"validation          {len(card.validation)} epochs, last: {_short(card.validation[-1])}")
+    for one in card.training.get("picks") or []:
+        if one.get("n_true"):
+            lines.append(f"held-out particles  class {one['class_id']} ({one.get('name', '')}): F1 {one['f1']:.3f}, "
+                         f"precision {one['precision']:.3f}, recall {one['recall']:.3f} on {one['n_true']}")
     lines += [f"warning             {text}" for text in card.warnings]
     return "\n".join([*lines, f"seed                {card.seed}"]) + "\n"
 
