@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
+from scipy.sparse.csgraph import connected_components
 
 from deepetpicker.io.coordinates.table import CoordinateTable
 from deepetpicker.picking.peaks import (
     PeakRule,
+    candidates,
     deduplicate,
     find_peaks,
     local_maxima,
@@ -16,6 +20,7 @@ from deepetpicker.picking.peaks import (
     ratio_of_score,
     score_of_ratio,
 )
+from deepetpicker.picking.plateaus import merge_plateaus, runs_of
 from deepetpicker.picking.store import ProbabilityStore
 from deepetpicker.preparation.labels import draw_label
 
@@ -132,6 +137,33 @@ def test_a_plateau_gives_one_pick():
     found = peaks(volume, (PeakRule(1, 4.0, 3.0),))
     assert len(found) == 1
     np.testing.assert_allclose(found.positions_zyx_vox, [[19.5, 21.5, 27.5]], atol=1e-3)
+
+
+def test_a_saturated_map_takes_little_memory_and_gives_one_pick():
+    """All pairs of all voxels of a plateau took 769 MB for 80^3 of ones."""
+    store = stored(np.ones((80, 76, 84), np.float32))
+    tracemalloc.start()
+    found = candidates(store, (RULE,), block=(16, 40))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20e6
+    np.testing.assert_allclose(found.positions_zyx_vox, [[39.5, 37.5, 41.5]], atol=1e-3)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_plateaus_are_what_comparing_all_pairs_gives(seed):
+    rng = np.random.default_rng(seed)
+    shape = (9, 14, 17)
+    voxels = np.argwhere(rng.random(shape) < (0.03, 0.05, 0.1, 0.3, 1.0)[seed])
+    level = rng.integers(1, 4, (3, 3, 3))[tuple((voxels // 6).T)]
+    positions, values = voxels + rng.uniform(-0.5, 0.5, voxels.shape), level.astype(float)
+    touch = np.abs(voxels[:, None] - voxels[None]).max(2) <= 2
+    n, group = connected_components(touch & (values[:, None] == values[None]))
+    expected = sorted((values[group == g][0], *positions[group == g].mean(0)) for g in range(n))
+    runs = runs_of(positions, voxels, values)
+    centres, merged = merge_plateaus(rng.permutation(runs))
+    assert len(runs) < len(voxels)
+    np.testing.assert_allclose(sorted((v, *c) for v, c in zip(merged, centres)), expected)
 
 
 def test_an_empty_map_gives_an_empty_table():

@@ -16,21 +16,21 @@ from typing import Dict, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
-from scipy import ndimage, sparse
 from scipy.spatial import cKDTree
 from torch import Tensor
 
 from deepetpicker.io.coordinates.table import CoordinateTable
+from deepetpicker.picking.plateaus import MAX_WINDOW, RUN, merge_plateaus, runs_of
 from deepetpicker.picking.store import ProbabilityStore
 from deepetpicker.preparation.labels import draw_label
 
 Shape = Tuple[int, int, int]
 
 POOL = 5
-MAX_WINDOW = 2
 _BLOCK = 64
 _EQUAL = 1 - 1e-6  # rounding must not break a plateau into pieces
 _POINTS = {False: 1 << 19, True: 1 << 25}  # looked at together, by whether they are on a GPU: they bound the memory
+_SHARE = 16  # as many voxels of a block as maxima that are looked at together take no more memory than pooling did
 _MUCH = 64  # one voxel in so many above the floor: all are compared with their neighbours at once
 _NEIGHBOURS = sorted(set(itertools.product(range(-MAX_WINDOW, MAX_WINDOW + 1), repeat=3)) - {(0, 0, 0)},
                      key=lambda step: (sum(map(abs, step)), step))  # of a voxel, nearest first
@@ -225,10 +225,18 @@ def candidates(store: ProbabilityStore, rules: Sequence[PeakRule], floor: float 
         finder = _ClassFinder(store, channel, rule, ratio_of_score(floor))
         parts = [finder.block(slice(z, min(z + block[0], depth)), slice(y, min(y + block[1], height)))
                  for z, y in corners]
-        positions, voxels, ratio = (np.concatenate([p[i] for p in parts]) for i in range(3))
-        positions, ratio = merge_plateaus(positions, voxels, ratio)
+        positions, ratio = merge_plateaus(np.concatenate(parts))
         tables.append(CoordinateTable(positions, np.full(len(positions), rule.class_id), score_of_ratio(ratio), {}))
     return order_by_score(CoordinateTable.concatenate(tables))
+
+
+def _pieces(pooled_zyx: Tensor, floor: float) -> int:
+    """Return into how many pieces a block is cut for its maxima to take no more memory than pooling."""
+    few = pooled_zyx.numel() // _SHARE
+    many = int((pooled_zyx > floor).count_nonzero())
+    if many > few:  # slower, but nearer to what will be looked at
+        many = int(_rough_maxima(pooled_zyx, floor).count_nonzero())
+    return max(1, -(-many // max(1, few)))
 
 
 class _ClassFinder:
@@ -238,22 +246,31 @@ class _ClassFinder:
         self.store, self.channel, self.rule, self.floor_ratio = store, channel, rule, floor_ratio
         self.peak, self.share = rule.ideal()
 
-    def block(self, z: slice, y: slice) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return positions (N, 3), their voxels (N, 3) and ratios (N,) of the candidates in rows y of planes z."""
+    def block(self, z: slice, y: slice) -> np.ndarray:
+        """Return the candidates in rows y of planes z, as runs (N,) of :func:`runs_of`."""
         halo, shape = self.rule.halo, self.store.shape_zyx
         wide = [slice(max(0, s.start - halo), min(n, s.stop + halo)) for s, n in ((z, shape[0]), (y, shape[1]))]
         corner = np.array([wide[0].start, wide[1].start, 0])
         probability = self.store.read(self.channel, *wide)
         lowest = self.floor_ratio * self.peak * _smallest_visible(self.share)
         if float(probability.max()) <= lowest:
-            return np.empty((0, 3)), np.empty((0, 3), int), np.empty(0)
+            return np.empty(0, RUN)
         pooled = pool(probability, self.rule.kernel)
-        inner = tuple(slice(s.start - c, s.stop - c) for s, c in zip((z, y), corner))
-        points = local_maxima(pooled, lowest, inner)
-        voxels = points.cpu().numpy() + corner
-        ratio = pooled[tuple(points.T)].cpu().numpy() / self.peak / visible_share(voxels, shape, self.share)
+        del probability
+        rows = slice(y.start - corner[1], y.stop - corner[1])
+        depth = z.stop - z.start
+        planes = max(1, depth // _pieces(pooled[slice(z.start - corner[0], z.stop - corner[0]), rows], lowest))
+        return np.concatenate([self._runs(pooled, corner, slice(lo, min(lo + planes, z.stop - corner[0])), rows)
+                               for lo in range(z.start - corner[0], z.stop - corner[0], planes)])
+
+    def _runs(self, pooled_zyx: Tensor, corner_zyx: np.ndarray, z: slice, y: slice) -> np.ndarray:
+        """Return the candidates in rows y of planes z of a block of the pooled map whose first voxel is corner_zyx."""
+        points = local_maxima(pooled_zyx, self.floor_ratio * self.peak * _smallest_visible(self.share), (z, y))
+        voxels = points.cpu().numpy() + corner_zyx
+        ratio = pooled_zyx[tuple(points.T)].cpu().numpy() / self.peak
+        ratio = ratio / visible_share(voxels, self.store.shape_zyx, self.share)
         keep = ratio >= self.floor_ratio
-        return (sub_voxel(pooled, points) + corner)[keep], voxels[keep], ratio[keep]
+        return runs_of((sub_voxel(pooled_zyx, points) + corner_zyx)[keep], voxels[keep], ratio[keep])
 
 
 def visible_share(voxels_zyx: np.ndarray, shape_zyx: Shape, share: np.ndarray) -> np.ndarray:
@@ -285,32 +302,6 @@ def visible_share(voxels_zyx: np.ndarray, shape_zyx: Shape, share: np.ndarray) -
 def _smallest_visible(share: np.ndarray) -> float:
     """Return the least value that visible_share can take."""
     return max(0.25, float(share[len(share) // 2:].sum()) ** 3)
-
-
-def merge_plateaus(positions_zyx: np.ndarray, voxels_zyx: np.ndarray,
-                   values: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-    """Return positions (M, 3) and values (M,) with touching maxima of equal value merged into their mean position.
-
-    Parameters
-    ----------
-    positions_zyx : (N, 3) float
-        Sub-voxel positions.
-    voxels_zyx : (N, 3) int
-        Peak voxels.
-    values : (N,) float
-        Pooled values or anything monotone in them.
-    """
-    if len(values) < 2:
-        return positions_zyx, values
-    pairs = cKDTree(voxels_zyx).query_pairs(MAX_WINDOW, p=np.inf, output_type="ndarray")
-    pairs = pairs[np.isclose(values[pairs[:, 0]], values[pairs[:, 1]], rtol=1e-5, atol=0)]
-    if len(pairs) == 0:
-        return positions_zyx, values
-    graph = sparse.coo_matrix((np.ones(len(pairs)), pairs.T), shape=(len(values),) * 2)
-    n, group = sparse.csgraph.connected_components(graph, directed=False)
-    ids = np.arange(n)
-    centres = np.stack([ndimage.mean(positions_zyx[:, axis], group, ids) for axis in range(3)], 1)
-    return centres, np.asarray(ndimage.maximum(values, group, ids))
 
 
 def order_by_score(table: CoordinateTable) -> CoordinateTable:
