@@ -71,7 +71,9 @@ class ProtDeepETPickerPick(OutputsMixin, ProtDeepETPickerBase, ProtStreamingBase
                   "Negative, or a class left out, takes the model's own, which was best in its validation. The wizard "
                   "shows the scores of an earlier run.")
         addOption(form, PickOptions, "max_picks", "Most picks per class and tomogram")
-        addOption(form, PickOptions, "min_distance_angstrom", "Least distance between picks")
+        addOption(form, PickOptions, "min_distance_angstrom", "Least distance between picks",
+                  help="Picks closer than this are one particle: one number, or by group id (or name): 1: 80, 2: 50. "
+                  "Negative, or a class left out, takes half the diameter.")
         form.addSection(label="Output")
         form.addParam("splitClasses", params.BooleanParam, default=False, label="One set per class?",
                       help="Yes: each class becomes its own set of coordinates. No: one set, where the group id is the "
@@ -297,13 +299,11 @@ class ProtDeepETPickerPick(OutputsMixin, ProtDeepETPickerBase, ProtStreamingBase
         card = self._collect(errors, model.getCard, "Model") if model is not None else None
         if tomograms is not None and not tomograms.getSize():  # Scipion takes a set without items for a closed one
             errors.append("*Tomograms* the set is empty: wait until it has its first tomogram, or schedule this")
-        distances = options["min_distance_angstrom"] if options is not None else ()
-        if card is not None and len(distances) not in (0, 1, len(card.classes)):
-            errors.append(f"*Least distance between picks* expected one distance or {len(card.classes)} (one per class "
-                          f"of the model), got {len(distances)}")
         if card is not None and options is not None:
-            self._collect(errors, lambda: resolve(options["threshold"], card.classes, card.thresholds,
-                                                  "*Score threshold*"))
+            for option, label in (("threshold", "Score threshold"),
+                                  ("min_distance_angstrom", "Least distance between picks")):
+                self._collect(errors, lambda option=option, label=label: resolve(
+                    options[option], card.classes, card.thresholds, f"*{label}*"))
         if card is not None and tomograms is not None and options is not None:
             changed = self._changed()
             if changed:

@@ -133,9 +133,9 @@ class PickOptions(Options):
     device: str = opt("auto", "where to compute", choices=DEVICES)
     max_picks: int = opt(0, "keep at most so many picks per class and tomogram, best first; 0 keeps all",
                          check=at_least(0))
-    min_distance_angstrom: Tuple[float, ...] = opt(
-        (), "picks closer than this are one particle, one value or one per class; default: half the diameter",
-        unit="angstrom", check=all_above(0))
+    min_distance_angstrom: Union[float, str] = opt(
+        -1.0, "picks closer than this are one particle: one number, or one per class id or name such as 1:80,2:50; "
+        "negative takes half the diameter", unit="angstrom", check=lambda v: problem(v, -1), per_class=True)
     memory_limit: float = opt(
         0.0, "memory that picking may take, of the GPU if it computes there, else of the process: tiles and batch "
         "shrink to fit; 0 sets no limit", unit="GB", check=at_least(0), expert=True)

@@ -507,3 +507,12 @@ def test_several_tomograms_are_planned_together_and_a_broken_one_is_told_in_its_
     together = next(m for m in caplog.messages if m.startswith("2 tomograms: "))
     assert "tiles, " in together
     assert " GB, about " in together
+
+
+def test_least_distances_are_given_by_class(model, tomogram, tmp_path):
+    apart = np.linalg.norm(CENTRES[1] - CENTRES[3]) * 10.0  # the nearest two blobs
+    assert len(run(model, tomogram, tmp_path / "own")) == 4
+    assert len(run(model, tomogram, tmp_path / "id", min_distance_angstrom=f"1:{apart + 20:.0f}")) == 3
+    assert len(run(model, tomogram, tmp_path / "name", min_distance_angstrom=f"blob:{apart + 20:.0f}")) == 3
+    with pytest.raises(InputError, match="min_distance_angstrom: there is no class '7'"):
+        run(model, tomogram, tmp_path / "none", min_distance_angstrom="7:50")

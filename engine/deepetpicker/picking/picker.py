@@ -97,9 +97,8 @@ class Picker:
         self.thresholds = resolve(options.threshold, self.card.classes, self.card.thresholds, "threshold")
         self.last: Optional[PickPlan] = None
         self.seconds: Dict[str, float] = {}
-        if len(options.min_distance_angstrom) not in (0, 1, len(self.rules)):
-            raise InputError(f"min_distance_angstrom must give 1 or {len(self.rules)} distances (one per class of the "
-                             f"model), got {len(options.min_distance_angstrom)}")
+        self.distances_ang = resolve(options.min_distance_angstrom, self.card.classes,
+                                     {c.id: c.diameter_ang / 2 for c in self.card.classes}, "min_distance_angstrom")
         self.predictor = Predictor(network, Arithmetic.choose(options.device, options.precision, options.batch))
         self._largest = 0
         self._place = self._workplace()
@@ -220,10 +219,7 @@ class Picker:
 
     def _distances(self, grid: WorkingGrid) -> Dict[int, float]:
         """Return the least distance between picks per class, in working voxels."""
-        given = self.options.min_distance_angstrom
-        wanted = [c.diameter_ang / 2 for c in self.card.classes] if not given else (
-            list(given) if len(given) > 1 else list(given) * len(self.rules))
-        return {c.id: d / grid.working_voxel_ang for c, d in zip(self.card.classes, wanted)}
+        return {c: d / grid.working_voxel_ang for c, d in self.distances_ang.items()}
 
     def picks(self, candidates: CoordinateTable) -> CoordinateTable:
         """Return the candidates at or above the threshold of their class, at most max_picks of each, best first."""
