@@ -26,7 +26,7 @@ demo-engine: env  ## the same with the command line alone, two kinds of particle
 	@$(RUN) scripts/demo.py
 
 test-fast: env  ## a first answer while editing: the engine's tests, no Scipion
-	$(PYTEST) -m "not slow and not scipion" $(PARALLEL) tests
+	$(PYTEST) -m "not slow and not long and not scipion" $(PARALLEL) tests
 
 test: env  ## every test but the slow ones, with a coverage summary (WORKERS=1: one after another)
 	$(PYTEST) -m "not slow" $(PARALLEL) $(COVERAGE)

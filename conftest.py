@@ -64,6 +64,7 @@ def pytest_report_header(config: pytest.Config) -> List[str]:
         (scipion and not importlib.util.find_spec("emantomo"), "handing picks over (skipped), which needs other "
          "plugins: install the extra 'test'"),
         (not gpu, "GPUs, there is none here: on a machine with one, python benchmarks/gpu.py compares it with the CPU"),
+        ("not long" in left_out, "what is marked long: make test"),
         ("not slow" in left_out, "what is marked slow: make test-slow"),
     )
     return [f"not tested here: {what}" for missing, what in lacking if missing]

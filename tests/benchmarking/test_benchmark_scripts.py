@@ -23,6 +23,7 @@ def gpu():
     return module
 
 
+@pytest.mark.long
 def test_every_part_of_the_gpu_benchmark_runs_on_a_cpu(gpu, tmp_path):
     out = tmp_path / "gpu.json"
     done = subprocess.run([sys.executable, SCRIPTS / "gpu.py", "--device", "cpu", "--shape", "32,40,48", "--quick",

@@ -70,6 +70,7 @@ def test_flop_of_the_default_patch_and_less_where_less_is_kept():
     assert 1.8 * one < two < 2 * one
 
 
+@pytest.mark.long
 def test_one_json_object_with_agreeing_picks(capsys):
     status = main(["benchmark", "--shape", "48,64,72", "--repeats", "1", "--json", "--device", "cpu"])
     result = json.loads(capsys.readouterr().out)

@@ -476,6 +476,7 @@ def test_a_memory_limit_changes_no_pick_and_one_too_low_is_refused(model, tomogr
         run(model, tomogram, tmp_path / "c", memory_limit=0.05)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("limit", [0.75])
 def test_a_memory_limit_holds_in_a_process_of_its_own(tmp_path, limit):
     """The full network on a volume whose fastest plan takes more than the limit."""
