@@ -20,6 +20,7 @@ TRAINING_MANIFEST = "training/model_run/manifest.json"
 
 PICKS_DIR = "picks"  # one folder per engine start: picks/batch_001/{TS.csv, TS_candidates.csv, manifest.json}
 SIGNATURE_FILE = "picks/signature.json"
+DEVICES_FILE = "devices.json"  # what computes, as the machine that does so says
 
 EVALUATION_DIR = "evaluation"
 REPORT_FILE = "evaluation/report.html"

@@ -93,6 +93,7 @@ class OutputsMixin:
         output.enableAppend()
         if not output.getSize():
             output._getMapper().db.setupCommands(item.getObjDict(includeClass=True))
+            output._idCount = output._idCount or 0  # the largest of no ids is None
 
     def _publish(self, name: str, output: Any, isNew: bool) -> None:
         """Write a growing output and make it known to the project."""

@@ -14,6 +14,7 @@ from tomo.objects import SetOfCoordinates3D
 from tomo.protocols.protocol_base import ProtTomoBase
 
 from deepetpicker.errors import DeepETPickerError
+from deepetpicker_plugin import devices
 from deepetpicker_plugin.engine import EngineMixin, stopLeftovers
 
 
@@ -31,8 +32,8 @@ class ProtDeepETPickerBase(EMProtocol, ProtTomoBase, EngineMixin):
                        help="Yes: the engine computes on the GPUs below; on a machine without any it uses the CPU. "
                        "No: CPU only.")
         form.addHidden(GPU_LIST, params.StringParam, default="0", label="GPU IDs",
-                       help="GPUs to use, such as 0 or 0,1 or 0-3. Picking gives each tomogram to one GPU, training "
-                       "uses all of them together.")
+                       help="GPUs to use, such as 0 or 0,1 or 0-3. Picking gives each tomogram to one GPU and uses all "
+                       "of them at once, whatever the number of threads; training uses all of them together.")
 
     # ---- paths
     def _ensureExtra(self, *names: str) -> str:
@@ -55,6 +56,10 @@ class ProtDeepETPickerBase(EMProtocol, ProtTomoBase, EngineMixin):
         super().cleanWorkingDir()
 
     # ---- checks
+    def _warnings(self) -> List[str]:
+        """Return what the user should know before the run: here of the devices, where the form has them."""
+        return devices.warnings(self) if self.allowsGpu() else []
+
     @staticmethod
     def _collect(errors: List[str], check: Callable[[], Any], label: str = "") -> Any:
         """Return what check returns; an error of the engine's kind becomes one more message."""

@@ -14,7 +14,7 @@ from deepetpicker.config import EvaluateOptions
 from deepetpicker.errors import InputError
 from deepetpicker.io.classes import ParticleClass, classes_to_json
 from deepetpicker.io.classmatch import ClassMatch, match_classes
-from deepetpicker_plugin import convert
+from deepetpicker_plugin import convert, seen
 from deepetpicker_plugin.classes import BY_CLASS, Table, classesOf, groupIds, tableLines, withDiameters
 from deepetpicker_plugin.constants import COORDINATES_DIR, CURVE_FILE, EVALUATION_DIR, EVALUATION_FILE, REPORT_FILE
 from deepetpicker_plugin.engine import readManifest, writeParams
@@ -53,12 +53,18 @@ class ProtDeepETPickerEvaluate(ProtDeepETPickerBase):
         form.addParam("classMap", params.StringParam, default="", condition="useGroups", label="Which class is which",
                       help="Classes are told by name where both sets know names, else by group id. Where neither does: "
                       "group of the picks and of the reference, 1: 0, 2: 1.")
+        form.addParam("trainedTomograms", params.EnumParam, choices=list(seen.CHOICES), default=seen.LEAVE_OUT,
+                      label="Tomograms the model was trained on",
+                      help="Picks in tomograms that a model was trained on are better than those in others, so that "
+                      "their scores promise too much. Known for models that were trained in this project. Tomograms "
+                      "that were only kept for validation are scored, and named in the summary.")
         addOptions(form, EvaluateOptions, ["threshold", "beta", "margin"])
 
     def _insertAllSteps(self) -> None:
         """Insert the steps; the digest makes them run again when anything in the form changes."""
         digest = self._digestOf([self._options(), self.diameters.get(), self.useGroups.get(), self.classMap.get(),
-                                 self._stateOf(self.inputCoordinates.get(), self.inputReference.get())])
+                                 self._stateOf(self.inputCoordinates.get(), self.inputReference.get()),
+                                 self._leftOut()])
         self._insertFunctionStep(self.evaluateStep, digest, needsGPU=False)
         self._insertFunctionStep(self.createOutputStep, digest, needsGPU=False)
 
@@ -105,19 +111,37 @@ class ProtDeepETPickerEvaluate(ProtDeepETPickerBase):
         match, items = self._match(), []  # type: ignore[var-annotated]
         ofTruth = dict.fromkeys(groupIds(self.inputReference.get()), 1) if not self.useGroups.get() else {
             c.id: c.id for c in match.classes}
+        model, leftOut = self._seen(), self._leftOut()
         for tsId, place in places.items():
-            if tsId not in truth:
+            if tsId not in truth or tsId in leftOut:
                 continue
             xyz = convert.transfer(truth[tsId].positions_xyz_vox, truthPlaces[tsId], place)
             paths = {"truth": convert.writeTable(folders["truth"], tsId, truth[tsId].table(ofTruth, xyz))}
             if tsId in picks:
                 paths["picks"] = convert.writeTable(folders["picks"], tsId, picks[tsId].table(match.of_picks))
-            items.append(convert.itemOf(place, **paths))
+            items.append(convert.itemOf(place, seen=model.role(tsId), **paths))
         if not items:
             raise InputError("no tomogram of the picks has reference particles: the tsIds of the two sets must agree")
         return items
 
     # ---- what the form says
+    def _seen(self) -> seen.Seen:
+        """Return what the model of the picks has seen."""
+        return seen.seenBy(self.inputCoordinates.get(), self.getProject())
+
+    def _scorable(self) -> List[str]:
+        """Return the tsIds of the tomograms of the picks that have reference particles."""
+        known = convert.tomogramsOf(self.inputCoordinates.get().getPrecedents())
+        return sorted(set(known) & set(self.inputReference.get().getTSIds()))
+
+    def _leftOut(self) -> List[str]:
+        """Return the tsIds of the tomograms that are left out because the model was trained on them."""
+        return self._seen().leftOut(self.trainedTomograms.get(), self._scorable())
+
+    def _seenLines(self) -> List[str]:
+        """Return what the user must know of tomograms that the model has seen."""
+        return self._seen().lines(self.trainedTomograms.get(), self._scorable())
+
     def getReport(self) -> str:
         """Return the path of the HTML report."""
         return self._getExtraPath(REPORT_FILE)
@@ -172,6 +196,10 @@ class ProtDeepETPickerEvaluate(ProtDeepETPickerBase):
         if not set(known) & set(reference.getTSIds()):
             errors.append(f"*Reference* no tomogram of the picks has reference particles: expected some of "
                           f"{', '.join(sorted(known)[:4])}, found {', '.join(sorted(reference.getTSIds())[:4])}")
+        elif self._leftOut() == self._scorable():
+            errors.append(f"*Tomograms the model was trained on* it was trained on all that have reference particles "
+                          f"({seen.some(self._scorable())}): annotate one that it has not seen, or choose "
+                          f"*{seen.CHOICES[seen.SCORE]}*, which gives figures that are too good")
         if self._collect(errors, self._match, "Which class is which") is not None:
             self._collect(errors, self.getClasses)
         return errors
@@ -181,20 +209,25 @@ class ProtDeepETPickerEvaluate(ProtDeepETPickerBase):
         if self.inputCoordinates.get() is None or self.inputReference.get() is None:
             return []
         match = self._collect([], self._match)
-        return list(match.warnings) if match is not None else []
+        return [line for line in self._seenLines() if line.startswith("*")] + (
+            list(match.warnings) if match is not None else [])
 
     def _summary(self) -> List[str]:
         """Return the main figures."""
         if not hasattr(self, "evaluation"):
             return ["Nothing was evaluated yet."]
         e = self.evaluation
+        with open(e.getEvaluationFile(), encoding="utf-8") as stream:
+            found = json.load(stream)
         lines = [f"*F1 {e._f1.get(0.0):.3f}*, precision {e._precision.get(0.0):.3f}, recall {e._recall.get(0.0):.3f}",
-                 f"{e._nHits.get()} of {e._nTruth.get()} particles found by {e._nPicks.get()} picks"]
+                 f"{e._nHits.get()} of {e._nTruth.get()} particles found by {e._nPicks.get()} picks",
+                 found.get("hit_rule", "")]
         if e._meanDistance.get() is not None:
             rate = self.inputCoordinates.get().getSamplingRate()
             lines.append(f"Mean distance of the hits: {convert.inBoth(round(e._meanDistance.get(), 1), rate)}")
         if e._bestThreshold.get() is not None:
             lines.append(f"Best F1 at the score threshold {e._bestThreshold.get():.3f}")
+        lines += [line for line in self._seenLines() if not line.startswith("*")]  # the others are among the warnings
         manifest = readManifest(os.path.join(self._getExtraPath(EVALUATION_DIR), "manifest.json"))
         rate = self.inputCoordinates.get().getSamplingRate()
         lines += tableLines(self._collect([], self.getClasses) or (), rate) + self._warnings()

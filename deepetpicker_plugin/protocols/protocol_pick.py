@@ -17,13 +17,14 @@ from deepetpicker.config import PickOptions
 from deepetpicker.io.atomic import write_text
 from deepetpicker.io.coordinates import CoordinateTable, read_coordinates
 from deepetpicker.perclass import resolve, text_of
-from deepetpicker_plugin import convert, picked
+from deepetpicker_plugin import convert, devices, picked
 from deepetpicker_plugin.classes import tableLines
-from deepetpicker_plugin.constants import PICKS_DIR, SIGNATURE_FILE
+from deepetpicker_plugin.constants import DEVICES_FILE, MANIFEST_FILE, PICKS_DIR, SIGNATURE_FILE
 from deepetpicker_plugin.engine import (
     OWN_ERRORS,
     EngineError,
     exitCode,
+    readManifest,
     signalOf,
     stopLeftovers,
     writeParams,
@@ -94,11 +95,19 @@ class ProtDeepETPickerPick(OutputsMixin, ProtDeepETPickerBase, ProtStreamingBase
         self._defineGpuParams(form)
         form.addParallelSection(threads=3, mpi=0, binThreads=4)
 
-    # ---- steps: this one occupies a thread as long as tomograms may come
+    # ---- steps
+    def setStepsExecutor(self, executor: Any = None) -> None:
+        """Take what runs the steps, and see to it that each GPU of the form gets an engine."""
+        super().setStepsExecutor(executor)
+        devices.giveEachGpuASlot(self.getExecutor())
+
+    # This one occupies a thread as long as tomograms may come.
     def stepsGeneratorStep(self) -> None:
         """Insert picking steps for tomograms as they come; what an earlier run has picked is taken as it is."""
         self._sign()
         stopLeftovers(self._getExtraPath())
+        for line in devices.describe(devices.record(self, self._getExtraPath(DEVICES_FILE))):
+            self.info(line)
         before = picked.done(self._getExtraPath(PICKS_DIR))
         growing, outputs, isOpen = GrowingSet(self.inputTomograms.get()), [], True
         while isOpen:
@@ -114,7 +123,7 @@ class ProtDeepETPickerPick(OutputsMixin, ProtDeepETPickerBase, ProtStreamingBase
     def _insertPicking(self, tsIds: Sequence[str]) -> List[int]:
         """Insert the steps that pick some tomograms; return those that make output."""
         steps = []
-        size = max(1, min(self.tomogramsPerStart.get(), math.ceil(len(tsIds) / self._slots())))
+        size = max(1, min(self.tomogramsPerStart.get(), math.ceil(len(tsIds) / devices.atOnce(self))))
         for start in range(0, len(tsIds), size):
             chunk = list(tsIds[start:start + size])
             batch = os.path.basename(picked.newBatch(self._ensureExtra(PICKS_DIR)))
@@ -133,11 +142,6 @@ class ProtDeepETPickerPick(OutputsMixin, ProtDeepETPickerBase, ProtStreamingBase
         step.setObjId(number)
         step.setStatus(STATUS_NEW)
         return number
-
-    def _slots(self) -> int:
-        """Return how many engines may run at once."""
-        workers = max(1, self.numberOfThreads.get() - 1)
-        return min(len(self.getGpuList()), workers) if self.usesGpu() and self.getGpuList() else max(1, workers - 1)
 
     def pickStep(self, batch: str, tsIds: List[str]) -> None:
         """Pick some tomograms with one start of the engine; if one of them ends it, start again for the others.
@@ -294,6 +298,7 @@ class ProtDeepETPickerPick(OutputsMixin, ProtDeepETPickerBase, ProtStreamingBase
         if self.numberOfThreads.get() < 3:
             errors.append("*Scipion threads* expected 3 or more: the main one, one that waits for tomograms, and one "
                           f"or more that pick; found {self.numberOfThreads.get()}")
+        errors += devices.errors(self)
         options = self._checkedOptions(errors)
         model, tomograms = self.inputModel.get(), self.inputTomograms.get()
         card = self._collect(errors, model.getCard, "Model") if model is not None else None
@@ -313,8 +318,9 @@ class ProtDeepETPickerPick(OutputsMixin, ProtDeepETPickerBase, ProtStreamingBase
 
     def _warnings(self) -> List[str]:
         """Return what the user should know before the run."""
-        lines = []
         tomograms, masks, model = self.inputTomograms.get(), self.inputMasks.get(), self.inputModel.get()
+        known = tomograms.getSize() if tomograms is not None and not tomograms.isStreamOpen() else None
+        lines = devices.pickingWarnings(self, known)
         if masks is not None and tomograms is not None:
             bare = sorted(set(tomograms.getTSIds()) - set(masks.getTSIds()))
             if bare:
@@ -333,6 +339,7 @@ class ProtDeepETPickerPick(OutputsMixin, ProtDeepETPickerBase, ProtStreamingBase
             lines += tableLines(model.getClasses(), tomograms.getSamplingRate())
             lines.append(f"The network works at {model.getSamplingRate():.4g} Å per voxel (tomograms: "
                          f"{tomograms.getSamplingRate():.4g} Å)")
+        lines += self._deviceLines()
         results = picked.items(self._getExtraPath(PICKS_DIR))
         done = [r for r in results.values() if r["status"] == "done"]
         if done:
@@ -344,6 +351,19 @@ class ProtDeepETPickerPick(OutputsMixin, ProtDeepETPickerBase, ProtStreamingBase
                          "run.")
         lines += [f"{ts} failed: {r['reason']}" for ts, r in results.items() if r["status"] == "failed"]
         return lines or ["Nothing was picked yet."]
+
+    def _deviceLines(self) -> List[str]:
+        """Return what computes, or will."""
+        content = devices.readRecord(self._getExtraPath(DEVICES_FILE))
+        if content is None:
+            return devices.planned(self)
+        lines = devices.describe(content)
+        used = {(readManifest(os.path.join(folder, MANIFEST_FILE)) or {}).get("outputs", {}).get("device", "")
+                for folder in picked.batches(self._getExtraPath(PICKS_DIR))}
+        if content["listed"] and content["here"] and "cpu" in used:
+            lines.append("*The engine computed on the CPU though there are GPUs*: its PyTorch finds none that it can "
+                         "use, because it was made for the CPU or the driver is too old for it")
+        return lines
 
     def _methods(self) -> List[str]:
         """Return a sentence for a methods section."""

@@ -122,13 +122,9 @@ class ProtDeepETPickerThreshold(ProtDeepETPickerBase):
         coordinates = self.inputCoordinates.get()
         if coordinates is None:
             return errors
-        if not errors:
-            self._collect(errors, lambda: self._limits(self._groups(self._tables())))
-        if errors:
-            return errors
-        tables = self._tables()
-        limits = self._limits(self._groups(tables))
-        if not any(len(choose(table, limits)) for table in tables.values()):
+        tables = self._tables()  # all candidate tables are read here, so once
+        limits = self._collect(errors, lambda: self._limits(self._groups(tables)))
+        if limits is not None and not any(len(choose(table, limits)) for table in tables.values()):
             errors.append("*Score threshold* nothing reaches it: choose a lower one (the wizard shows the scores)")
         return errors
 

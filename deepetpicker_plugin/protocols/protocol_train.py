@@ -14,7 +14,7 @@ from deepetpicker.errors import InputError
 from deepetpicker.geometry import working_voxel_size
 from deepetpicker.io.classes import classes_to_json, news_of
 from deepetpicker.io.coordinates import CoordinateTable
-from deepetpicker_plugin import convert
+from deepetpicker_plugin import convert, devices
 from deepetpicker_plugin.classes import (
     BY_CLASS,
     Sorted,
@@ -85,7 +85,6 @@ class ProtDeepETPickerTrain(ProtDeepETPickerBase):
         form.addSection(label="Training")
         addOptions(form, TrainOptions, ["epochs", "patch", "batch", "patches_per_epoch", "background_fraction",
                                         "working_diameter", "label", "label_diameter", "seed"])
-        form.addSection(label="Expert")
         group = form.addGroup("Optimisation and augmentation", expertLevel=params.LEVEL_ADVANCED)
         addOptions(group, TrainOptions, expertNames(TrainOptions, (*NETWORK, *MACHINE)))
         group = form.addGroup("Network", expertLevel=params.LEVEL_ADVANCED)
@@ -227,7 +226,9 @@ class ProtDeepETPickerTrain(ProtDeepETPickerBase):
         """Return everything that is wrong with the form."""
         errors: List[str] = []
         coordinates, tomograms = self.inputCoordinates.get(), self.getTomograms()
-        self._checkedOptions(errors)
+        errors += devices.errors(self)
+        if not errors:
+            self._checkedOptions(errors)
         if coordinates is None:
             return errors
         sources = self.getSources()
@@ -254,9 +255,10 @@ class ProtDeepETPickerTrain(ProtDeepETPickerBase):
         """Return what the user should know before the run."""
         model, errors = self.initModel.get(), []  # type: ignore[var-annotated]
         classes = self._collect(errors, self.getClasses) if self.inputCoordinates.get() is not None else None
+        lines = super()._warnings()
         if model is None or classes is None:
-            return []
-        return [f"*Start from a model* {text}: what the model's output says of this class starts anew"
+            return lines
+        return lines + [f"*Start from a model* {text}: what the model's output says of this class starts anew"
                 for text in news_of(classes, model.getClasses())]
 
     def _summary(self) -> List[str]:

@@ -84,6 +84,17 @@ class TestForms(PluginTest):
         self.assertNotIn("shard", protocol._options())
         self.assertIn("slab", protocol._options())
 
+    def test_no_tab_is_empty_at_the_normal_level(self):
+        def shown(node):
+            if getattr(node, "isExpert", lambda: False)():
+                return []
+            inner = [p for _, p in node.iterParams()] if hasattr(node, "iterParams") else None
+            return [node] if inner is None else [leaf for child in inner for leaf in shown(child)]
+
+        for name in protocols.__all__:
+            for section in self.newProtocol(getattr(protocols, name)).getDefinition().iterSections():
+                self.assertTrue(shown(section) or section.getLabel() == "General", f"{name}: {section.getLabel()}")
+
     def test_units_are_in_the_labels(self):
         shown = self.parameters(ProtDeepETPickerTrain)
         self.assertEqual(shown["diameterAngstrom"].label.get(), "Particle diameter (Å)")

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pathlib
 import shutil
-import stat
-import sys
+import sqlite3
 import tempfile
-from unittest import mock
 
 import mrcfile
 import numpy as np
@@ -17,42 +14,14 @@ from pyworkflow.protocol import MODE_RESTART
 from tomo.protocols import ProtImportTomomasks
 
 from deepetpicker_plugin import picked
-from deepetpicker_plugin.engine import isEngine
+from deepetpicker_plugin.engine import EngineError, isEngine
 from deepetpicker_plugin.protocols import ProtDeepETPickerPick, ProtDeepETPickerThreshold
 from deepetpicker_plugin.tests.base import PluginTest, dataFolder, noiseTomograms, positions, tinyModel
+from deepetpicker_plugin.tests.pretend import engine
 
 SHAPES = {f"{i:02d}": (20 + 4 * (i % 2), 48, 40) for i in range(1, 5)}  # Scipion calls them TS_01, ...
 TSIDS = [f"TS_{name}" for name in SHAPES]
 LOW = 0.3
-
-# An engine that a tomogram can end, as too little memory does, or that waits there for ever.
-ENGINE = """
-import os, runpy, signal, sys, time
-from deepetpicker.picking.picker import Picker
-candidates = Picker.candidates
-def trap(self, volume, *more, **named):
-    if volume.name in os.environ["TRAPS"].split():
-        os.kill(os.getpid(), signal.SIGKILL)
-    while volume.name in os.environ.get("WAITS", "").split():
-        time.sleep(0.1)
-    return candidates(self, volume, *more, **named)
-Picker.candidates = trap
-sys.argv = sys.argv[2:]
-runpy.run_module("deepetpicker", run_name="__main__", alter_sys=True)
-"""
-
-
-@contextlib.contextmanager
-def trapped(traps="", waits=""):
-    """Let the protocols that are started meanwhile use an engine with traps."""
-    with tempfile.TemporaryDirectory() as folder:
-        pathlib.Path(folder, "engine.py").write_text(ENGINE, "utf-8")
-        python = pathlib.Path(folder, "python")
-        python.write_text(f'#!/bin/sh\nexec {sys.executable} {folder}/engine.py "$@"\n', "utf-8")
-        python.chmod(python.stat().st_mode | stat.S_IXUSR)
-        with mock.patch.dict(os.environ, DEEPETPICKER_ENV_ACTIVATION=f"export PATH={folder}:$PATH", TRAPS=traps,
-                             WAITS=waits):
-            yield
 
 
 class TestPick(PluginTest):
@@ -70,14 +39,14 @@ class TestPick(PluginTest):
     @classmethod
     def pick(cls, wait=True, launch=True, **settings):
         chosen = {"inputTomograms": cls.tomograms, "inputModel": cls.model, "threshold": LOW, "binThreads": 1,
-                  "streamingSleepOnWait": 1, **settings}
+                  **settings}
         return cls.run_(ProtDeepETPickerPick, wait, **chosen) if launch else cls.newProtocol(ProtDeepETPickerPick,
                                                                                              **chosen)
 
     @classmethod
-    def masks(cls, names, low, high):
-        """Import masks that are 1 where low <= x < high."""
-        folder = tempfile.mkdtemp(dir=dataFolder())
+    def masks(cls, names, low, high, folder=""):
+        """Import masks that are 1 where low <= x < high; those that lie in the folder already stay."""
+        folder = folder or tempfile.mkdtemp(dir=dataFolder())
         for name in names:
             mask = np.zeros(SHAPES[name], np.int8)
             mask[:, :, low:high] = 1
@@ -86,6 +55,20 @@ class TestPick(PluginTest):
                 mrc.voxel_size = cls.tomograms.getSamplingRate()
         return cls.run_(ProtImportTomomasks, filesPath=folder, filesPattern="*.mrc",
                         inputTomos=cls.tomograms).tomomasks
+
+    def inProcess(self, **settings):
+        """Return a protocol whose steps can be called here, without a launch."""
+        protocol = self.pick(launch=False, useGpu=False, **settings)
+        self.proj.saveProtocol(protocol)
+        protocol.makePathsAndClean()
+        protocol.setHostConfig(self.proj.getHostConfig("localhost"))
+        protocol.setStepsExecutor()
+        return protocol
+
+    @property
+    def known(self):
+        """Manifest of the undisturbed run."""
+        return self.reference._getExtraPath("picks", "batch_001", "manifest.json")
 
     def assertPicks(self, coordinates, tsIds):
         """Check that a set holds what an undisturbed run gives for some tomograms, and nothing else."""
@@ -115,18 +98,29 @@ class TestPick(PluginTest):
             self.assertEqual(item.getFileName(), source[item.getTsId()].getFileName())
             self.assertEqual(item.getShiftsFromOrigin(), source[item.getTsId()].getShiftsFromOrigin())
             self.assertTrue(item._failure.get())
+        tomograms.close()
 
     def ended(self, protocol):
         self.assertTrue(protocol.isFinished(), protocol.getErrorMessage())
 
     # ---- regions of interest
-    def test_region_of_interest(self):
-        protocol = self.pick(inputMasks=self.masks(["01", "02", "04"], 0, self.edge))
+    def test_region_of_interest_and_a_mask_that_comes_later(self):
+        folder = tempfile.mkdtemp(dir=dataFolder())
+        protocol = self.pick(inputMasks=self.masks(["01", "02", "04"], 0, self.edge, folder))
         self.assertInside(protocol.coordinates, ["TS_01", "TS_02", "TS_04"])
         self.assertSet(protocol.failedTomograms, ["TS_03"])
-        self.assertIn("expected a mask with the tsId TS_03", protocol.failedTomograms.getFirstItem()._failure.get())
+        self.assertIn("expected a mask with the tsId TS_03", self.failures(protocol)["TS_03"])
         self.assertIn("TS_03 failed", " ".join(protocol.summary()))
         self.assertIn("No mask for TS_03", " ".join(protocol._warnings()))
+        before = self.times(protocol)
+        protocol.inputMasks.set(self.masks(list(SHAPES), 0, self.edge))  # other files
+        self.assertIn("*masks* changed", " ".join(protocol.validate()))
+        protocol.inputMasks.set(self.masks(["03"], 0, self.edge, folder))
+        self.goOn(protocol)
+        self.assertInside(protocol.coordinates, TSIDS)
+        self.assertNoneFailed(protocol)
+        self.assertEqual({ts: t for ts, t in self.times(protocol).items() if ts in before}, before)
+        self.assertEqual(self.picked(protocol), [["TS_01", "TS_02", "TS_04"], ["TS_03"]])
 
     def test_other_masks_after_a_run_without_result(self):
         path = os.path.join(dataFolder(), "broken.safetensors")
@@ -139,9 +133,85 @@ class TestPick(PluginTest):
         self.assertTrue(protocol.isFailed())
         pathlib.Path(model.getFileName()).write_bytes(content)
         protocol.inputMasks.set(self.masks(list(SHAPES), 0, self.edge))
+        self.goOn(protocol)
+        self.assertInside(protocol.coordinates, TSIDS)
+
+    # ---- Continue
+    def goOn(self, protocol):
+        """Continue a protocol as the form does, which checks it first."""
+        self.assertEqual(protocol.validate(), [])
         self.proj.launchProtocol(protocol, wait=True)
         self.ended(protocol)
-        self.assertInside(protocol.coordinates, TSIDS)
+
+    def times(self, protocol):
+        """Return when the table of each tomogram that was picked was written."""
+        return {ts: os.stat(item["picks"]).st_mtime_ns
+                for ts, item in picked.items(protocol._getExtraPath("picks")).items() if item["status"] == "done"}
+
+    def picked(self, protocol):
+        """Return what each start of the engine picked."""
+        starts = [picked.itemsOf(folder) for folder in picked.batches(protocol._getExtraPath("picks"))]
+        return [sorted(ts for ts, item in found.items() if item["status"] == "done") for found in starts]
+
+    def failures(self, protocol):
+        """Return why each failed tomogram failed, and leave no cursor on the set, which would keep others waiting."""
+        found = {t.getTsId(): t._failure.get() for t in protocol.failedTomograms.iterItems()}
+        protocol.failedTomograms.close()
+        return found
+
+    def assertNoneFailed(self, protocol):
+        """Check that no tomogram counts as failed, in memory and in the file."""
+        self.assertEqual(protocol.failedTomograms.getSize(), 0)
+        self.assertEqual(self.failures(protocol), {})
+        self.assertNotIn("failed", " ".join(protocol.summary()))
+
+    def test_continue_tries_failed_tomograms_again_and_only_those(self):
+        folder = os.path.join(dataFolder(), "again")
+        shutil.copytree(self.folder, folder)
+        protocol = self.pick(inputTomograms=self.importTomograms(folder), memoryLimit=0.001)
+        self.assertEqual(sorted(self.failures(protocol)), TSIDS)
+        self.assertIn("needs", self.failures(protocol)["TS_02"])
+        self.assertFalse(hasattr(protocol, "coordinates"))
+        os.rename(os.path.join(folder, "02.mrc"), os.path.join(folder, "02.away"))
+        protocol.memoryLimit.set(0.0)
+        self.goOn(protocol)
+        self.assertPicks(protocol.coordinates, ["TS_01", "TS_03", "TS_04"])
+        self.assertEqual(list(self.failures(protocol)), ["TS_02"])
+        self.assertIn("no such tomogram", self.failures(protocol)["TS_02"])  # the reason is that of the second run
+        before = self.times(protocol)
+        os.rename(os.path.join(folder, "02.away"), os.path.join(folder, "02.mrc"))
+        self.goOn(protocol)
+        self.assertPicks(protocol.coordinates, TSIDS)
+        self.assertNoneFailed(protocol)
+        self.assertEqual({ts: t for ts, t in self.times(protocol).items() if ts in before}, before)
+        self.assertEqual(self.picked(protocol), [[], ["TS_01", "TS_03", "TS_04"], ["TS_02"]])
+
+    def test_a_set_of_failed_tomograms_that_is_empty_takes_some_again(self):
+        protocol = self.inProcess()
+        tomograms = protocol._tomograms(TSIDS)
+        for reason in ("one", "two"):
+            protocol._appendFailed(tomograms["TS_01"], reason)
+            protocol._appendFailed(tomograms["TS_02"], reason)
+        self.assertEqual(self.failures(protocol), {"TS_01": "two", "TS_02": "two"})
+        protocol._dropFailed(["TS_02", "TS_01", "TS_04"])
+        self.assertEqual(protocol.failedTomograms.getSize(), 0)
+        protocol._appendFailed(tomograms["TS_04"], "three")
+        self.assertSet(protocol.failedTomograms, ["TS_04"])
+        self.assertEqual(self.failures(protocol), {"TS_04": "three"})
+
+    def test_tables_in_scipion_show_why(self):
+        from pwem.viewers import VISIBLE
+        from pwem.viewers.viewers_data import RegistryViewerConfig
+
+        import deepetpicker_plugin.viewers  # noqa: F401  as Scipion loads it
+
+        protocol = self.inProcess()
+        protocol._appendFailed(protocol._tomograms(["TS_01"])["TS_01"], "no memory")
+        shown = RegistryViewerConfig.getConfig(type(protocol.failedTomograms))[VISIBLE].split()
+        self.assertLessEqual({"_tsId", "_filename", "_failure"}, set(shown))
+        with sqlite3.connect(protocol.failedTomograms.getFileName()) as database:
+            columns = {row[0] for row in database.execute("SELECT label_property FROM Classes")}
+        self.assertIn("_failure", columns)
 
     # ---- tomograms that cannot be picked
     def test_a_missing_file_costs_only_its_tomogram(self):
@@ -159,23 +229,33 @@ class TestPick(PluginTest):
 
     def test_a_tomogram_that_ends_the_engine(self):
         for number in (0, 1, 3):  # the first of a start, one in the middle, the last
-            with trapped(TSIDS[number]):
-                protocol = self.pick()
-            others = [ts for ts in TSIDS if ts != TSIDS[number]]
-            self.assertPicks(protocol.coordinates, others)
-            self.assertSet(protocol.failedTomograms, [TSIDS[number]])
-            self.assertIn("signal 9", protocol.failedTomograms.getFirstItem()._failure.get())
-            self.assertIn(f"{TSIDS[number]} failed", " ".join(protocol.summary()))
+            protocol = self.inProcess()
+            with engine(self.known, traps=TSIDS[number]):
+                protocol.pickStep("batch_001", TSIDS)
+            found = picked.itemsFrom(protocol._getExtraPath("picks", "batch_001"))
+            self.assertEqual(sorted(found), TSIDS)
+            self.assertEqual([ts for ts, item in found.items() if item["status"] == "failed"], [TSIDS[number]])
+            self.assertIn("signal 9", found[TSIDS[number]]["reason"])
+
+    def test_one_that_ends_the_real_engine_costs_only_itself(self):
+        with engine(traps="TS_02"):
+            protocol = self.pick()
+        self.assertPicks(protocol.coordinates, ["TS_01", "TS_03", "TS_04"])
+        self.assertSet(protocol.failedTomograms, ["TS_02"])
+        self.assertIn("signal 9", self.failures(protocol)["TS_02"])
+        self.assertIn("TS_02 failed", " ".join(protocol.summary()))
+        with engine(self.known):
+            self.goOn(protocol)
+        self.assertPicks(protocol.coordinates, TSIDS)
+        self.assertNoneFailed(protocol)
 
     def test_an_engine_that_always_ends_blames_no_tomogram(self):
-        protocol = self.pick(launch=False)
-        with trapped(" ".join(TSIDS)):
-            self.proj.launchProtocol(protocol, wait=True)
-        self.assertTrue(protocol.isFailed())
-        self.assertIn("signal 9", protocol.getErrorMessage())
-        self.assertFalse(hasattr(protocol, "failedTomograms"))
-        self.proj.launchProtocol(protocol, wait=True)  # Continue, with an engine that works
-        self.ended(protocol)
+        protocol = self.inProcess()
+        with engine(self.known, traps=" ".join(TSIDS)), self.assertRaisesRegex(EngineError, "signal 9"):
+            protocol.pickStep("batch_001", TSIDS)
+        self.assertEqual(picked.items(protocol._getExtraPath("picks")), {})
+        with engine(self.known):  # Continue, with an engine that works
+            self.goOn(protocol)
         self.assertPicks(protocol.coordinates, TSIDS)
         self.assertFalse(hasattr(protocol, "failedTomograms"))
 
@@ -215,13 +295,14 @@ class TestPick(PluginTest):
 
     def test_restart_ends_what_the_killed_run_left(self):
         protocol = self.pick(launch=False)
-        with trapped(waits="TS_03"):
+        with engine(waits="TS_03"):
             self.proj.launchProtocol(protocol, wait=False)
             folder = pathlib.Path(protocol._getExtraPath("picks", "batch_001"))
             self.waitFor(lambda: "TS_02" in picked.itemsOf(str(folder)), 120, "two tomograms to be picked")
             orphan = int((folder / "engine.pid").read_text("utf-8").split()[1])
             self.kill9(protocol)
         self.assertTrue(isEngine(orphan))
-        self.restart(protocol)
+        with engine(self.known):
+            self.restart(protocol)
         self.assertFalse(isEngine(orphan))
         self.assertPicks(protocol.coordinates, TSIDS)

@@ -1,4 +1,4 @@
-"""A queue system (a stand-in for SLURM) and two pretended GPUs: each start of the engine sees its own device."""
+"""A queue system (a stand-in for SLURM) and pretended GPUs: each start of the engine sees its own device."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class TestScript(unittest.TestCase):
         self.assertEqual(self.devices("2", given="3,7", queued=True), "2")  # not among them: as it is
 
 
-class TestTwoDevices(PluginTest):
+class TestDevices(PluginTest):
     @classmethod
     def setUpClass(cls):
         with open(os.environ.get("SCIPION_HOSTS", os.devnull), encoding="utf-8") as stream:
@@ -104,9 +104,10 @@ class TestTwoDevices(PluginTest):
         cls.commands.cleanup()
         super().tearDownClass()
 
-    def pick(self, queue="", gpus="0 1", threads=4):
+    def pick(self, queue="", gpus="0 1"):
+        """Pick with the number of threads that a new form has."""
         protocol = self.newProtocol(ProtDeepETPickerPick, inputTomograms=self.tomograms, inputModel=self.model,
-                                    gpuList=gpus, numberOfThreads=threads, binThreads=1, streamingSleepOnWait=1)
+                                    gpuList=gpus, binThreads=1)
         os.environ["QUEUE_FOLDER"] = tempfile.mkdtemp(dir=self.commands.name)
         if queue:
             protocol._useQueue.set(True)
@@ -122,11 +123,18 @@ class TestTwoDevices(PluginTest):
             found += re.findall(r"start .* devices=(\S*)", log)
         return sorted(found)
 
-    def test_two_gpus(self):
-        protocol = self.pick()
+    def test_four_gpus(self):
+        protocol = self.pick(gpus="0,1,2,3")
         self.assertTrue(protocol.isFinished(), protocol.getErrorMessage())
-        self.assertEqual(self.devices(protocol), ["0", "1"])
+        self.assertEqual(self.devices(protocol), ["0", "1", "2", "3"])
+        times = {"start": [], "end": []}
+        for folder in picked.batches(protocol._getExtraPath("picks")):
+            for line in pathlib.Path(folder, "engine.log").read_text("utf-8").splitlines():
+                times[line.split()[1]].append(float(line.split()[0]))
+        self.assertEqual([len(t) for t in times.values()], [4, 4])
+        self.assertLess(max(times["start"]), min(times["end"]))  # all at once
         self.assertEqual(sorted(protocol.coordinates.getTSIds()), sorted(SHAPES))
+        self.assertIn("4 engines at once", " ".join(protocol.summary()))
 
     @slow
     def test_whole_protocol_in_a_queue(self):

@@ -7,13 +7,14 @@ import os
 
 from pwem import Domain
 from pyworkflow.template import LocalTemplate
+from tomo.protocols import ProtImportCoordinates3D
 
 import deepetpicker_plugin
 from deepetpicker_plugin.tests.base import PluginTest
 
 FOLDER = os.path.join(os.path.dirname(deepetpicker_plugin.__file__), "templates")
-SETTINGS = {"tomograms": FOLDER, "coordinates": FOLDER, "apix": "12.5", "pattern": "{TS}.mrc", "diameter": "150",
-            "epochs": "7"}
+SETTINGS = {"tomograms": FOLDER, "coordinates": FOLDER, "heldout": FOLDER, "apix": "12.5", "pattern": "{TS}.mrc",
+            "diameter": "150", "epochs": "7"}
 
 
 class TestTemplate(PluginTest):
@@ -57,4 +58,7 @@ class TestTemplate(PluginTest):
         self.assertEqual(pick.inputModel.getExtended(), "model")
         evaluation = made["ProtDeepETPickerEvaluate"]
         self.assertEqual(evaluation.inputCoordinates.getExtended(), "coordinates")
-        self.assertIs(evaluation.inputReference.getObjValue(), made["ProtImportCoordinates3D"])
+        self.assertIs(evaluation.inputCoordinates.getObjValue(), pick)
+        reference = evaluation.inputReference.getObjValue()
+        self.assertIsInstance(reference, ProtImportCoordinates3D)
+        self.assertNotEqual(reference.getObjId(), train.inputCoordinates.getObjValue().getObjId())  # held out

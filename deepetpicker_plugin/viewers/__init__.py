@@ -5,6 +5,7 @@ with Z, so that the viewers of other plugins stay before them there; for the plu
 ones.
 """
 
+import deepetpicker_plugin.viewers.columns  # noqa: F401  what Scipion's tables show
 from deepetpicker_plugin.viewers.registered import (
     DeepETPickerEvaluationViewer,
     DeepETPickerPicksViewer as ZDeepETPickerPicksViewer,

@@ -71,6 +71,7 @@ def whole(out="picks"):
     for key in ("started", "seconds", "argv"):
         del content[key]
     content["options"].pop("resume")
+    content["outputs"].pop("device", None)  # of what was computed; a run that finds all done computes nothing
     for item in content["items"]:
         del item["seconds"]
     return content, content["outputs"].pop("missing")

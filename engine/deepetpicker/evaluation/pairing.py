@@ -16,7 +16,8 @@ from deepetpicker.io.manifest import read_manifest
 PathLike = Union[str, "os.PathLike[str]"]
 
 INSTANCES_SUFFIX = "_instances"
-_MEMBERS = ("name", "truth", "picks", "candidates", "tomogram", "instances", "voxel_size")
+_MEMBERS = ("name", "truth", "picks", "candidates", "tomogram", "instances", "seen", "voxel_size")
+ROLES = ("", "training", "validation")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +38,9 @@ class EvaluationItem:
         Tomogram and instance mask; empty when there is none.
     voxel_size_ang : float
         Voxel size in angstrom; 0 reads the header.
+    seen : str
+        What the tomogram was to the model that picked: ``training`` or ``validation``; empty when it was neither or
+        nobody knows.
     """
 
     name: str
@@ -46,6 +50,7 @@ class EvaluationItem:
     tomogram: str = ""
     instances: str = ""
     voxel_size_ang: float = 0.0
+    seen: str = ""
 
 
 def items_from_folders(truth: PathLike, picks: PathLike) -> Tuple[List[EvaluationItem], List[str]]:
@@ -90,13 +95,13 @@ def items_from_folders(truth: PathLike, picks: PathLike) -> Tuple[List[Evaluatio
 def items_from_params(params: Mapping[str, Any]) -> List[EvaluationItem]:
     """Return the items of a params.json.
 
-    Each is an object with ``truth`` and optionally ``name``, ``picks``, ``candidates``, ``tomogram``, ``instances`` and
-    ``voxel_size`` (angstrom).
+    Each is an object with ``truth`` and optionally ``name``, ``picks``, ``candidates``, ``tomogram``, ``instances``,
+    ``voxel_size`` (angstrom) and ``seen`` (``training`` or ``validation``).
 
     Raises
     ------
     InputError
-        If an item has no truth, an unknown member, or a name that another one has.
+        If an item has no truth, an unknown member or role, or a name that another one has.
     """
     items: List[EvaluationItem] = []
     for number, entry in enumerate(params.get("items") or [], start=1):
@@ -108,6 +113,8 @@ def items_from_params(params: Mapping[str, Any]) -> List[EvaluationItem]:
         texts = {key: str(entry.get(key) or "") for key in _MEMBERS[:-1]}
         if not texts["truth"]:
             raise InputError(f"item {number} needs a 'truth' table")
+        if texts["seen"] not in ROLES:
+            raise InputError(f"item {number}: 'seen' must be training, validation or empty, got {texts['seen']!r}")
         texts["name"] = texts["name"] or pathlib.Path(texts["truth"]).stem
         try:
             voxel_size_ang = float(entry.get("voxel_size") or 0.0)

@@ -47,6 +47,8 @@ class TomogramResult:
         Shape of the tomogram in voxels.
     n_hollow : int
         Mask rule: true particles whose centre lies outside their own mask.
+    seen : str
+        What it was to the model that picked: ``"training"`` or ``"validation"``; empty when neither or unknown.
     """
 
     name: str
@@ -61,6 +63,7 @@ class TomogramResult:
     voxel_size_ang: float = 0.0
     shape_zyx: Optional[Tuple[int, int, int]] = None
     n_hollow: int = 0
+    seen: str = ""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -72,7 +75,7 @@ class EvaluationReport:
     overall : dict
         Localisation over all tomograms, macro F1, average precision and confidence intervals.
     per_tomogram : dict of str to dict
-        Localisation of each tomogram by name.
+        Localisation of each tomogram by name, with ``rule`` and, where it is known, ``seen``.
     per_class : tuple of dict
         Classification of each class: ``id``, ``name``, counts, ratios, ``average_precision``, ``best_threshold``.
     confusion : (C + 1, C + 1) int64

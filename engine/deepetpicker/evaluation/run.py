@@ -83,6 +83,10 @@ def _prepare(truth: PathLike, picks: PathLike, options: EvaluateOptions, content
         if not item.picks:
             warn(manifest, f"{item.name}: no picks, all its particles count as missed; leave it out of the truth if it "
                  "was not picked")
+    trained = [item.name for item in items if item.seen == "training"]
+    if trained:
+        warn(manifest, f"the model was trained on {len(trained)} of these {len(items)} tomograms "
+             f"({', '.join(trained)}): the figures are better than on new tomograms")
     match = matched_classes(items, classes, picks, content)
     for text in match.warnings:
         warn(manifest, text)
@@ -130,8 +134,8 @@ def _summarise(tomograms: Sequence[TomogramResult], setting: Setting, manifest: 
                "confidence_95": measures.bootstrap_intervals(
                    np.array([[t.match.tp, t.match.fp, t.match.fn] for t in tomograms]), beta)}
     return EvaluationReport(
-        overall, {t.name: {"rule": t.rule, **measures.localisation_metrics(t.match, beta, t.voxel_size_ang)}
-                  for t in tomograms},
+        overall, {t.name: {"rule": t.rule, **({"seen": t.seen} if t.seen else {}),
+                           **measures.localisation_metrics(t.match, beta, t.voxel_size_ang)} for t in tomograms},
         per_class, confusion, tuple(names), names,
         {c.id: c.diameter_ang for c in setting.classes.values() if c.diameter_ang > 0}, curve,
         {metric: curve.best(metric) for metric in ("F1", "Fbeta")}, tuple(tomograms), setting.options.to_dict(),

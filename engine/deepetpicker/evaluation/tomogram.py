@@ -126,7 +126,7 @@ def evaluate_tomogram(item: EvaluationItem, setting: Setting, manifest: Manifest
     hollow = sanity.centres_outside_mask(scene.truth, scene.instances_zyx) if scene.instances_zyx is not None else 0
     result = TomogramResult(item.name, "mask" if by_mask else "distance", truth, kept, match, scored, all_pairs,
                             hits_by_score(all_pairs, scored.scores), item.tomogram, scene.voxel_size_ang,
-                            scene.shape_zyx, hollow)
+                            scene.shape_zyx, hollow, item.seen)
     _check_geometry(result, scene, setting, manifest)
     return result
 

@@ -66,6 +66,7 @@ def pick(model: PathLike, tomograms: Sequence[PathLike] = (), out: PathLike = "p
     todo = [item for item in mine if item.name not in done]
     if todo:
         picker = Picker(model, options, quiet)  # before anything of an earlier run is replaced
+        run.computes_on(picker.device.type)
         _announce(picker, todo)
     content = run.write_manifest()
     if todo:
@@ -126,6 +127,10 @@ class _Run:
             else:
                 logger.info("%s: done before from another file or with other options, picked again", item.name)
         return done
+
+    def computes_on(self, device: str) -> None:
+        """Note what computes, ``cpu`` or ``cuda``: whoever asked for a GPU can see whether there was one."""
+        self._manifest.outputs["device"] = device
 
     def write_manifest(self) -> Dict[str, Any]:
         """Write manifest.json from all records in the folder; return its content."""

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 SHOWN_TOMOGRAMS = 3
 PLANES = 4
+SEEN = {"training": "trained on", "validation": "validation"}  # what a tomogram was to the model
 SLICE_DPI = 170
 COUNTS = ["particles", "picks", "hits", "false pos.", "missed"]
 MARKS = (("hit", slices.HIT, "", ""), ("hit, other class", slices.OTHER_CLASS, "7 2 1 2", ""),
@@ -194,7 +195,9 @@ def _tiles(report: EvaluationReport, beta: str) -> List[Tuple[str, str, str]]:
 
 def _tomogram_row(name: str, row: Mapping[str, Any]) -> List[str]:
     """Return the localisation of a tomogram, or of all, as cells."""
-    return [name, *_ratios(row), _number(row["AD_vox"], 2), _number(row["AD_ang"], 1), *_counts(row)]
+    role = SEEN.get(row.get("seen", ""), "")
+    return [f"{name} ({role})" if role else name, *_ratios(row), _number(row["AD_vox"], 2), _number(row["AD_ang"], 1),
+            *_counts(row)]
 
 
 def _class_row(row: Mapping[str, Any]) -> List[str]:
