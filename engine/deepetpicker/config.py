@@ -205,6 +205,10 @@ class CompareOptions(Options):
                                  unit="angstrom", check=at_least(0))
     voxel_size: float = opt(0.0, "voxel size of the tomograms", unit="angstrom", check=at_least(0))
     same_class: bool = opt(False, "only picks of the same class can be the same particle")
+    shape: Tuple[int, ...] = opt((), "tomogram shape z,y,x, for files that count from its centre (RELION 5)",
+                                 unit="voxels", check=lambda v: None if len(v) in (0, 3) and all(n > 0 for n in v) else
+                                 "three numbers > 0")
+    tomogram: str = opt("", "name of the tomogram in files that list several (STAR)")
 
 
 @dataclasses.dataclass(frozen=True)

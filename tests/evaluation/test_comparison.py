@@ -13,7 +13,7 @@ from deepetpicker.__main__ import main
 from deepetpicker.config import CompareOptions
 from deepetpicker.errors import InputError
 from deepetpicker.evaluation.comparison import compare_files, compare_tables
-from deepetpicker.io.coordinates import CoordinateTable, read_coordinates, write_coordinates
+from deepetpicker.io.coordinates import CoordinateTable, Frame, read_coordinates, write_coordinates
 
 A = np.array([[3.0, 7.5, 11.0], [20.0, 4.0, 30.0], [9.0, 9.0, 9.0]])
 B = np.array([[9.0, 9.0, 10.0], [3.5, 7.5, 11.0], [1.0, 1.0, 1.0], [22.0, 30.0, 2.0]])
@@ -42,6 +42,18 @@ def test_parts_make_the_wholes(files):
     with open(item["pairs"], newline="", encoding="utf-8") as stream:
         rows = [(int(r["row_a"]), int(r["row_b"]), float(r["distance_voxels"])) for r in csv.DictReader(stream)]
     assert rows == [(0, 1, 0.5), (2, 0, 1.0)]
+
+
+def test_relion_5_files_are_compared_with_the_shape(files, capsys):
+    frame = Frame(10.0, (24, 32, 40), tomogram="TS_1")
+    write_coordinates(files / "a.star", table(A), frame, "relion5")
+    words = ["compare", str(files / "a.star"), str(files / "b.csv"), "--out", str(files / "out"), "--voxel-size", "10",
+             "--radius-angstrom", "20"]
+    assert main(words) == 2
+    assert "--shape" in capsys.readouterr().err
+    assert main([*words, "--shape", "24,32,40", "--tomogram", "TS_1"]) == 0
+    item = json.loads((files / "out/manifest.json").read_text())["items"][0]
+    assert (item["n_both"], item["n_only_a"], item["n_only_b"]) == (2, 1, 2)
 
 
 def test_classes_may_have_to_agree():

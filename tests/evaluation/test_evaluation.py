@@ -488,3 +488,16 @@ def test_command_exit_codes(tmp_path, capsys):
     assert main(["evaluate", "--truth", str(truth)]) == 2
     assert main(["evaluate", "--truth", str(truth), "--picks", str(tmp_path / "none")]) == 2
     assert capsys.readouterr().err.count("\n") >= 2
+
+
+def test_a_threshold_below_the_one_of_the_picks_matches_the_candidates(tmp_path):
+    """The table of picks was cut at 0.5; whoever asks for 0.2 gets what 0.2 would have picked."""
+    truth = table(SPREAD.positions_zyx_vox)
+    candidates = table(truth.positions_zyx_vox, scores=np.linspace(0.95, 0.1, len(truth)))
+    for name, one in (("t", truth), ("p", candidates.select(candidates.scores >= 0.5)), ("c", candidates)):
+        write_coordinates(tmp_path / f"{name}.csv", one)
+    items = [{"name": "x", "truth": str(tmp_path / "t.csv"), "picks": str(tmp_path / "p.csv"),
+              "candidates": str(tmp_path / "c.csv"), "voxel_size": 10.0}]
+    found = {threshold: evaluate(options=EvaluateOptions(radius_angstrom=20, threshold=threshold),
+                                 params={"items": items}).overall["TP"] for threshold in (0.0, 0.2, 0.7)}
+    assert found == {threshold: int((candidates.scores >= (threshold or 0.5)).sum()) for threshold in found}

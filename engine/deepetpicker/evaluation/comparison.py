@@ -20,7 +20,7 @@ from deepetpicker.io.manifest import Manifest
 
 PathLike = Union[str, "os.PathLike[str]"]
 
-_MEMBERS = ("name", "a", "b", "voxel_size")
+_MEMBERS = ("name", "a", "b", "voxel_size", "shape", "tomogram")
 _DEFAULTS = CompareOptions()
 
 
@@ -64,8 +64,8 @@ def compare_files(a: PathLike = "", b: PathLike = "", out: PathLike = "compariso
     options : CompareOptions
         Radius in angstrom, voxel size, whether classes must agree.
     params : mapping, optional
-        Content of a params.json; its ``items`` have ``name``, ``a``, ``b`` and ``voxel_size`` (angstrom); an empty
-        ``a`` or ``b`` is an empty set.
+        Content of a params.json; its ``items`` have ``name``, ``a``, ``b``, ``voxel_size`` (angstrom), ``shape`` (z, y,
+        x voxels) and ``tomogram`` (its name inside the files); an empty ``a`` or ``b`` is an empty set.
 
     Returns
     -------
@@ -120,7 +120,8 @@ def _compare_item(item: Mapping[str, Any], folder: pathlib.Path, options: Compar
     voxel_ang = float(item.get("voxel_size") or options.voxel_size)
     if voxel_ang <= 0:
         raise InputError("the voxel size in angstrom is needed to compare positions in voxels: give --voxel-size")
-    name, frame = str(item["name"]), Frame(voxel_size_ang=voxel_ang)
+    name, shape_zyx = str(item["name"]), tuple(item.get("shape") or options.shape)
+    frame = Frame(voxel_ang, shape_zyx or None, tomogram=str(item.get("tomogram") or options.tomogram))  # type: ignore[arg-type]
     a, b = (read_coordinates(item[k], frame) if item.get(k) else CoordinateTable.empty() for k in ("a", "b"))
     found = compare_tables(a, b, options.radius_angstrom / voxel_ang, options.same_class)
     paths = {key: folder / f"{name}_{key}.csv" for key in ("both", "only_a", "only_b", "pairs")}

@@ -96,6 +96,7 @@ def evaluate_tomogram(item: EvaluationItem, setting: Setting, manifest: Manifest
     """Read the tables of one tomogram and match them.
 
     Picks below the threshold are left out of the match, not of the curves; picks without a score stay in the match.
+    Where the threshold is lower than the one the picks were cut at, the candidates at or above it are matched.
     Truth and picks within the margin are left out, and so are picks that can only hit particles within it.
 
     Parameters
@@ -119,6 +120,8 @@ def evaluate_tomogram(item: EvaluationItem, setting: Setting, manifest: Manifest
     if item.candidates:
         scored = read_coordinates(item.candidates, _frame(scene)).renumbered(setting.of_picks)
     threshold = setting.options.threshold
+    if item.candidates and 0 < threshold < np.nanmin(picks.scores, initial=np.inf):
+        picks = scored  # the table was cut above the threshold that is asked for now
     truth, kept, pairs = scene.allowed(picks.select(~(picks.scores < threshold)))
     by_mask = scene.instances_zyx is not None
     match = take_best_scores(pairs, kept.scores) if by_mask else take_most_pairs(pairs)
