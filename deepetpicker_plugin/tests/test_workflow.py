@@ -96,7 +96,13 @@ class TestWorkflow(PluginTest):
         self.assertTrue(os.path.exists(protocol.evaluation.getReport()))
         n = self.truth.getSize()
         self.assertIn(f"{n} of {n}", " ".join(protocol.summary()))
-        poor = self.run_(ProtDeepETPickerEvaluate, inputCoordinates=self.pick.coordinates, inputReference=self.truth)
+        settings = {"inputCoordinates": self.pick.coordinates, "inputReference": self.truth}
+        held = self.run_(ProtDeepETPickerEvaluate, **settings)  # what the model was trained on is left out
+        self.assertEqual(held.evaluation._nTruth.get(), len(positions(self.truth)["TS_02"]))
+        self.assertIn("Left out, because the model was trained on them: TS_00, TS_01", held.summary())
+        self.assertIn("A hit lies within", " ".join(held.summary()))
+        poor = self.run_(ProtDeepETPickerEvaluate, trainedTomograms=1, **settings)
+        self.assertIn("*The model was trained on 2 of the 3 tomograms", " ".join(poor.summary()))
         self.assertLess(poor.evaluation.getF1(), 1.0)
         self.assertEqual(poor.evaluation._nTruth.get(), n)
 
