@@ -8,7 +8,7 @@ COVERAGE := --cov --cov-report=term
 WORKERS ?= auto
 PARALLEL := --numprocesses $(WORKERS) --maxprocesses 4 --dist loadfile
 
-.PHONY: help env env-dev demo demo-engine test-fast test test-slow lint dist clean
+.PHONY: help env env-dev demo demo-engine test-fast test test-slow lint docs dist clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -34,10 +34,14 @@ test: env  ## every test but the slow ones, with a coverage summary (WORKERS=1: 
 test-slow: env-dev  ## the slow tests too (some need the package index)
 	$(PYTEST) $(PARALLEL) $(COVERAGE)
 
-lint: env-dev  ## ruff, mypy, and the syntax of the documents
+lint: env-dev  ## ruff, mypy, and the syntax of the first pages
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
-	@for page in README.rst engine/README.rst docs/*.rst; do $(RUN) -m docutils --halt=2 --report=2 "$$page" /dev/null || exit 1; done
+	@for page in README.rst engine/README.rst; do $(RUN) -m docutils --halt=2 --report=2 "$$page" /dev/null || exit 1; done
+
+docs: env-dev  ## the pages of docs/ and the API reference, in docs/_build; a warning is an error
+	rm -rf docs/api docs/_build
+	$(RUN) -m sphinx -q -W --keep-going -b html docs docs/_build
 
 dist: env-dev  ## source distributions and wheels of engine and plugin in dist/
 	rm -rf dist build engine/build

@@ -42,7 +42,7 @@ DOWNSTREAM = ["scipion-em-reliontomo", "scipion-em-emantomo", "scipion-em-dynamo
 EXTRAS = {
     "scipion": ["scipion-app>=3.8"],
     "test": ["pytest>=8.0", "pytest-cov>=5.0", "pytest-xdist>=3.6", "hypothesis>=6.100", *DOWNSTREAM],
-    "dev": ["ruff>=0.9", "mypy>=1.14", "build>=1.0", "docutils>=0.20", "wheel"],
+    "dev": ["ruff>=0.9", "mypy>=1.14", "build>=1.0", "docutils>=0.20", "sphinx>=7.0", "wheel"],
 }
 
 setup(

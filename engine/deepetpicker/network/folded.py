@@ -42,7 +42,7 @@ class FoldedBlock(nn.Module):
             self.conv1.in_channels -= 3
 
     def bias_map(self, like_bczyx: Tensor, shape_zyx: Tuple[int, ...]) -> Tensor:
-        """Return what coordinates and bias add after the first convolution, (1, C, *shape_zyx), kept for one shape.
+        """Return what coordinates and bias add after the first convolution, (1, C, Z, Y, X), kept for one shape.
 
         It is computed anew where the block was moved to another device or number type since.
         """
