@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from deepetpicker import check
 from deepetpicker.__main__ import main
-from deepetpicker.checking.geometry import Transform, check_geometry, transforms
+from deepetpicker.checking.geometry import Fit, Transform, check_geometry, shift_of_all, transforms
 from deepetpicker.config import CheckOptions
 from deepetpicker.errors import InputError
 from deepetpicker.io.volumes import open_volume, write_volume
@@ -119,3 +120,15 @@ def test_what_it_needs_is_asked_for(scene, tmp_path):
     assert "particle diameter" in check(tmp_path)["items"][0]["reason"]
     few = check(tmp_path, options=CheckOptions(diameter_angstrom=(120.0,)))["items"][0]
     assert "too few to judge" in few["text"]
+
+
+def test_what_one_tomogram_leaves_open_several_decide():
+    def fit(shift, error):
+        return Fit(20, 10.0, 100.0, Transform(), 100.0, shift, error)
+
+    off, centred = fit((0.5, 0.5, 0.5), 0.28), fit((0.1, -0.1, 0.05), 0.28)
+    assert not off.is_shifted
+    assert shift_of_all([off]) == ""
+    assert "adding x +0.50, y +0.50, z +0.50 voxels (+- 0.14)" in shift_of_all([off] * 4)
+    assert shift_of_all([centred] * 4) == ""
+    assert shift_of_all([off] * 4 + [dataclasses.replace(off, evidence=1.0)]) == shift_of_all([off] * 4)

@@ -122,10 +122,7 @@ class Fit:
     @property
     def is_shifted(self) -> bool:
         """Whether all positions are off their particles in the same way, beyond doubt and by a notable amount."""
-        if self.shift_zyx_vox is None:
-            return False
-        length = float(np.linalg.norm(self.shift_zyx_vox))
-        return length >= NOTABLE and length ** 2 >= SURE * self.shift_error_vox ** 2
+        return self.shift_zyx_vox is not None and is_sure(self.shift_zyx_vox, self.shift_error_vox)
 
     def __str__(self) -> str:
         if not self.fits and self.best.faults:
@@ -136,11 +133,36 @@ class Fit:
                     "scaled: are they of this tomogram, and is the diameter right?")
         else:
             text = f"the coordinates fit ({self.evidence / self.chance:.1f} times what random places reach)"
-        if self.is_shifted:
-            z, y, x = self.shift_zyx_vox or (0.0, 0.0, 0.0)
-            text += (f"; all of them are off: adding x {x:+.2f}, y {y:+.2f}, z {z:+.2f} voxels "
-                     f"(+- {self.shift_error_vox:.2f}) would centre them")
+        if self.is_shifted and self.shift_zyx_vox is not None:
+            text += "; " + describe_shift(self.shift_zyx_vox, self.shift_error_vox)
         return text
+
+
+def is_sure(shift_zyx_vox: Sequence[float], error_vox: float) -> bool:
+    """Return whether a shift (3,) with a standard error, in voxels, is beyond doubt and worth a word."""
+    length = float(np.linalg.norm(shift_zyx_vox))
+    return length >= NOTABLE and length ** 2 >= SURE * error_vox ** 2
+
+
+def describe_shift(shift_zyx_vox: Sequence[float], error_vox: float) -> str:
+    """Return in words what to add to all positions, from a shift (3,) and its standard error in voxels."""
+    z, y, x = shift_zyx_vox
+    return (f"all of them are off: adding x {x:+.2f}, y {y:+.2f}, z {z:+.2f} voxels (+- {error_vox:.2f}) would centre "
+            "them")
+
+
+def shift_of_all(fits: Sequence[Fit]) -> str:
+    """Return what shift the fits of several tomograms have in common, in words; empty when there is none beyond doubt.
+
+    One tomogram with a few particles may leave it open; several together weigh as their errors allow.
+    """
+    known = [fit for fit in fits if fit.fits and fit.shift_zyx_vox is not None and fit.shift_error_vox > 0]
+    if len(known) < 2:
+        return ""
+    weights = np.array([fit.shift_error_vox ** -2 for fit in known])
+    shift = weights @ np.array([fit.shift_zyx_vox for fit in known]) / weights.sum()
+    error = float(weights.sum() ** -0.5)
+    return describe_shift(shift.tolist(), error) if is_sure(shift, error) else ""
 
 
 def transforms() -> List[Transform]:

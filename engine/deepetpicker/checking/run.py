@@ -10,7 +10,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
-from deepetpicker.checking.geometry import FEWEST, Fit, check_geometry
+from deepetpicker.checking.geometry import FEWEST, Fit, check_geometry, shift_of_all
 from deepetpicker.config import CheckOptions
 from deepetpicker.errors import DeepETPickerError, InputError
 from deepetpicker.io.classes import ParticleClass, classes_from_params, default_class, read_classes
@@ -51,6 +51,7 @@ def check(data: PathLike = "", out: Optional[PathLike] = None, options: CheckOpt
     """
     items, classes, voxel = _input(data, params or {})
     manifest = Manifest("check", options.to_dict())
+    found: Dict[str, List[Fit]] = {}
     for item in items:
         start = time.monotonic()
         try:
@@ -60,10 +61,16 @@ def check(data: PathLike = "", out: Optional[PathLike] = None, options: CheckOpt
             manifest.add_item(item.name, "failed", str(error))
             continue
         manifest.add_input(volume)
+        for one, fit in fits:
+            found.setdefault(one.name, []).extend([] if fit is None else [fit])
         manifest.add_item(item.name, "done", seconds=round(time.monotonic() - start, 3),
                           text="; ".join(f"{one.name}: {said(fit)}" for one, fit in fits),
                           fits=all(fit is None or (fit.fits and not fit.is_shifted) for _, fit in fits),
                           classes=[{"id": one.id, "name": one.name, **_facts(fit)} for one, fit in fits])
+    for name, several in found.items():
+        text = shift_of_all(several)
+        if text:
+            manifest.warn(f"{name}, over {len(several)} tomograms: {text}")
     if out is not None:
         manifest.write(pathlib.Path(out) / "manifest.json")
     return manifest.to_dict()

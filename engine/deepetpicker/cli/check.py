@@ -31,4 +31,7 @@ def main(args: argparse.Namespace) -> int:
     manifest = check(args.data, args.out, from_arguments(CheckOptions, args), params)
     for item in manifest["items"]:
         sys.stdout.write(f"{item['name']}: {item['reason'] or item['text']}\n")
-    return 0 if all(item["status"] == "done" and item["fits"] for item in manifest["items"]) else 1
+    for text in manifest["warnings"]:
+        sys.stdout.write(f"{text}\n")
+    fit = all(item["status"] == "done" and item["fits"] for item in manifest["items"])
+    return 0 if fit and not manifest["warnings"] else 1

@@ -9,6 +9,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
+from deepetpicker.checking.geometry import shift_of_all
 from deepetpicker.checking.run import check_table
 from deepetpicker.config import TrainOptions, suggestion
 from deepetpicker.errors import InputError
@@ -225,13 +226,16 @@ def misfits(gathered: Gathered) -> List[str]:
     gathered : Gathered
         Checked input. The three tomograms with the most particles are looked at.
     """
-    found = []
+    found, by_class = [], {}  # type: ignore[var-annotated]
     order = sorted(range(len(gathered.tables)), key=lambda k: -len(gathered.tables[k]))
     for volume, table in ((gathered.volumes[k], gathered.tables[k]) for k in order[:MOST_CHECKED]):
-        found += [f"{volume.name}: {one.label}: {fit}" for one, fit in
-                  check_table(volume, table, gathered.classes, thorough=False)
-                  if fit is not None and (fit.is_shifted or not fit.fits)]
-    return found
+        for one, fit in check_table(volume, table, gathered.classes, thorough=False):
+            if fit is not None:
+                by_class.setdefault(one.label, []).append(fit)
+            if fit is not None and (fit.is_shifted or not fit.fits):
+                found.append(f"{volume.name}: {one.label}: {fit}")
+    return found + [f"{label}, over {len(fits)} tomograms: {shift_of_all(fits)}" for label, fits in by_class.items()
+                    if shift_of_all(fits)]
 
 
 def annotate(gathered: Gathered, cache_dir: pathlib.Path) -> List[Annotated]:
