@@ -26,9 +26,11 @@ from deepetpicker.training.augment import Augmentation
 from deepetpicker.training.gather import annotate, gather
 from deepetpicker.training.holdout import split
 from deepetpicker.training.patches import EpochSampler, ParticlePatches, PatchRule
+from deepetpicker.training.recipe import filled_in
 from deepetpicker.training.run import FEWEST_PATCHES, MOST_WORKERS
 from deepetpicker.training.run_folder import read_metrics
 
+DIAMETER_VOX = 20.0  # the working diameter
 RESERVE_S = 30.0  # left for what comes after the training
 LEAST_S = 20.0  # within which the first epochs may end
 ENOUGH_EPOCHS = 4  # after which the rest is foreseen
@@ -44,11 +46,12 @@ def training_set(bench: Bench) -> pathlib.Path:
 
 
 def recipe(bench: Bench) -> TrainOptions:
-    """Return the options of the training: the defaults, or tiny ones."""
+    """Return the options of the training: the published recipe, or a tiny one."""
+    published = filled_in(TrainOptions(device=bench.word, recipe="published"), [DIAMETER_VOX])
     if not bench.quick:
-        return TrainOptions(device=bench.word)
-    return TrainOptions(device=bench.word, epochs=2, patch=32, batch=2, patches_per_epoch=2, validation_tiles=1,
-                        widths=bench.network.widths)
+        return published
+    return dataclasses.replace(published, epochs=2, patch=32, batch=2, patches_per_epoch=2, validation_tiles=1,
+                               widths=bench.network.widths)
 
 
 def step(bench: Bench) -> Iterator[Figure]:

@@ -30,6 +30,8 @@ from deepetpicker.memory import freed_memory
 from deepetpicker.network.predictor import Arithmetic
 from deepetpicker.network.resunet import ResUNet3D
 from deepetpicker.training.module import PickerModule
+from deepetpicker.training.recipe import filled_in
+from deepetpicker.training.schedule import Schedule
 
 Batch = Tuple[Tensor, Tensor, Tensor]
 Step = Callable[[], float]
@@ -81,7 +83,9 @@ def our_step(args: argparse.Namespace) -> Step:
     device, dtype = arithmetic.device, arithmetic.dtype
     torch.backends.cudnn.benchmark = device.type == "cuda"
     network = ResUNet3D(NetworkOptions()).to(device, memory_format=torch.channels_last_3d)
-    module = PickerModule(network, TrainOptions(patch=args.patch, batch=args.batch), 1000).train()
+    options = TrainOptions(recipe="published", patch=args.patch, batch=args.batch)
+    options = filled_in(options, [20.0])
+    module = PickerModule(network, options, Schedule(1, 1000)).train()
     optimiser = module.configure_optimizers()["optimizer"]
     batch = random_batch(args, device)
 

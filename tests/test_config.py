@@ -215,10 +215,12 @@ def test_names_stay_words(name: str):
 
 
 @pytest.mark.parametrize(("cls", "values", "words"), [
-    (TrainOptions, {"epochs": 0}, "epochs must be a number >= 1, got 0"),
+    (TrainOptions, {"epochs": -1}, "epochs must be a number >= 0, got -1"),
     (TrainOptions, {"patch": 70}, "patch must be a multiple of 8, at least 32, got 70"),
     (TrainOptions, {"patch": 24}, "patch must be a multiple of 8, at least 32, got 24"),
-    (TrainOptions, {"learning_rate": 0.0}, "learning_rate must be a number > 0, got 0.0"),
+    (TrainOptions, {"patch": 0, "cross_entropy": -1.0, "averaging": -1.0, "widths": ()}, None),
+    (TrainOptions, {"learning_rate": -0.1}, "learning_rate must be a number >= 0, got -0.1"),
+    (TrainOptions, {"averaging": 1.0}, "averaging must be a number between 0 and 0.9999, got 1.0"),
     (TrainOptions, {"diameter_angstrom": (100.0, -1.0)}, "diameter_angstrom must be numbers > 0"),
     (TrainOptions, {"label": "cube"}, "label must be one of tball, ball, cubic, got 'cube'"),
     (TrainOptions, {"device": "gpu"}, "device must be one of auto, cpu, cuda"),
@@ -276,7 +278,7 @@ def test_help_shows_unit_default_and_groups():
     add_arguments(parser, TrainOptions)
     text = " ".join(parser.format_help().split())
     assert "[angstrom]" in text
-    assert "(default: 60)" in text
+    assert "(default: 0.1)" in text
     assert "(default: none)" in text
     assert text.index("expert options:") > text.index("--epochs")
     assert text.index("--learning-rate", text.index("expert options:")) > 0
@@ -294,5 +296,5 @@ def test_percent_in_a_help_text_survives():
 
 def test_network_options_of_a_training_equal_those_of_the_network():
     network, training = NetworkOptions(), TrainOptions()
-    for name in ("widths", "residual", "coordinates", "pyramid", "activation"):
+    for name in ("residual", "coordinates", "pyramid", "activation"):
         assert getattr(training, name) == getattr(network, name)

@@ -83,8 +83,8 @@ class ProtDeepETPickerTrain(ProtDeepETPickerBase):
                            "classes with the same name (or id, without names) and diameter is kept too.")
 
         form.addSection(label="Training")
-        addOptions(form, TrainOptions, ["epochs", "patch", "batch", "patches_per_epoch", "background_fraction",
-                                        "working_diameter", "label", "label_diameter", "seed"])
+        addOptions(form, TrainOptions, ["recipe", "minutes", "epochs", "patch", "batch", "patches_per_epoch",
+                                        "background_fraction", "working_diameter", "label", "label_diameter", "seed"])
         group = form.addGroup("Optimisation and augmentation", expertLevel=params.LEVEL_ADVANCED)
         addOptions(group, TrainOptions, expertNames(TrainOptions, (*NETWORK, *MACHINE)))
         group = form.addGroup("Network", expertLevel=params.LEVEL_ADVANCED)
@@ -268,7 +268,8 @@ class ProtDeepETPickerTrain(ProtDeepETPickerBase):
             lines += self._scaleLines()
         rows = readRows(self.getMetricsFile())
         if rows:
-            lines.append(f"Epochs: *{len(rows)} of {self.epochs.get()}*, last training loss {rows[-1]['train_loss']}")
+            planned = f" of {self.epochs.get()}" if self.epochs.get() else ""
+            lines.append(f"Epochs: *{len(rows)}{planned}*, last training loss {rows[-1]['train_loss']}")
         manifest = readManifest(self._getExtraPath(TRAINING_MANIFEST))
         lines += keptLines(rows, (manifest or {}).get("outputs", {}))
         if hasattr(self, "model"):
@@ -283,9 +284,10 @@ class ProtDeepETPickerTrain(ProtDeepETPickerBase):
             return []
         voxel, working = scale
         size = self.patch.get()
+        patches = f"{size} voxels ({size * working:.4g} Å)" if size else "the size that the recipe chooses"
         return [*tableLines(self.getClasses(), voxel),
                 f"The network works at {working:.4g} Å per voxel (tomograms: {voxel:.4g} Å), on patches of "
-                f"{size} voxels ({size * working:.4g} Å)"]
+                f"{patches}"]
 
     def _methods(self) -> List[str]:
         """Return a sentence for a methods section."""

@@ -103,11 +103,11 @@ class TestForms(PluginTest):
         self.assertEqual(shown["epochs"].expertLevel.get(), params.LEVEL_NORMAL)
 
     def test_all_problems_at_once_in_the_engine_s_words(self):
-        protocol = self.newProtocol(ProtDeepETPickerTrain, patch=30, epochs=0, seed=-1, rotation=500.0)
+        protocol = self.newProtocol(ProtDeepETPickerTrain, patch=30, epochs=-1, seed=-1, rotation=500.0)
         text = "\n".join(protocol.validate())
         for part in ("*Particle coordinates* cannot be EMPTY", "*Patch (voxels)* must be a multiple of 8, at least 32, "
                                                                "got 30",
-                     "*Epochs* must be a number >= 1, got 0", "*Seed*", "between 0 and 180"):
+                     "*Epochs* must be a number >= 0, got -1", "*Seed*", "between 0 and 180"):
             self.assertIn(part, text)
         self.assertNotIn("Traceback", text)
 

@@ -234,7 +234,7 @@ class TestGuiWindows(PluginTest):
     def test_an_invalid_form_shows_all_its_messages(self):
         from pyworkflow.gui import dialog
 
-        form = self.form(self.proj.newProtocol(ProtDeepETPickerTrain, patch=30, epochs=0, seed=-1))
+        form = self.form(self.proj.newProtocol(ProtDeepETPickerTrain, patch=30, epochs=-1, seed=-1))
         form.setVar("inputCoordinates", Pointer(self.simulation, extended="coordinates"))
         pump(form.root)
         seen = []

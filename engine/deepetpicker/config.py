@@ -58,9 +58,14 @@ class TrainOptions(Options):
     validation: Tuple[str, ...] = opt(
         (), "names of the tomograms kept for validation; default: about a fifth of them, so that all classes are on "
         "both sides; a slab of one where there are too few")
-    epochs: int = opt(60, "passes over the patches", check=at_least(1))
-    patch: int = opt(72, "edge of the cubic training patch", unit="voxels", check=multiple_of(8, 32))
-    batch: int = opt(8, "patches per optimiser step", check=at_least(1))
+    recipe: str = opt("default", "what trains where the options below are left to it: 'default' is ours, made for "
+                      "minutes; 'published' is that of Liu et al. 2024", choices=("default", "published"))
+    minutes: float = opt(0.0, "time that training may take: the number of epochs is fitted to it; 0 sets none",
+                         unit="minutes", check=at_least(0))
+    epochs: int = opt(0, "passes over the patches; 0 leaves it to the recipe, or to --minutes", check=at_least(0))
+    patch: int = opt(0, "edge of the cubic training patch; 0 leaves it to the recipe", unit="voxels",
+                     check=lambda v: None if v == 0 else multiple_of(8, 32)(v))
+    batch: int = opt(0, "patches per optimiser step; 0 leaves it to the recipe", check=at_least(0))
     init: str = opt("", "model file to start from (warm start)")
     device: str = opt("auto", "where to compute", choices=DEVICES)
     seed: int = opt(0, "seed of everything random", check=at_least(0))
@@ -73,16 +78,27 @@ class TrainOptions(Options):
                                 unit="voxels", check=at_least(0))
     unannotated: str = opt(
         "background", "what voxels far from any annotation are: 'background' when every particle was annotated, "
-        "'unknown' when many were not (they then do not enter the loss)", choices=("background", "unknown"))
+        "'unknown' when many were not (what the network itself takes for a particle is then left out of the loss)",
+        choices=("background", "unknown"))
     check: bool = opt(True, "look before the training whether the coordinates mark anything in their tomograms")
     background_fraction: float = opt(0.1, "share of the patches drawn anywhere instead of around a particle",
                                      check=between(0, 0.9))
     patches_per_epoch: int = opt(0, "patches in an epoch; 0 means one per annotated particle, at least 64",
                                  check=at_least(0))
-    learning_rate: float = opt(1e-3, "peak of the one-cycle schedule", check=above(0), expert=True)
+    learning_rate: float = opt(0.0, "peak of the one-cycle schedule; 0 leaves it to the recipe", check=at_least(0),
+                               expert=True)
     weight_decay: float = opt(0.01, "AdamW weight decay", check=at_least(0), expert=True)
-    cross_entropy: float = opt(0.0, "weight of the cross-entropy added to the Dice loss; 0 is the published loss",
-                               check=at_least(0), expert=True)
+    cross_entropy: float = opt(-1.0, "weight of the cross-entropy added to the Dice loss, 0 for none; negative leaves "
+                               "it to the recipe", check=at_least(-1), expert=True)
+    balance: float = opt(-1.0, "weight of a class's voxels in the cross-entropy: background over class voxels to this "
+                         "power, 0 weighs all voxels alike; negative leaves it to the recipe",
+                         check=lambda v: None if v < 0 else between(0, 1)(v), expert=True)
+    prior: float = opt(-1.0, "probability of each class that an untrained network gives everywhere, 0 leaves that to "
+                       "chance; negative leaves it to the recipe",
+                       check=lambda v: None if v < 0 else between(0, 0.5)(v), expert=True)
+    averaging: float = opt(-1.0, "share of the old in the running mean of the weights, which picks: 0.98 is a mean of "
+                           "about 50 steps, 0 keeps none; negative leaves it to the recipe",
+                           check=lambda v: None if v < 0 else between(0, 0.9999)(v), expert=True)
     select: str = opt("picks", "what chooses the kept epoch: the picks on the held-out part (mean F1 of the classes) "
                       "or its voxels (F_alpha), as published", choices=("picks", "voxels"), expert=True)
     alpha: float = opt(3.0, "weight of recall in the F_alpha of voxels", check=above(0), expert=True)
@@ -95,9 +111,10 @@ class TrainOptions(Options):
                          check=between(0, 0.3), expert=True)
     scaling: float = opt(0.05, "largest random change of scale; 0 switches it off", check=between(0, 0.5),
                          expert=True)
-    patience: int = opt(0, "stop after so many validations without a better model; 0 never stops early",
-                        check=at_least(0), expert=True)
-    validate_every: int = opt(1, "epochs between validations", check=at_least(1), expert=True)
+    patience: int = opt(-1, "validations without better picks after which training comes to its end; 0 never ends it "
+                        "early, negative leaves it to the recipe", check=at_least(-1), expert=True)
+    validate_every: int = opt(0, "epochs between validations; 0 leaves it to the recipe", check=at_least(0),
+                              expert=True)
     validation_tiles: int = opt(64, "largest number of tiles scanned in one validation", check=at_least(1),
                                 expert=True)
     workers: int = opt(0, "processes that prepare patches; 0 prepares them in the training process",
@@ -111,8 +128,8 @@ class TrainOptions(Options):
     pyramid: bool = opt(True, NetworkOptions.__dataclass_fields__["pyramid"].metadata["help"], expert=True)
     activation: str = opt("elu", NetworkOptions.__dataclass_fields__["activation"].metadata["help"],
                           choices=("elu", "relu", "leaky_relu"), expert=True)
-    widths: Tuple[int, ...] = opt((24, 48, 72, 108), NetworkOptions.__dataclass_fields__["widths"].metadata["help"],
-                                  unit="channels", check=all_above(0), expert=True)
+    widths: Tuple[int, ...] = opt((), "feature channels of each level of the network, finest first; default: the "
+                                  "recipe's", unit="channels", check=all_above(0), expert=True)
     max_resampling: float = opt(
         4.0, "a tomogram is made at most so many times coarser; more looks like a wrong voxel size and is refused",
         check=at_least(1), expert=True)

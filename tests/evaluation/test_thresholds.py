@@ -92,3 +92,29 @@ def test_means_are_of_the_classes_that_have_particles():
     nothing = score_picks([(CoordinateTable.empty(), CoordinateTable.empty())], {1: 5.0}, 0.1)
     assert np.isnan(nothing.mean("f1"))
     assert nothing.n_true == 0
+
+
+def incomplete_truth(n_known: int, n_all: int) -> Tuple[CoordinateTable, CoordinateTable]:
+    """Return some of many particles, and candidates: all of them from 0.6 up and many false ones below 0.4."""
+    rows = spaced(n_all, 1, np.linspace(0.9, 0.6, n_all))
+    rng = np.random.default_rng(1)
+    known = sorted(rng.permutation(n_all)[:n_known].tolist())
+    return table([rows[k] for k in known]), table(rows + spaced(60, 1, rng.uniform(0.1, 0.4, 60), far=True))
+
+
+@pytest.mark.parametrize("n_known", [6, 10, 20])
+def test_an_incomplete_truth_does_not_push_the_threshold_above_the_particles(n_known):
+    truth, found = incomplete_truth(n_known, 40)
+    one = score_picks([(truth, found)], {1: 5.0}, 0.1, is_complete=False).classes[0]
+    assert 28 <= one.n_picks <= 40
+    assert one.threshold > 0.35
+    assert one.recall >= 0.8
+
+
+def test_candidates_that_score_like_the_true_ones_are_counted():
+    truth, found = incomplete_truth(10, 40)
+    assert 5 <= score_picks([(truth, found)], {1: 5.0}, 0.1).classes[0].n_like_true <= 30
+    every, found = incomplete_truth(40, 40)
+    assert score_picks([(every, found)], {1: 5.0}, 0.1).classes[0].n_like_true == 0
+    nothing = table(spaced(9, 1, 0.5, far=True))
+    assert score_picks([(truth, nothing)], {1: 5.0}, 0.1).classes[0].n_like_true == 0

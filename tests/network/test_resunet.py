@@ -164,3 +164,15 @@ def test_halving_in_bfloat16_is_average_pooling():
 def test_a_patch_that_does_not_fit_the_levels_is_refused():
     with pytest.raises(ValueError, match="multiples of 8"):
         network()(torch.zeros(1, 1, 20, 24, 32))
+
+
+@pytest.mark.parametrize("n_classes", [1, 3])
+def test_an_untrained_network_expects_few_particles(n_classes):
+    torch.manual_seed(0)
+    network = ResUNet3D(NetworkOptions(n_classes=n_classes, widths=(4, 6)))
+    with torch.no_grad():
+        network.head.weight.zero_()
+    network.expect(0.01)
+    probability = probabilities(network(torch.randn(1, 1, 8, 10, 12)))
+    assert probability.shape[1] == n_classes
+    torch.testing.assert_close(probability, torch.full_like(probability, 0.01), rtol=1e-4, atol=1e-6)

@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from deepetpicker.training.losses import WeakLabelLoss, cross_entropy_sums, dice_of_sums, dice_sums, one_hot
+from deepetpicker.training.losses import (
+    WeakLabelLoss,
+    class_weights,
+    cross_entropy_sums,
+    dice_of_sums,
+    dice_sums,
+    doubted,
+    one_hot,
+)
 
 SHAPE = (2, 8, 10, 12)
 
@@ -83,3 +91,45 @@ def test_cross_entropy_is_the_usual_mean(n_classes):
     assert float(total / count) == pytest.approx(float(expected), rel=1e-5)
     both, dice = WeakLabelLoss(n_classes, 0.3)(logits, label, weight)
     assert float(both - dice) == pytest.approx(0.3 * float(expected), rel=1e-4)
+
+
+def test_a_rare_class_weighs_more_in_the_cross_entropy():
+    label = torch.zeros(2, 10, 10, 10, dtype=torch.int64)
+    label[0, :2, :, :5] = 1
+    label[1, 0, 0, :4] = 2
+    weight = torch.ones(label.shape)
+    counts = [2000 - 104, 100, 4]
+    for balance in (0.0, 0.5, 1.0):
+        expected = [1.0, (counts[0] / counts[1])**balance, (counts[0] / counts[2])**balance]
+        assert class_weights(label, weight, 2, balance).tolist() == pytest.approx(expected, rel=1e-5)
+    weight[0, :2] = 0
+    assert class_weights(label, weight, 2, 1.0)[1] == pytest.approx(1896 - 100)
+
+
+def test_balance_changes_the_cross_entropy_by_the_weights_alone():
+    logits, label, weight = example(2)
+    label[label == 2] *= torch.rand(label[label == 2].shape, generator=torch.Generator().manual_seed(1)) < 0.2
+    total, dice = WeakLabelLoss(2, 1.0, balance=0.5)(logits, label, weight)
+    of_class = class_weights(label, weight, 2, 0.5)
+    each = torch.nn.functional.cross_entropy(logits, label, reduction="none") * of_class[label]
+    assert float(total - dice) == pytest.approx(float(each.mean()), rel=1e-5)
+
+
+def test_what_the_network_takes_for_a_particle_is_left_out_where_nobody_annotated():
+    """Three of four particles not annotated, taught as background, cost 8 points of F1."""
+    probability = torch.zeros(1, 2, 1, 2, 3)
+    probability[0, 1, 0, 0, :2] = 0.9
+    weight = torch.tensor([[[[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]]]])
+    assert doubted(probability, weight, 0.1).tolist() == [[[[1, 1, 1], [1, 1, 1]]]]
+    assert doubted(probability, weight, 0.5).tolist() == [[[[1, 0, 1], [1, 1, 1]]]]
+
+
+def test_an_incomplete_annotation_pushes_down_the_background_and_not_what_was_found():
+    logits, label, weight = example(1)
+    label[:], weight[:] = 0, 0
+    logits[:, :, :4] = 2.0
+    logits[:, :, 4:] = -2.0
+    logits.requires_grad_()
+    WeakLabelLoss(1, 1.0, is_incomplete=True)(logits, label, weight, 0.9)[0].backward()
+    assert not logits.grad[:, :, :4].any()
+    assert (logits.grad[:, :, 4:] > 0).all()

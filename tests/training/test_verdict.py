@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 
@@ -41,6 +42,17 @@ def test_a_class_without_held_out_particles_or_any_is_named():
     assert "class 5 (disc): no particles" in found[1]
 
 
+def test_picks_that_look_like_particles_nobody_annotated_are_reported():
+    hidden = dataclasses.replace(score(1, 0.4, 0.9), n_like_true=9)
+    found = doubts([hidden, score(4, 0.9, 0.9), score(5, 0.9, 0.9)], CLASSES, {1: 40, 4: 40, 5: 40})
+    assert found[0].startswith("class 1 (ring): 9 held-out picks where no particle is annotated score as well as the ")
+    assert "--unannotated unknown" in found[0]
+    assert len(found) == 1
+    assert doubts([hidden], CLASSES[:1], {1: 40}, is_unknown=True) == []
+    few = dataclasses.replace(score(1, 0.9, 0.9), n_like_true=2)
+    assert doubts([few], CLASSES[:1], {1: 40}) == []
+
+
 def test_precision_does_not_count_when_many_are_not_annotated():
     scores = [score(1, 0.2, 0.9), score(4, 0.9, 0.9), score(5, 0.9, 0.5)]
     assert [text[:7] for text in doubts(scores, CLASSES, {1: 9, 4: 9, 5: 9}, is_unknown=True)] == ["class 5"]
@@ -68,7 +80,7 @@ def two_classes(tmp_path_factory):
     return write_set(tmp_path_factory.mktemp("data"), [(40, 48, 56)] * 2, [12, 12], n_classes=2)
 
 
-def poor(pairs, radii_vox, floor) -> PickScores:
+def poor(pairs, radii_vox, floor, is_complete=True) -> PickScores:
     """Return figures as if class 2 were picked poorly, the better the later the epoch."""
     poor.calls += 1
     return PickScores((score(1, 1.0, 1.0), score(2, 0.5, 0.1 * poor.calls)), 0.35, 1.0)

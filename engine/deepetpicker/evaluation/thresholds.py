@@ -15,6 +15,7 @@ Pairs = Sequence[Tuple[CoordinateTable, CoordinateTable]]
 
 DEFAULT_THRESHOLD = 0.3
 FEWEST = 5  # so many particles say something about scores
+ENOUGH = 0.8  # of the particles that are found at all
 DECIMALS = 5  # of a threshold: scores have four, so that one halfway between two of them is exact
 
 
@@ -34,6 +35,9 @@ class ClassScore:
         Over all thresholds; NaN without true particles.
     n_true, n_picks : int
         True particles, and candidates at or above the threshold.
+    n_like_true : int
+        Candidates that hit nothing, yet score at least as well as the middle one of those that do: particles that
+        nobody annotated, if there are many.
     """
 
     class_id: int
@@ -44,6 +48,7 @@ class ClassScore:
     average_precision: float
     n_true: int
     n_picks: int
+    n_like_true: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +86,8 @@ class PickScores:
         return sum(values) / len(values) if values else float("nan")
 
 
-def score_picks(pairs: Pairs, radii_vox: Mapping[int, float], floor: float) -> PickScores:
+def score_picks(pairs: Pairs, radii_vox: Mapping[int, float], floor: float,
+                is_complete: bool = True) -> PickScores:
     """Return how well each class is picked at the threshold where its F1 is best, from its exact curve.
 
     Parameters
@@ -92,31 +98,50 @@ def score_picks(pairs: Pairs, radii_vox: Mapping[int, float], floor: float) -> P
         Class id to the largest distance of a hit.
     floor : float
         Score below which there are no candidates.
+    is_complete : bool
+        False when many particles are not in the truth, so that a false pick may well be right.
 
     Notes
     -----
     The threshold lies halfway between the candidate at which F1 is best and the next one below. A class with fewer than
     five true particles gets the threshold of all classes together; with fewer than five of all, or when nothing is hit,
     the threshold is 0.3: so few say nothing about scores.
+
+    With an incomplete truth precision is not known and F1 says nothing. Its place takes recall^2 / picks, which is
+    proportional to precision * recall when any particle is as likely to be in the truth as another (Lee and Liu 2003,
+    ICML), among the thresholds that find at least four fifths of what is found at all: few particles scatter.
     """
     hits = {class_id: _hits(pairs, class_id, radius) for class_id, radius in radii_vox.items()}
     found = {class_id: curve_from_hits(*parts) for class_id, parts in hits.items()}
     everything = curve_from_hits(np.concatenate([np.zeros(0), *(s for s, _, _ in hits.values())]),
                                  np.concatenate([np.zeros(0, bool), *(h for _, h, _ in hits.values())]),
                                  sum(n for _, _, n in hits.values()))
-    common = best_threshold(everything, floor)
-    limits = {c: best_threshold(curve, floor) if curve.n_truth >= FEWEST else common for c, curve in found.items()}
+    common = best_threshold(everything, floor, is_complete)
+    limits = {c: best_threshold(curve, floor, is_complete) if curve.n_truth >= FEWEST else common
+              for c, curve in found.items()}
     classes = tuple(_class_score(class_id, curve, limits[class_id]) for class_id, curve in found.items())
     return PickScores(classes, common, _mean_distance(pairs, radii_vox, limits))
 
 
-def best_threshold(curve: ScoreCurve, floor: float) -> float:
-    """Return the threshold of best F1, halfway to the next score below (or the floor); 0.3 where that says nothing."""
-    best = curve.best("F1")
-    if curve.n_truth < FEWEST or not best["value"] > 0:
+def best_threshold(curve: ScoreCurve, floor: float, is_complete: bool = True) -> float:
+    """Return the best threshold, halfway to the next score below (or the floor); 0.3 where the curve says nothing.
+
+    Parameters
+    ----------
+    curve : ScoreCurve
+        Of the class, or of all.
+    floor : float
+        Score below which there are no candidates.
+    is_complete : bool
+        Whether best means F1 or, for an incomplete truth, recall^2 / picks.
+    """
+    if curve.n_truth < FEWEST or not len(curve) or not curve.tp[-1]:
         return DEFAULT_THRESHOLD
-    below = curve.thresholds[curve.thresholds < best["threshold"]]
-    return round((best["threshold"] + (float(below[0]) if len(below) else floor)) / 2, DECIMALS)
+    worth = curve.metrics()["F1"] if is_complete else np.where(
+        curve.tp >= ENOUGH * curve.tp[-1], curve.tp.astype(float) ** 2 / (curve.tp + curve.fp), 0.0)
+    at = int(np.argmax(worth))
+    below = float(curve.thresholds[at + 1]) if at + 1 < len(curve) else floor
+    return round((float(curve.thresholds[at]) + below) / 2, DECIMALS)
 
 
 def _hits(pairs: Pairs, class_id: int, radius_vox: float) -> Tuple[np.ndarray, np.ndarray, int]:
@@ -135,8 +160,10 @@ def _class_score(class_id: int, curve: ScoreCurve, threshold: float) -> ClassSco
     """Return the figures of a class at its threshold."""
     at = curve.at(threshold)
     known = 1.0 if curve.n_truth else float("nan")
+    middle = int(np.searchsorted(curve.tp, (curve.tp[-1] + 1) // 2)) if len(curve) and curve.tp[-1] else -1
     return ClassScore(class_id, threshold, at["precision"] * known, at["recall"] * known, at["F1"] * known,
-                      curve.average_precision, curve.n_truth, int(at["TP"] + at["FP"]))
+                      curve.average_precision, curve.n_truth, int(at["TP"] + at["FP"]),
+                      int(curve.fp[middle]) if middle >= 0 else 0)
 
 
 def _mean_distance(pairs: Pairs, radii_vox: Mapping[int, float], limits: Dict[int, float]) -> float:

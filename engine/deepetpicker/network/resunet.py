@@ -6,6 +6,7 @@ plain 3D U-Net as the baseline) can be run.
 
 from __future__ import annotations
 
+import math
 from typing import Any, List, Sequence, Tuple
 
 import torch
@@ -168,6 +169,23 @@ class ResUNet3D(nn.Module):
     def stride(self) -> int:
         """Number that every side of a patch must be a multiple of, in voxels."""
         return 2 ** (len(self.options.widths) - 1)
+
+    def expect(self, prior: float) -> None:
+        """Set the output's biases so that the untrained network gives each class about a probability everywhere.
+
+        Parameters
+        ----------
+        prior : float
+            The probability, above 0. Small labels are learnt sooner when most of the volume is taken for empty from
+            the start (Lin et al. 2017, focal loss).
+        """
+        with torch.no_grad():
+            self.head.bias.zero_()  # type: ignore[union-attr]
+            if self.options.n_classes == 1:
+                self.head.bias.fill_(-math.log(1 / prior - 1))  # type: ignore[union-attr]
+            else:
+                rest = max(1 - self.options.n_classes * prior, prior)
+                self.head.bias[0] = math.log(rest / prior)  # type: ignore[index]
 
     def forward(self, patch_bczyx: Tensor) -> Tensor:
         """Return logits (B, C, Z, Y, X) of a normalised patch (B, 1, Z, Y, X).

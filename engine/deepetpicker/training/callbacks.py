@@ -22,13 +22,14 @@ from deepetpicker.evaluation.thresholds import PickScores
 from deepetpicker.network.predictor import Arithmetic
 from deepetpicker.training.module import PickerModule
 from deepetpicker.training.run_folder import MetricsFile
+from deepetpicker.training.schedule import Plateau, Schedule
 from deepetpicker.training.validation import Validator
 
 log = logging.getLogger(__name__)
 
 
 class EpochEnd(Callback):
-    """Validates at the end of an epoch, keeps the best weights, writes the metrics and stops when nothing improves.
+    """Validates at the end of an epoch, keeps the best weights, writes the metrics and revises the plan of the run.
 
     Parameters
     ----------
@@ -40,6 +41,10 @@ class EpochEnd(Callback):
         Gets a row per epoch; None in processes other than the first, which do not validate either.
     bar : progress bar
         Gets an update per patch and shows the scores.
+    schedule : Schedule
+        The plan: revised by the clock, and brought to its end when the picks no longer get better.
+    patience : int
+        Validations without better picks that bring the end; 0 never does.
 
     Attributes
     ----------
@@ -50,11 +55,13 @@ class EpochEnd(Callback):
         (the fields of each class's ClassScore) and ``weights`` of the kept model; empty before.
     """
 
-    def __init__(self, validator: Validator, arithmetic: Arithmetic, metrics: Optional[MetricsFile], bar: Any) -> None:
+    def __init__(self, validator: Validator, arithmetic: Arithmetic, metrics: Optional[MetricsFile], bar: Any,
+                 schedule: Schedule, patience: int = 0) -> None:
         self.validator, self.arithmetic, self.metrics, self.bar = validator, arithmetic, metrics, bar
+        self.schedule, self.plateau = schedule, Plateau(patience)
         self.curve: List[Dict[str, float]] = []
         self.best: Dict[str, Any] = {}
-        self._without_better, self.has_stopped = 0, False
+        self.has_stopped, self.validation_s = False, 0.0
         self._start, self._patches = time.perf_counter(), 0
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -75,16 +82,16 @@ class EpochEnd(Callback):
         self.bar.set_postfix_str(f"epoch {epoch}, loss {loss:.3f}{f1}", refresh=False)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Validate, compare with the best, write the row, decide whether to go on."""
+        """Validate, compare with the best, write the row, revise the plan."""
         assert isinstance(pl_module, PickerModule)
         seconds = time.perf_counter() - self._start
         epoch, options = trainer.current_epoch, pl_module.options
         row = {"epoch": float(epoch), "train_loss": pl_module.mean_loss,
                "learning_rate": float(trainer.optimizers[0].param_groups[0]["lr"]), "seconds": seconds,
                "patches_per_second": self._patches / max(seconds, 1e-9), "pick_f1": math.nan, "kept": 0.0}
-        last = epoch + 1 == options.epochs
+        self._revise(trainer, [*(r["seconds"] for r in self.curve), seconds])
         if self.metrics is not None:
-            if (epoch + 1) % options.validate_every == 0 or last:
+            if self._is_due(epoch, options.validate_every):
                 row.update(self._validate(pl_module, epoch))
             row["seconds"] = time.perf_counter() - self._start
             self.metrics.append(row)
@@ -92,33 +99,53 @@ class EpochEnd(Callback):
                 trainer.logger.log_metrics({k: v for k, v in row.items() if v == v and k != "epoch"}, epoch)
         self.curve.append(row)
         self._show(row["train_loss"], epoch)
-        stop = bool(options.patience and self._without_better >= options.patience)
-        self.has_stopped = trainer.should_stop = bool(trainer.strategy.broadcast(stop))
-        if self.has_stopped and not last and self.metrics is not None:
-            log.info("stopped after epoch %d: no better model in %d validations", epoch, options.patience)
+        self._wind_down(trainer, row["pick_f1"])
+        self.has_stopped = trainer.should_stop = self.schedule.is_over(epoch + 1)
+
+    def _is_due(self, epoch: int, every: int) -> bool:
+        """Return True if the held-out part is to be scanned after an epoch: always after the last one."""
+        if every:
+            return (epoch + 1) % every == 0 or self.schedule.is_over(epoch + 1)
+        return self.schedule.looks_after(epoch)
+
+    def _revise(self, trainer: pl.Trainer, seconds: List[float]) -> None:
+        """Fit the plan to the clock of the first process."""
+        self.schedule.keep_time(seconds, self.validation_s)
+        self.schedule.load_state_dict(trainer.strategy.broadcast(self.schedule.state_dict()))
+
+    def _wind_down(self, trainer: pl.Trainer, f1: float) -> None:
+        """Bring the run to its end when validations no longer bring better picks; f1 is NaN without a validation."""
+        if f1 == f1 and self.validator.chooses_by("picks") == "picks" and self.plateau.add(f1):
+            done, planned, self.plateau.patience = len(self.curve), self.schedule.epochs, 0
+            self.schedule.wind_down(done)
+            if self.schedule.epochs < planned:
+                log.info("the held-out picks no longer improve: %d epochs instead of %d", self.schedule.epochs, planned)
+        self.schedule.load_state_dict(trainer.strategy.broadcast(self.schedule.state_dict()))
 
     def _validate(self, module: PickerModule, epoch: int) -> Dict[str, float]:
         """Return the epoch's validation scores and keep its weights if they are the best so far."""
-        voxels, picks = self.validator(module.network, self.arithmetic)
+        start = time.perf_counter()
+        voxels, picks = self.validator(module.picker, self.arithmetic)
+        self.validation_s = time.perf_counter() - start
         key = rank(voxels, picks, self.validator.chooses_by(module.options.select))
         is_better = not self.best or key > self.best["key"]
         if is_better:
-            weights = {k: v.detach().to("cpu", copy=True) for k, v in module.network.state_dict().items()}
+            weights = {k: v.detach().to("cpu", copy=True) for k, v in module.picker.state_dict().items()}
             self.best = {"epoch": epoch, "key": key, "threshold": picks.threshold, "weights": weights,
                          "picks": [dataclasses.asdict(one) for one in picks.classes]}
-        self._without_better = 0 if is_better else self._without_better + 1
         means = {f"pick_{name}": picks.mean(name) for name in ("precision", "recall", "f1", "average_precision")}
         return {**voxels, **means, "pick_distance_vox": picks.distance_vox, "kept": float(is_better)}
 
     def state_dict(self) -> Dict[str, Any]:
         """Return what a resumed run needs."""
-        return {"curve": self.curve, "best": self.best, "without_better": self._without_better,
-                "has_stopped": self.has_stopped}
+        return {"curve": self.curve, "best": self.best, "has_stopped": self.has_stopped,
+                "schedule": self.schedule.state_dict(), "plateau": dataclasses.asdict(self.plateau)}
 
     def load_state_dict(self, state_dict: Dict[str, Any]) -> None:
         """Take over the state of the interrupted run."""
         self.curve, self.best = state_dict["curve"], state_dict["best"]
-        self._without_better, self.has_stopped = state_dict["without_better"], state_dict["has_stopped"]
+        self.has_stopped, self.plateau = state_dict["has_stopped"], Plateau(**state_dict["plateau"])
+        self.schedule.load_state_dict(state_dict["schedule"])
 
 
 def rank(voxels: Mapping[str, float], picks: PickScores, by: str) -> List[float]:
@@ -167,15 +194,18 @@ class Checkpointed:
     epochs_done : int
         Whole epochs behind it.
     has_stopped : bool
-        The run ended early, because nothing improved.
+        No epoch is left.
     best, curve : dict, list
         As in :class:`EpochEnd`.
+    schedule : dict
+        The plan it had, from ``Schedule.state_dict``.
     """
 
     epochs_done: int
     has_stopped: bool
     best: Dict[str, Any]
     curve: List[Dict[str, float]]
+    schedule: Dict[str, Any]
 
 
 def read_checkpoint(path: pathlib.Path) -> Checkpointed:
@@ -188,7 +218,7 @@ def read_checkpoint(path: pathlib.Path) -> Checkpointed:
     """
     state = torch.load(path, map_location="cpu", weights_only=True)
     end = state["callbacks"]["EpochEnd"]
-    return Checkpointed(int(state["epoch"]) + 1, end["has_stopped"], end["best"], end["curve"])
+    return Checkpointed(int(state["epoch"]) + 1, end["has_stopped"], end["best"], end["curve"], end["schedule"])
 
 
 def is_readable(path: pathlib.Path) -> bool:

@@ -11,6 +11,8 @@ from torch.nn import functional
 from deepetpicker.network.resunet import probabilities
 
 SMOOTHING = 1.0
+RAREST = 1e4
+DOUBT, SURE_AFTER = 0.3, 0.2
 Reduce = Callable[[Tensor], Tensor]
 
 
@@ -72,6 +74,51 @@ def cross_entropy_sums(logits_bczyx: Tensor, label_bzyx: Tensor, weight_bzyx: Te
     return torch.stack([(loss * weight_bzyx).sum(), weight_bzyx.sum()])
 
 
+def class_weights(label_bzyx: Tensor, weight_bzyx: Tensor, n_classes: int, balance: float,
+                  reduce: Reduce = lambda sums: sums) -> Tensor:
+    """Return the weight of a voxel of the background (1) and of each class in the cross-entropy, (n_classes + 1,).
+
+    Parameters
+    ----------
+    label_bzyx : (B, Z, Y, X) int
+        0 for background.
+    weight_bzyx : (B, Z, Y, X) float
+        Voxels of weight 0 are not counted.
+    n_classes : int
+        Number of particle classes.
+    balance : float
+        Voxels of background over voxels of the class, to this power: 0 gives every voxel the same weight, 1 every class
+        the same as the background.
+    reduce : callable
+        Adds counts over processes.
+    """
+    counts = reduce(torch.bincount(label_bzyx.flatten(), weight_bzyx.flatten().float(), minlength=n_classes + 1))
+    weights: Tensor = (counts[:1] / counts.clamp(min=1)).clamp(1, RAREST)**balance
+    return torch.cat([torch.ones_like(weights[:1]), weights[1:]])
+
+
+def doubted(probability_bczyx: Tensor, weight_bzyx: Tensor, share: float) -> Tensor:
+    """Return the weights (B, Z, Y, X) of voxels when many particles are not annotated.
+
+    Far from any annotation (weight 0) a voxel is background, until the network, having learnt a fifth of its way, takes
+    it for a particle: then nobody knows what it is, and it is left out. So the network learns from all the background
+    there is, and is not taught that the particles it finds by itself are none.
+
+    Parameters
+    ----------
+    probability_bczyx : (B, C, Z, Y, X) float
+        Of the classes, by the network in training.
+    weight_bzyx : (B, Z, Y, X) float
+        1 near annotations, 0 far from any.
+    share : float
+        Share of the run that is done, 0 to 1.
+    """
+    if share < SURE_AFTER:
+        return torch.ones_like(weight_bzyx)
+    seems_empty = (probability_bczyx.detach().sum(1) < DOUBT).to(weight_bzyx.dtype)
+    return torch.maximum(weight_bzyx, seems_empty)
+
+
 class WeakLabelLoss(torch.nn.Module):
     """Soft Dice averaged over classes, optionally with a share of cross-entropy.
 
@@ -83,16 +130,24 @@ class WeakLabelLoss(torch.nn.Module):
         Weight of the mean cross-entropy that is added; 0 is the published loss.
     reduce : callable
         Adds sums over processes; the identity in a single one.
+    balance : float
+        How much more a voxel of a rare class weighs in the cross-entropy, see :func:`class_weights`.
+    is_incomplete : bool
+        True when many particles are not annotated: voxels of weight 0 are background as long as the network does not
+        take them for a particle, see :func:`doubted`.
 
     Source: Liu et al. 2024, Nat. Commun. 15:2090. We differ: background is no class of its own, and voxels may have
     weights.
     """
 
-    def __init__(self, n_classes: int, cross_entropy: float = 0.0, reduce: Reduce = lambda sums: sums) -> None:
+    def __init__(self, n_classes: int, cross_entropy: float = 0.0, reduce: Reduce = lambda sums: sums,
+                 balance: float = 0.0, is_incomplete: bool = False) -> None:
         super().__init__()
         self.n_classes, self.cross_entropy, self.reduce = n_classes, cross_entropy, reduce
+        self.balance, self.is_incomplete = balance, is_incomplete
 
-    def forward(self, logits_bczyx: Tensor, label_bzyx: Tensor, weight_bzyx: Tensor) -> Tuple[Tensor, Tensor]:
+    def forward(self, logits_bczyx: Tensor, label_bzyx: Tensor, weight_bzyx: Tensor,
+                share: float = 0.0) -> Tuple[Tensor, Tensor]:
         """Return the loss, a scalar, and the Dice part of it.
 
         Parameters
@@ -103,12 +158,19 @@ class WeakLabelLoss(torch.nn.Module):
             0 for background.
         weight_bzyx : (B, Z, Y, X) float
             0 for unknown voxels.
+        share : float
+            Share of the run that is done, 0 to 1.
         """
         logits = logits_bczyx.float()
         probability = probabilities(logits)
-        sums = dice_sums(probability, one_hot(label_bzyx, self.n_classes), weight_bzyx)
+        weight = doubted(probability, weight_bzyx, share) if self.is_incomplete else weight_bzyx
+        sums = dice_sums(probability, one_hot(label_bzyx, self.n_classes), weight)
         dice = dice_of_sums(self.reduce(sums))
         if not self.cross_entropy:
             return dice, dice
-        entropy = self.reduce(cross_entropy_sums(logits, label_bzyx, weight_bzyx))
-        return dice + self.cross_entropy * entropy[0] / entropy[1].clamp(min=1), dice
+        n_voxels = self.reduce(weight.sum())
+        if self.balance:
+            of_class = class_weights(label_bzyx, weight, self.n_classes, self.balance, self.reduce)
+            weight = weight * of_class[label_bzyx]
+        entropy = self.reduce(cross_entropy_sums(logits, label_bzyx, weight))
+        return dice + self.cross_entropy * entropy[0] / n_voxels.clamp(min=1), dice

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import copy
 import logging
-import math
 from typing import Any, Dict, List, Tuple
 
 import lightning.pytorch as pl
@@ -15,11 +15,12 @@ from deepetpicker.config import TrainOptions
 from deepetpicker.errors import InputError
 from deepetpicker.network.resunet import ResUNet3D
 from deepetpicker.training.losses import WeakLabelLoss
+from deepetpicker.training.schedule import Schedule
 
 log = logging.getLogger(__name__)
 
 BETAS = (0.9, 0.99)
-WARM_UP, INITIAL_DIVISOR, FINAL_DIVISOR = 0.1, 30.0, 100.0
+AVERAGE_STARTS = 10
 BAD_STEPS_IN_A_ROW = 10
 
 
@@ -79,26 +80,6 @@ def use_global_statistics(network: nn.Module) -> None:
             module.__class__ = GlobalBatchNorm3d
 
 
-def one_cycle(step: int, total_steps: int) -> float:
-    """Return the learning rate of a step as a share of the peak.
-
-    Cosines from 1/30 up to 1 in the first tenth of the steps, and down to 1/3000 at the last one.
-
-    Parameters
-    ----------
-    step : int
-        From 0 to total_steps - 1.
-    total_steps : int
-        Steps of the whole run, >= 1.
-    """
-    low, last = 1 / INITIAL_DIVISOR, 1 / INITIAL_DIVISOR / FINAL_DIVISOR
-    top = WARM_UP * (total_steps - 1)
-    if step < top:
-        return low + (1 - low) * (1 - math.cos(math.pi * step / top)) / 2
-    share = (step - top) / max(total_steps - 1 - top, 1e-9)
-    return last + (1 - last) * (1 + math.cos(math.pi * min(share, 1.0))) / 2
-
-
 class PickerModule(pl.LightningModule):
     """Trains a ResUNet3D on patches.
 
@@ -108,14 +89,21 @@ class PickerModule(pl.LightningModule):
         Trained in place.
     options : TrainOptions
         Learning rate, weight decay and so on.
-    total_steps : int
-        Optimiser steps of the whole run, which the schedule spans.
+    schedule : Schedule
+        The learning rate of every step.
+
+    Attributes
+    ----------
+    averaged : ResUNet3D or None
+        Running mean of the network over the steps, with its normalisation statistics; None when none is wanted.
     """
 
-    def __init__(self, network: ResUNet3D, options: TrainOptions, total_steps: int) -> None:
+    def __init__(self, network: ResUNet3D, options: TrainOptions, schedule: Schedule) -> None:
         super().__init__()
-        self.network, self.options, self.total_steps = network, options, total_steps
-        self.loss = WeakLabelLoss(network.options.n_classes, options.cross_entropy, sum_over_processes)
+        self.network, self.options, self.schedule = network, options, schedule
+        self.averaged = copy.deepcopy(network).requires_grad_(False) if options.averaging > 0 else None
+        self.loss = WeakLabelLoss(network.options.n_classes, options.cross_entropy, sum_over_processes,
+                                  options.balance, options.unannotated == "unknown")
         self.losses: List[float] = []
         self.bad_steps, self.bad_in_a_row = 0, 0
         self._last_loss = float("nan")
@@ -125,7 +113,7 @@ class PickerModule(pl.LightningModule):
         """Return AdamW with the one-cycle schedule: 10 % warm-up, cosine, from 1/30 of the peak to 1/100 of that."""
         optimiser = torch.optim.AdamW(self.network.parameters(), lr=self.options.learning_rate, betas=BETAS,
                                       weight_decay=self.options.weight_decay)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: one_cycle(step, self.total_steps))
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, self.schedule.rate)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_train_epoch_start(self) -> None:
@@ -138,7 +126,7 @@ class PickerModule(pl.LightningModule):
         self._good = {name: b.clone() for name, b in self.network.named_buffers()}
         logits = self.network(image.contiguous(memory_format=torch.channels_last_3d))
         with torch.autocast(image.device.type, enabled=False):
-            loss, dice = self.loss(logits, label, weight)
+            loss, dice = self.loss(logits, label, weight, self.schedule.share(self.global_step))
         self._last_loss = float(loss.detach())
         self.losses.append(float(dice.detach()))
         return loss
@@ -165,6 +153,24 @@ class PickerModule(pl.LightningModule):
         if self.bad_in_a_row >= BAD_STEPS_IN_A_ROW:
             raise InputError(f"the loss was not a number in {BAD_STEPS_IN_A_ROW} steps in a row (learning rate "
                              f"{self.options.learning_rate:g}): use a lower --learning-rate or --precision float32")
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Take the step's weights into the mean; its first steps weigh more, so that the start is soon forgotten."""
+        if self.averaged is None:
+            return
+        step = self.global_step
+        new = max(1 - self.options.averaging, AVERAGE_STARTS / (AVERAGE_STARTS + step))
+        with torch.no_grad():
+            for mean, now in zip(self.averaged.state_dict().values(), self.network.state_dict().values()):
+                if mean.is_floating_point():
+                    mean.lerp_(now, new)
+                else:
+                    mean.copy_(now)
+
+    @property
+    def picker(self) -> ResUNet3D:
+        """The network to pick with: the mean over the steps where there is one."""
+        return self.network if self.averaged is None else self.averaged
 
     @property
     def mean_loss(self) -> float:

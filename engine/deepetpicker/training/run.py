@@ -13,9 +13,7 @@ import statistics
 import sys
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
-import lightning.pytorch as pl
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader
 
 from deepetpicker import __version__
@@ -35,7 +33,6 @@ from deepetpicker.progress import progress
 from deepetpicker.training.augment import Augmentation
 from deepetpicker.training.callbacks import (
     EpochEnd,
-    LastCheckpoint,
     interrupts_kept,
     is_readable,
     read_checkpoint,
@@ -44,9 +41,12 @@ from deepetpicker.training.callbacks import (
 from deepetpicker.training.gather import Gathered, annotate, gather, misfits
 from deepetpicker.training.holdout import split, uses
 from deepetpicker.training.module import PickerModule, use_global_statistics
+from deepetpicker.training.pace import Pace, measure, plan
 from deepetpicker.training.patches import Annotated, EpochSampler, ParticlePatches, PatchRule
 from deepetpicker.training.processes import Processes
+from deepetpicker.training.recipe import filled_in
 from deepetpicker.training.run_folder import MetricsFile, RunFolder, recipe_of
+from deepetpicker.training.trainer import fit, make_trainer
 from deepetpicker.training.validation import BORDER, FLOOR, Validator
 from deepetpicker.training.verdict import doubts
 
@@ -55,7 +55,6 @@ PathLike = Union[str, pathlib.Path]
 
 FEWEST_PATCHES = 64
 MOST_WORKERS = 8
-_PRECISIONS = {torch.float32: "32-true", torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed"}
 
 
 @dataclasses.dataclass
@@ -147,6 +146,8 @@ def train(data: PathLike = "", out: PathLike = "model.safetensors", options: Tra
     run = RunFolder(_model_path(out))
     started = load_model(options.init) if options.init else None
     gathered = gather(data, options, params, started[1] if started else None)
+    options = filled_in(options, [c.diameter_ang / gathered.voxel_size_ang for c in gathered.classes],
+                        device.type == "cuda", started[0].options.widths if started else ())
     network = build_network(options, gathered, started)
     recipe = {**recipe_of(options, gathered), "init_sha256": _digest(options.init)}
     processes = Processes.join(options, device)
@@ -202,8 +203,8 @@ def _prepare(options: TrainOptions, gathered: Gathered, network: ResUNet3D, run:
     """Return all parts of the run."""
     voxel = gathered.voxel_size_ang
     rule = PatchRule(
-        options.patch, options.jitter, 0.0 if options.unannotated == "unknown" else options.background_fraction,
-        options.label, {k: c.label_diameter_vox for k, c in enumerate(gathered.classes, 1)},
+        options.patch, options.jitter, options.background_fraction, options.label,
+        {k: c.label_diameter_vox for k, c in enumerate(gathered.classes, 1)},
         {k: c.diameter_ang / voxel for k, c in enumerate(gathered.classes, 1)}, options.unannotated == "unknown",
         Augmentation(options.mirror, options.rotation, options.elastic, options.scaling))
     tomograms = annotate(gathered, run.path / "cache")
@@ -245,6 +246,8 @@ def build_network(options: TrainOptions, gathered: Gathered,
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
         network = ResUNet3D(NetworkOptions(n_classes=len(gathered.classes), **wanted))
+    if options.prior > 0:
+        network.expect(options.prior)
     if started:
         network.load_state_dict(carry_over(started[0], network, started[1].classes, gathered.classes))
         news = news_of(gathered.classes, started[1].classes)
@@ -262,7 +265,7 @@ def _fit(job: Job, goes_on: bool, quiet: bool) -> Tuple[Dict[str, Any], List[Dic
     options, processes = job.options, job.processes
     state = read_checkpoint(job.run.checkpoint) if goes_on else None
     first = state.epochs_done if state else 0
-    if state and (first >= options.epochs or state.has_stopped):
+    if state and state.has_stopped:
         return state.best, state.curve
     sampler = EpochSampler(job.length, options.batch, processes.rank, processes.world)
     sampler.set_epoch(first)
@@ -270,53 +273,30 @@ def _fit(job: Job, goes_on: bool, quiet: bool) -> Tuple[Dict[str, Any], List[Dic
     workers = options.workers or (min(MOST_WORKERS, os.cpu_count() or 1) if job.arithmetic.device.type == "cuda" else 0)
     loader: DataLoader = DataLoader(dataset, batch_sampler=sampler, num_workers=workers, persistent_workers=workers > 0,
                                     pin_memory=job.arithmetic.device.type == "cuda")
+    pace = Pace()
+    if processes.is_first:
+        pace = measure(job.network.options, dataset, job.validator, options, job.arithmetic)
+    schedule = plan(options, len(job.gathered.classes), len(sampler), pace)
     if processes.world > 1:
         use_global_statistics(job.network)
     network = job.network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    module = PickerModule(network, options, len(sampler) * options.epochs)
+    module = PickerModule(network, options, schedule)
+    if state:
+        schedule.load_state_dict(state.schedule)
     if processes.is_first:
-        log.info("%s: %d particles to train on, %d held out, %d class(es), %.4g angstrom/voxel; %d epochs of %d "
-                 "patches; %s", job.run.model.stem, sum(len(t.inside) for t in job.train),
-                 job.validator.n_particles, len(job.gathered.classes), job.gathered.voxel_size_ang,
-                 options.epochs, job.length, job.arithmetic)
-        if first:
-            log.info("%s: going on after %d of %d epochs", job.run.model.stem, first, options.epochs)
+        log.info("%s: %d particles to train on, %d held out, %d class(es), %.4g angstrom/voxel; %s",
+                 job.run.model.stem, sum(len(t.inside) for t in job.train), job.validator.n_particles,
+                 len(job.gathered.classes), job.gathered.voxel_size_ang, job.arithmetic)
+        log.info("%s: %s", job.run.model.stem, pace.in_words(schedule, options, first))
     metrics = MetricsFile(job.run.metrics, first) if processes.is_first else None
-    with silent_lightning(), progress(options.epochs * job.length, f"{job.run.model.stem}: training", "patch",
+    with silent_lightning(), progress(schedule.epochs * job.length, f"{job.run.model.stem}: training", "patch",
                                       quiet or not processes.is_first) as bar:
         bar.update(first * job.length)
-        end = EpochEnd(job.validator, job.arithmetic, metrics, bar)
+        end = EpochEnd(job.validator, job.arithmetic, metrics, bar, schedule, options.patience)
         with interrupts_kept(), freed_memory(kept=True):
-            _run_trainer(_trainer(job, end), module, loader, job.run.checkpoint if goes_on else None)
+            fit(make_trainer(job.run, job.arithmetic, processes, end), module, loader,
+                job.run.checkpoint if goes_on else None)
     return end.best, end.curve
-
-
-def _trainer(job: Job, end: EpochEnd) -> pl.Trainer:
-    """Return Lightning's trainer for the run."""
-    processes, device = job.processes, job.arithmetic.device
-    return pl.Trainer(
-        max_epochs=job.options.epochs, accelerator="gpu" if device.type == "cuda" else "cpu",
-        devices=processes.devices, num_nodes=processes.nodes, strategy=processes.strategy(device),
-        plugins=processes.plugins(), precision=_PRECISIONS[job.arithmetic.dtype],  # type: ignore[arg-type]
-        logger=TensorBoardLogger(str(job.run.path), name="", version="tensorboard"),
-        callbacks=[end, LastCheckpoint(job.run.checkpoint)], enable_progress_bar=False, enable_model_summary=False,
-        use_distributed_sampler=False, num_sanity_val_steps=0, limit_val_batches=0, log_every_n_steps=1,
-        benchmark=device.type == "cuda", default_root_dir=str(job.run.path))
-
-
-def _run_trainer(trainer: pl.Trainer, module: PickerModule, loader: DataLoader,
-                 checkpoint: Optional[pathlib.Path]) -> None:
-    """Fit; an interrupt, which Lightning turns into an exit, is a KeyboardInterrupt again."""
-    try:
-        trainer.fit(module, loader, ckpt_path=str(checkpoint) if checkpoint else None)
-    except SystemExit:
-        if trainer.interrupted:
-            raise KeyboardInterrupt from None
-        raise
-    except BaseException as error:
-        if type(error).__name__ == "SIGTERMException":
-            raise KeyboardInterrupt from None
-        raise
 
 
 def _finish(job: Job, best: Mapping[str, Any], curve: List[Dict[str, float]], manifest: Manifest) -> Dict[str, Any]:

@@ -18,13 +18,14 @@ from deepetpicker.picking.picker import DECIMALS
 from deepetpicker.picking.scan import scan
 from deepetpicker.picking.store import ProbabilityStore
 from deepetpicker.preparation.resample import Crop, Slices
-from deepetpicker.preparation.tiling import TilePlan
+from deepetpicker.preparation.tiling import PHASE, TilePlan
 from deepetpicker.training.patches import Annotated, PatchRule, drawn
 
 log = logging.getLogger(__name__)
 
 BORDER = 12
 FLOOR = 0.1
+TILE = 72
 PREDICTED = 0.5  # probability above which a voxel is predicted to belong to a class
 
 
@@ -48,12 +49,13 @@ class Validator:
     def __init__(self, regions: Sequence[Annotated], rule: PatchRule, peak_rules: Sequence[PeakRule],
                  max_tiles: int, alpha: float) -> None:
         self.rule, self.peak_rules, self.alpha = rule, list(peak_rules), alpha
-        self.border = min(BORDER, (rule.size - 8) // 2)
+        self.tile = scan_tile(rule.size, [_shape(r.region_zyx) for r in regions])
+        self.border = min(BORDER, (self.tile - 8) // 2)
         chosen = list(regions)[:max(1, max_tiles)]
         share = max(1, max_tiles // max(len(chosen), 1))
-        self.regions = [dataclasses.replace(r, region_zyx=crop_to_tiles(r, rule.size, self.border, share))
+        self.regions = [dataclasses.replace(r, region_zyx=crop_to_tiles(r, self.tile, self.border, share))
                         for r in chosen]
-        self.plans = [TilePlan.cover(_shape(r.region_zyx), rule.size, self.border) for r in self.regions]
+        self.plans = [TilePlan.cover(_shape(r.region_zyx), self.tile, self.border) for r in self.regions]
 
     @property
     def n_particles(self) -> int:
@@ -99,7 +101,7 @@ class Validator:
                 pairs.append((inside, without_neighbours(found, inside, outside, self._radii())))
         finally:
             network.train(was_training)
-        return counts.scores(self.alpha), score_picks(pairs, self._radii(), FLOOR)
+        return counts.scores(self.alpha), score_picks(pairs, self._radii(), FLOOR, not self.rule.is_unknown)
 
     def _scan(self, region: Annotated, plan: TilePlan, predictor: Predictor, counts: VoxelCounts) -> CoordinateTable:
         """Count the voxels of a region and return its candidates, in the region's frame."""
@@ -151,6 +153,20 @@ def without_neighbours(found: CoordinateTable, inside: CoordinateTable, outside:
             for table in (inside, outside)]
         kept[rows] = near[0] | ~near[1]
     return found.select(kept)
+
+
+def scan_tile(patch: int, shapes_zyx: Sequence[Tuple[int, int, int]]) -> int:
+    """Return the edge of the tiles of a validation: small patches would waste most of a tile on its border.
+
+    Parameters
+    ----------
+    patch : int
+        Edge of a training patch in voxels.
+    shapes_zyx : sequence of (3,) int
+        Shapes of the held-out parts.
+    """
+    longest = max((max(shape) for shape in shapes_zyx), default=patch)
+    return max(patch, min(TILE, PHASE * -(-longest // PHASE)))
 
 
 def _shape(slices_zyx: Slices) -> Tuple[int, int, int]:
