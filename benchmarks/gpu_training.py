@@ -21,11 +21,11 @@ from training_speed import our_step, reference_step
 
 from deepetpicker.config import SimulateOptions, TrainOptions
 from deepetpicker.io.volumes import open_volume
+from deepetpicker.sampling.augment import Augmentation
+from deepetpicker.sampling.gather import annotate, gather
+from deepetpicker.sampling.holdout import split
+from deepetpicker.sampling.patches import EpochSampler, ParticlePatches, PatchRule
 from deepetpicker.simulation import simulate
-from deepetpicker.training.augment import Augmentation
-from deepetpicker.training.gather import annotate, gather
-from deepetpicker.training.holdout import split
-from deepetpicker.training.patches import EpochSampler, ParticlePatches, PatchRule
 from deepetpicker.training.recipe import filled_in
 from deepetpicker.training.run import FEWEST_PATCHES, MOST_WORKERS
 from deepetpicker.training.run_folder import read_metrics

@@ -11,7 +11,7 @@ from deepetpicker.config import TrainOptions
 from deepetpicker.errors import InputError
 from deepetpicker.io.volumes import open_volume, write_volume
 from deepetpicker.io.voxelsize import folder_size, given_sizes, resolve_voxel_size
-from deepetpicker.training.gather import gather
+from deepetpicker.sampling.gather import gather
 
 SHAPE = (24, 32, 40)
 

@@ -11,7 +11,7 @@ from test_training import small, weights_of, write_set
 from deepetpicker.__main__ import main
 from deepetpicker.errors import InputError
 from deepetpicker.io.modelcard import read_card
-from deepetpicker.training.gather import annotate, gather
+from deepetpicker.sampling.gather import annotate, gather
 from deepetpicker.training.run import train
 
 SHAPE = (40, 48, 56)

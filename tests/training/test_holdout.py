@@ -13,9 +13,9 @@ from deepetpicker.geometry import WorkingGrid
 from deepetpicker.io.coordinates import CoordinateTable, read_coordinates
 from deepetpicker.io.modelcard import ClassCard, read_card
 from deepetpicker.preparation.resample import open_working_volume, whole
-from deepetpicker.training.gather import annotate, gather
-from deepetpicker.training.holdout import choose_whole, count, split, split_slab
-from deepetpicker.training.patches import Annotated
+from deepetpicker.sampling.gather import annotate, gather
+from deepetpicker.sampling.holdout import choose_whole, count, split, split_slab
+from deepetpicker.sampling.patches import Annotated
 from deepetpicker.training.run import train
 
 SHAPE = (30, 40, 100)

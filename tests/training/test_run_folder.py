@@ -11,7 +11,7 @@ import pytest
 from balls import small, write_set
 
 from deepetpicker.io.manifest import read_manifest
-from deepetpicker.training.gather import gather
+from deepetpicker.sampling.gather import gather
 from deepetpicker.training.run import train
 from deepetpicker.training.run_folder import recipe_of
 

@@ -24,8 +24,8 @@ from deepetpicker.io.manifest import read_manifest
 from deepetpicker.io.modelcard import read_card
 from deepetpicker.io.volumes import open_volume
 from deepetpicker.network.modelfile import load_model
+from deepetpicker.sampling.gather import gather
 from deepetpicker.training.callbacks import EpochEnd
-from deepetpicker.training.gather import gather
 from deepetpicker.training.module import GlobalBatchNorm3d, PickerModule, use_global_statistics
 from deepetpicker.training.run import train
 from deepetpicker.training.run_folder import METRICS, RunFolder, read_metrics

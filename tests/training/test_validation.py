@@ -11,7 +11,7 @@ from deepetpicker.evaluation.thresholds import score_picks
 from deepetpicker.geometry import WorkingGrid
 from deepetpicker.io.coordinates import CoordinateTable
 from deepetpicker.preparation.resample import open_working_volume, whole
-from deepetpicker.training.patches import Annotated
+from deepetpicker.sampling.patches import Annotated
 from deepetpicker.training.validation import (
     VoxelCounts,
     crop_to_tiles,

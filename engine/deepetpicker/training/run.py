@@ -30,7 +30,10 @@ from deepetpicker.network.resunet import ResUNet3D
 from deepetpicker.picking.peaks import PeakRule
 from deepetpicker.preparation.normalise import QUANTILES
 from deepetpicker.progress import progress
-from deepetpicker.training.augment import Augmentation
+from deepetpicker.sampling.augment import Augmentation
+from deepetpicker.sampling.gather import Gathered, annotate, gather, misfits
+from deepetpicker.sampling.holdout import split, uses
+from deepetpicker.sampling.patches import Annotated, EpochSampler, ParticlePatches, PatchRule
 from deepetpicker.training.callbacks import (
     EpochEnd,
     interrupts_kept,
@@ -38,11 +41,8 @@ from deepetpicker.training.callbacks import (
     read_checkpoint,
     silent_lightning,
 )
-from deepetpicker.training.gather import Gathered, annotate, gather, misfits
-from deepetpicker.training.holdout import split, uses
 from deepetpicker.training.module import PickerModule, use_global_statistics
 from deepetpicker.training.pace import Pace, measure, plan
-from deepetpicker.training.patches import Annotated, EpochSampler, ParticlePatches, PatchRule
 from deepetpicker.training.processes import Processes
 from deepetpicker.training.recipe import filled_in
 from deepetpicker.training.run_folder import MetricsFile, RunFolder, recipe_of

@@ -15,7 +15,7 @@ from deepetpicker.config import TrainOptions
 from deepetpicker.errors import DeepETPickerError, InputError, OutputError
 from deepetpicker.io.atomic import write_text
 from deepetpicker.io.manifest import read_manifest
-from deepetpicker.training.gather import Gathered
+from deepetpicker.sampling.gather import Gathered
 
 log = logging.getLogger(__name__)
 PathLike = Union[str, pathlib.Path]

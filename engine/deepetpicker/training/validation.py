@@ -19,7 +19,7 @@ from deepetpicker.picking.scan import scan
 from deepetpicker.picking.store import ProbabilityStore
 from deepetpicker.preparation.resample import Crop, Slices
 from deepetpicker.preparation.tiling import PHASE, TilePlan
-from deepetpicker.training.patches import Annotated, PatchRule, drawn
+from deepetpicker.sampling.patches import Annotated, PatchRule, drawn
 
 log = logging.getLogger(__name__)
 

@@ -6,6 +6,7 @@ from typing import List, Mapping, Sequence
 
 from deepetpicker.evaluation.thresholds import ClassScore
 from deepetpicker.io.modelcard import ClassCard
+from deepetpicker.sampling.holdout import no_particles, not_judged
 
 LOWEST_F1 = 0.7
 LIKE_TRUE, FEWEST_LIKE_TRUE = 0.5, 3
@@ -60,23 +61,3 @@ def incomplete(one: ClassCard, score: ClassScore) -> str:
     return (f"{one.label}: {score.n_like_true} held-out picks where no particle is annotated score as well as the "
             f"{score.n_true} annotated ones: look at them; if they are particles, annotate them or train with "
             f"--unannotated unknown, else train longer (pick F1 {score.f1:.2f})")
-
-
-def no_particles(one: ClassCard) -> str:
-    """Return the warning for a class that is listed but has no particle at all."""
-    return (f"{one.label}: no particles: the model will never find it; label some, or leave the class "
-            "out")
-
-
-def not_judged(one: ClassCard, n_known: int) -> str:
-    """Return the warning for a class of which no particle is held out.
-
-    Parameters
-    ----------
-    one : ClassCard
-        The class.
-    n_known : int
-        Its particles, all of them trained on.
-    """
-    return (f"{one.label}: no particle is held out to judge its picks by ({n_known} trained on): label "
-            "more, best in another tomogram, and look at its picks before you use them")

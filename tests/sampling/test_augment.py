@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from deepetpicker.training.augment import Augmentation, Warp, fold, random_warp, rotation_matrix, sample, smooth_field
+from deepetpicker.sampling.augment import Augmentation, Warp, fold, random_warp, rotation_matrix, sample, smooth_field
 
 NONE = (False, False, False)
 

@@ -9,9 +9,8 @@ import numpy as np
 
 from deepetpicker.io.modelcard import ClassCard
 from deepetpicker.preparation.resample import Slices
-from deepetpicker.training.gather import Gathered
-from deepetpicker.training.patches import Annotated
-from deepetpicker.training.verdict import no_particles, not_judged
+from deepetpicker.sampling.gather import Gathered
+from deepetpicker.sampling.patches import Annotated
 
 HELD_OUT_SHARE = 0.2
 SLAB_SHARES = (0.15, 0.35)
@@ -230,3 +229,23 @@ def _with_axis(tomogram: Annotated, axis: int, part: slice) -> Annotated:
     region[axis] = part
     box: Slices = (region[0], region[1], region[2])
     return dataclasses.replace(tomogram, region_zyx=box)
+
+
+def no_particles(one: ClassCard) -> str:
+    """Return the warning for a class that is listed but has no particle at all."""
+    return (f"{one.label}: no particles: the model will never find it; label some, or leave the class "
+            "out")
+
+
+def not_judged(one: ClassCard, n_known: int) -> str:
+    """Return the warning for a class of which no particle is held out.
+
+    Parameters
+    ----------
+    one : ClassCard
+        The class.
+    n_known : int
+        Its particles, all of them trained on.
+    """
+    return (f"{one.label}: no particle is held out to judge its picks by ({n_known} trained on): label "
+            "more, best in another tomogram, and look at its picks before you use them")

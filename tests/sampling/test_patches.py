@@ -11,8 +11,8 @@ import torch
 from deepetpicker.geometry import WorkingGrid
 from deepetpicker.preparation.normalise import Intensity
 from deepetpicker.preparation.resample import open_working_volume, whole
-from deepetpicker.training.augment import Augmentation, Warp, rotation_matrix
-from deepetpicker.training.patches import Annotated, EpochSampler, ParticlePatches, PatchRule, cut, place
+from deepetpicker.sampling.augment import Augmentation, Warp, rotation_matrix
+from deepetpicker.sampling.patches import Annotated, EpochSampler, ParticlePatches, PatchRule, cut, place
 
 PLAIN = Intensity(0.0, 1.0)
 OFF = Augmentation(False, 0.0, 0.0, 0.0, 0.0)

@@ -23,7 +23,7 @@ from deepetpicker.io.voxelsize import given_sizes
 from deepetpicker.preparation.labels import default_label_diameter
 from deepetpicker.preparation.normalise import Intensity, robust_intensity
 from deepetpicker.preparation.resample import open_working_volume, whole
-from deepetpicker.training.patches import Annotated
+from deepetpicker.sampling.patches import Annotated
 
 log = logging.getLogger(__name__)
 PathLike = Union[str, pathlib.Path]

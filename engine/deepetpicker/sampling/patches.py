@@ -15,7 +15,7 @@ from torch.utils.data import Dataset, Sampler
 
 from deepetpicker.preparation.labels import draw_label, known_mask
 from deepetpicker.preparation.resample import Slices, WorkingVolume
-from deepetpicker.training.augment import Augmentation, Warp, fold, random_warp, sample
+from deepetpicker.sampling.augment import Augmentation, Warp, fold, random_warp, sample
 
 Patch = Tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
