@@ -235,6 +235,14 @@ def test_the_first_lines_say_what_is_not_tested(chosen: str, told: List[str]):
     assert len(lines) == len(told) + (not pathlib.Path("/dev/nvidia0").exists()), lines
 
 
+def test_the_files_that_how_to_change_names_exist():
+    text = (ROOT / "docs/how_to_change.rst").read_text("utf-8")
+    named = [path for path in re.findall(r"``([^`\s]+/[^`\s]*)``", text) if not re.search("VERB|NAME", path)]
+    assert len(named) > 20
+    folders = (ROOT, ROOT / "engine/deepetpicker", ROOT / "deepetpicker_plugin")
+    assert [path for path in named if not any((folder / path).exists() for folder in folders)] == []
+
+
 SKIPPING = """
 import pytest
 
