@@ -12,7 +12,7 @@ from deepetpicker.network.resunet import probabilities
 
 SMOOTHING = 1.0
 RAREST = 1e4
-DOUBT, SURE_AFTER = 0.3, 0.2
+DOUBT = 0.2
 Reduce = Callable[[Tensor], Tensor]
 
 
@@ -97,12 +97,12 @@ def class_weights(label_bzyx: Tensor, weight_bzyx: Tensor, n_classes: int, balan
     return torch.cat([torch.ones_like(weights[:1]), weights[1:]])
 
 
-def doubted(probability_bczyx: Tensor, weight_bzyx: Tensor, share: float) -> Tensor:
+def doubted(probability_bczyx: Tensor, weight_bzyx: Tensor) -> Tensor:
     """Return the weights (B, Z, Y, X) of voxels when many particles are not annotated.
 
-    Far from any annotation (weight 0) a voxel is background, until the network, having learnt a fifth of its way, takes
-    it for a particle: then nobody knows what it is, and it is left out. So the network learns from all the background
-    there is, and is not taught that the particles it finds by itself are none.
+    Far from any annotation (weight 0) a voxel is background as long as the network does not take it for a particle: then
+    nobody knows what it is, and it is left out. So the network learns from all the background there is, and is not
+    taught that the particles it finds by itself are none.
 
     Parameters
     ----------
@@ -110,11 +110,7 @@ def doubted(probability_bczyx: Tensor, weight_bzyx: Tensor, share: float) -> Ten
         Of the classes, by the network in training.
     weight_bzyx : (B, Z, Y, X) float
         1 near annotations, 0 far from any.
-    share : float
-        Share of the run that is done, 0 to 1.
     """
-    if share < SURE_AFTER:
-        return torch.ones_like(weight_bzyx)
     seems_empty = (probability_bczyx.detach().sum(1) < DOUBT).to(weight_bzyx.dtype)
     return torch.maximum(weight_bzyx, seems_empty)
 
@@ -146,8 +142,7 @@ class WeakLabelLoss(torch.nn.Module):
         self.n_classes, self.cross_entropy, self.reduce = n_classes, cross_entropy, reduce
         self.balance, self.is_incomplete = balance, is_incomplete
 
-    def forward(self, logits_bczyx: Tensor, label_bzyx: Tensor, weight_bzyx: Tensor,
-                share: float = 0.0) -> Tuple[Tensor, Tensor]:
+    def forward(self, logits_bczyx: Tensor, label_bzyx: Tensor, weight_bzyx: Tensor) -> Tuple[Tensor, Tensor]:
         """Return the loss, a scalar, and the Dice part of it.
 
         Parameters
@@ -158,12 +153,10 @@ class WeakLabelLoss(torch.nn.Module):
             0 for background.
         weight_bzyx : (B, Z, Y, X) float
             0 for unknown voxels.
-        share : float
-            Share of the run that is done, 0 to 1.
         """
         logits = logits_bczyx.float()
         probability = probabilities(logits)
-        weight = doubted(probability, weight_bzyx, share) if self.is_incomplete else weight_bzyx
+        weight = doubted(probability, weight_bzyx) if self.is_incomplete else weight_bzyx
         sums = dice_sums(probability, one_hot(label_bzyx, self.n_classes), weight)
         dice = dice_of_sums(self.reduce(sums))
         if not self.cross_entropy:

@@ -126,7 +126,7 @@ class PickerModule(pl.LightningModule):
         self._good = {name: b.clone() for name, b in self.network.named_buffers()}
         logits = self.network(image.contiguous(memory_format=torch.channels_last_3d))
         with torch.autocast(image.device.type, enabled=False):
-            loss, dice = self.loss(logits, label, weight, self.schedule.share(self.global_step))
+            loss, dice = self.loss(logits, label, weight)
         self._last_loss = float(loss.detach())
         self.losses.append(float(dice.detach()))
         return loss
