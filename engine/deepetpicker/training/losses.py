@@ -100,9 +100,9 @@ def class_weights(label_bzyx: Tensor, weight_bzyx: Tensor, n_classes: int, balan
 def doubted(probability_bczyx: Tensor, weight_bzyx: Tensor) -> Tensor:
     """Return the weights (B, Z, Y, X) of voxels when many particles are not annotated.
 
-    Far from any annotation (weight 0) a voxel is background as long as the network does not take it for a particle: then
-    nobody knows what it is, and it is left out. So the network learns from all the background there is, and is not
-    taught that the particles it finds by itself are none.
+    Far from any annotation (weight 0) a voxel is background as long as the network does not take it for a particle:
+    then nobody knows what it is, and it is left out. So the network learns from all the background there is, and is
+    not taught that the particles it finds by itself are none.
 
     Parameters
     ----------
