@@ -102,7 +102,7 @@ class TestResume(PluginTest):
             moved = Manager().loadProject(os.path.basename(new))
             os.chdir(moved.path)
             model = moved.getProtocol(train.getObjId()).model
-            self.assertEqual([c.name for c in model.getCard().classes], ["particle"])
+            self.assertEqual([c.name for c in model.getCard().classes], ["ring"])
             again = moved.getProtocol(pick.getObjId())
             after = positions(again.coordinates)
             for tsId, rows in after.items():

@@ -38,16 +38,16 @@ def compare_tables(a: CoordinateTable, b: CoordinateTable, radius_vox: float, sa
     """
     if not same_class:
         return compare(a, b, radius_vox)
-    pairs, distances = [np.zeros((0, 2), np.int64)], [np.zeros(0)]
+    rows_a, rows_b, distances = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros(0)]
     for class_id in np.intersect1d(a.class_ids, b.class_ids):
-        rows_a, rows_b = np.flatnonzero(a.class_ids == class_id), np.flatnonzero(b.class_ids == class_id)
-        found = compare(a.select(rows_a), b.select(rows_b), radius_vox)
-        pairs.append(np.stack([rows_a[found.pairs[:, 0]], rows_b[found.pairs[:, 1]]], axis=1))
+        own_a, own_b = np.flatnonzero(a.class_ids == class_id), np.flatnonzero(b.class_ids == class_id)
+        found = compare(a.select(own_a), b.select(own_b), radius_vox)
+        rows_a.append(own_a[found.truth_index])
+        rows_b.append(own_b[found.pick_index])
         distances.append(found.distances_vox)
-    both = np.concatenate(pairs)
-    order = np.argsort(both[:, 0], kind="stable")
-    return Comparison(both[order], np.setdiff1d(np.arange(len(a)), both[:, 0]),
-                      np.setdiff1d(np.arange(len(b)), both[:, 1]), np.concatenate(distances)[order])
+    order = np.argsort(np.concatenate(rows_a), kind="stable")
+    both_a, both_b, apart = (np.concatenate(parts)[order] for parts in (rows_a, rows_b, distances))
+    return Comparison(both_a, both_b, apart, len(a), len(b))
 
 
 def compare_files(a: PathLike = "", b: PathLike = "", out: PathLike = "comparison",

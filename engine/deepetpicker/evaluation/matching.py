@@ -21,13 +21,13 @@ Radius = Union[float, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Match:
-    """One-to-one pairs of true particles and picks.
+class Pairs:
+    """Pairs of a true particle and a pick.
 
     Parameters
     ----------
     truth_index, pick_index : (M,) int64
-        Rows of the two tables, a pair per element, in the order of the true rows.
+        Rows of the two tables, a pair per element.
     distances_vox : (M,) float64
         Distance of each pick to the centre of its particle, in voxels.
     n_truth, n_picks : int
@@ -39,6 +39,10 @@ class Match:
     distances_vox: np.ndarray
     n_truth: int
     n_picks: int
+
+
+class Match(Pairs):
+    """One-to-one pairs, in the order of the true rows."""
 
     @property
     def tp(self) -> int:
@@ -66,25 +70,33 @@ class Match:
         return _mask(self.truth_index, self.n_truth)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Candidates:
-    """All pairs of a true particle and a pick that a hit rule allows.
+class Comparison(Match):
+    """Two pick sets as sets, a in the place of the truth: what they share and what only one of them has."""
 
-    Parameters
-    ----------
-    truth_index, pick_index : (E,) int64
-        Rows of the two tables, a pair per element.
-    distances_vox : (E,) float64
-        Distance of the pick to the particle's centre, in voxels.
-    n_truth, n_picks : int
-        Rows of the two tables.
-    """
+    @property
+    def pairs(self) -> np.ndarray:
+        """Rows of a and b that are the same particle, (M, 2) int64."""
+        return np.stack([self.truth_index, self.pick_index], axis=1)
 
-    truth_index: np.ndarray
-    pick_index: np.ndarray
-    distances_vox: np.ndarray
-    n_truth: int
-    n_picks: int
+    @property
+    def only_a(self) -> np.ndarray:
+        """Rows of a without a partner, (K,) int64 ascending."""
+        return np.flatnonzero(~self.is_found)
+
+    @property
+    def only_b(self) -> np.ndarray:
+        """Rows of b without a partner, (L,) int64 ascending."""
+        return np.flatnonzero(~self.is_hit)
+
+    @property
+    def jaccard(self) -> float:
+        """Shared particles over all particles; NaN when both sets are empty."""
+        union = self.tp + self.fp + self.fn
+        return self.tp / union if union else float("nan")
+
+
+class Candidates(Pairs):
+    """All pairs that a hit rule allows."""
 
     def restrict(self, keep_truth: np.ndarray, keep_picks: np.ndarray) -> Candidates:
         """Return the pairs among the kept rows, renumbered to the shorter tables.
@@ -257,32 +269,6 @@ def hits_by_score(candidates: Candidates, scores: np.ndarray) -> np.ndarray:
     return hits
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Comparison:
-    """Two pick sets as sets: what they share and what only one of them has.
-
-    Parameters
-    ----------
-    pairs : (M, 2) int64
-        Rows of a and b that are the same particle.
-    only_a, only_b : (K,), (L,) int64
-        Rows without a partner, ascending.
-    distances_vox : (M,) float64
-        Distance within each pair, in voxels.
-    """
-
-    pairs: np.ndarray
-    only_a: np.ndarray
-    only_b: np.ndarray
-    distances_vox: np.ndarray
-
-    @property
-    def jaccard(self) -> float:
-        """Shared particles over all particles; NaN when both sets are empty."""
-        union = len(self.pairs) + len(self.only_a) + len(self.only_b)
-        return len(self.pairs) / union if union else float("nan")
-
-
 def compare(a: CoordinateTable, b: CoordinateTable, radius_vox: float) -> Comparison:
     """Compare two pick sets one-to-one: intersection and both differences.
 
@@ -299,8 +285,7 @@ def compare(a: CoordinateTable, b: CoordinateTable, radius_vox: float) -> Compar
         If the radius is negative or NaN.
     """
     match = match_by_distance(a, b, float(radius_vox))
-    return Comparison(np.stack([match.truth_index, match.pick_index], axis=1), np.flatnonzero(~match.is_found),
-                      np.flatnonzero(~match.is_hit), match.distances_vox)
+    return Comparison(match.truth_index, match.pick_index, match.distances_vox, len(a), len(b))
 
 
 def _augment(pick: int, near: List[List[int]], owner: List[int], dead: List[bool]) -> bool:
