@@ -27,7 +27,7 @@ RATE = 10.0
 SHAPE = (32, 64, 64)
 DIAMETERS = (168.0, 253.0)
 TINY = {"epochs": 2, "patch": 32, "batch": 4, "widths": "4,6,8,10", "patchesPerEpoch": 8, "workingDiameter": 8.0,
-        "numberOfThreads": 1}
+        "numberOfThreads": 1, "recipe": 1}  # the published one: a network of two epochs that picks something
 
 MODEL_CODE = """
 import sys, torch
