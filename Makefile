@@ -8,7 +8,7 @@ COVERAGE := --cov --cov-report=term
 WORKERS ?= auto
 PARALLEL := --numprocesses $(WORKERS) --maxprocesses 4 --dist loadfile
 
-.PHONY: help env env-dev demo demo-engine test-fast test test-slow lint docs dist clean
+.PHONY: help env env-dev demo demo-engine test-fast test test-slow test-faults lint docs dist clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -33,6 +33,10 @@ test: env  ## every test but the slow ones, with a coverage summary (WORKERS=1: 
 
 test-slow: env-dev  ## the slow tests too (some need the package index)
 	$(PYTEST) $(PARALLEL) $(COVERAGE)
+
+test-faults: env  ## hostile files, names and numbers, killed runs: all of it, and a table of 200,000 broken files
+	$(PYTEST) tests/faults
+	$(RUN) tests/faults/fuzz.py --inputs 11000 --seed 1
 
 lint: env-dev  ## ruff, mypy, and the syntax of the first pages
 	$(RUN) -m ruff check .

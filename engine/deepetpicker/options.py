@@ -9,6 +9,8 @@ import pathlib
 from typing import Any, Callable, Dict, Mapping, Optional, Sequence, Tuple, Type, TypeVar
 
 from deepetpicker.errors import InputError, suggestion
+from deepetpicker.io.jsonvalues import parse
+from deepetpicker.io.plainfile import check_plain
 from deepetpicker.perclass import canonical, problem
 
 Check = Callable[[Any], Optional[str]]
@@ -199,7 +201,10 @@ def from_arguments(cls: Type[T], args: argparse.Namespace, skip: Sequence[str] =
 def read_params(path: str) -> Dict[str, Any]:
     """Return the content of a params.json (an object), or raise InputError naming the file."""
     try:
-        content = json.loads(pathlib.Path(path).read_text(encoding="utf-8-sig"))
+        check_plain(path, "a JSON file")
+        content = parse(pathlib.Path(path).read_text(encoding="utf-8-sig"))
+    except InputError:
+        raise
     except (OSError, ValueError) as error:
         raise InputError(f"--params must be a readable JSON file, got {path}: {error}") from error
     if not isinstance(content, dict):

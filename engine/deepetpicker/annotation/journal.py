@@ -17,6 +17,8 @@ from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
 
 from deepetpicker.errors import FormatError, InputError, OutputError
 from deepetpicker.io.atomic import explain
+from deepetpicker.io.jsonvalues import parse
+from deepetpicker.io.plainfile import check_plain
 
 LOCK_FILE = "session.lock"
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
@@ -119,6 +121,7 @@ def read_journal(path: pathlib.Path) -> Tuple[List[Dict[str, Any]], int]:
     FormatError
         If a whole line is damaged.
     """
+    check_plain(path, "a journal")
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -129,7 +132,7 @@ def read_journal(path: pathlib.Path) -> Tuple[List[Dict[str, Any]], int]:
     entries = []
     for number, line in enumerate(whole.splitlines(), start=1):
         try:
-            entry = json.loads(line.decode("utf-8"))
+            entry = parse(line.decode("utf-8"))
             if not isinstance(entry, dict):
                 raise ValueError("expected an object")
         except ValueError as error:

@@ -147,7 +147,7 @@ def record_from_json(kind: str, value: Optional[Mapping[str, Any]]) -> Optional[
         if kind == "tomogram":
             return AnnotatedTomogram(str(value["name"]), str(value["path"]), float(value["voxel_size_angstrom"]),
                                      _voxel(value["shape_zyx"]))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise FormatError(f"expected a {kind}, got {value}") from error
     raise FormatError(f"expected one of {', '.join(KINDS)}, got {kind!r}")
 
@@ -181,6 +181,6 @@ def change_from_json(value: Mapping[str, Any]) -> Change:
     try:
         kind, tomogram, key = str(value["what"]), str(value["in"]), int(value["key"])
         before, after = value["before"], value["after"]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise FormatError(f"expected a change, got {value}") from error
     return Change(kind, tomogram, key, record_from_json(kind, before), record_from_json(kind, after))

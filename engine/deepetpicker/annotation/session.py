@@ -278,7 +278,7 @@ class Session(Annotations):
                     self._done.append(changes)
                     self._undone.clear()
             self.sequence = number
-        except (KeyError, IndexError, TypeError, ValueError) as error:
+        except (KeyError, IndexError, TypeError, ValueError, OverflowError, AttributeError) as error:
             if isinstance(error, FormatError):
                 raise
             raise FormatError(f"{self.folder / JOURNAL_FILE}: entry {entry.get('n')} makes no sense here ({error!r})"

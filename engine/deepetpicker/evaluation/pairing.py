@@ -118,7 +118,7 @@ def items_from_params(params: Mapping[str, Any]) -> List[EvaluationItem]:
         texts["name"] = texts["name"] or pathlib.Path(texts["truth"]).stem
         try:
             voxel_size_ang = float(entry.get("voxel_size") or 0.0)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise InputError(f"item {texts['name']}: voxel_size must be a number of angstrom, got "
                              f"{entry['voxel_size']!r}") from error
         if texts["name"] in {item.name for item in items}:

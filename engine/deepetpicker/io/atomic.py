@@ -50,7 +50,8 @@ def atomic_output(path: PathLike) -> Iterator[pathlib.Path]:
     """
     target = pathlib.Path(path)
     suffix = target.suffix
-    temporary = target.with_name(f".{target.stem[:100]}.{os.getpid()}-{secrets.token_hex(4)}{suffix}")
+    stem = os.fsdecode(os.fsencode(target.stem)[:100]).encode("utf-8", "ignore").decode("utf-8")  # whole characters
+    temporary = target.with_name(f".{stem}.{os.getpid()}-{secrets.token_hex(4)}{suffix}")
     try:
         if target.is_dir():
             raise OSError(errno.EISDIR, "is a folder", str(target))

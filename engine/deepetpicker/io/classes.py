@@ -16,7 +16,8 @@ from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
 from deepetpicker.errors import FormatError, InputError
 from deepetpicker.io.atomic import write_text
-from deepetpicker.io.jsonvalues import number, objects
+from deepetpicker.io.jsonvalues import number, objects, parse
+from deepetpicker.io.plainfile import check_plain
 
 PathLike = Union[str, "os.PathLike[str]"]
 
@@ -118,7 +119,8 @@ def read_classes(folder: PathLike) -> Tuple[Tuple[ParticleClass, ...], float]:
     if not path.exists():
         return (), 0.0
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        check_plain(path, "a list of classes")
+        content = parse(path.read_text(encoding="utf-8-sig"))
         if not isinstance(content, dict):
             raise ValueError("expected an object")
         voxel = number(content.get("voxel_size_angstrom") or 0.0, "voxel_size_angstrom")

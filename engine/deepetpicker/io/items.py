@@ -15,6 +15,7 @@ PathLike = Union[str, "os.PathLike[str]"]
 log = logging.getLogger(__name__)
 
 TOMOGRAM_SUFFIXES = (".mrc", ".rec", ".map")
+LONGEST_NAME = 220  # bytes: file systems take 255, and NAME_probability_CLASS.mrc is longer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +37,30 @@ class DataItem:
     coordinates: str = ""
     voxel_size_ang: float = 0.0
     mask: str = ""
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+
+
+def check_name(name: str) -> None:
+    """Refuse a name from which no files can be named in the output folder.
+
+    Raises
+    ------
+    InputError
+        For an empty name, one with a slash or a NUL character, one that begins with a dot, or one that is too long.
+    """
+    problem = ("is empty" if not name else "has a slash" if "/" in name else "has a NUL character" if "\0" in name
+               else "begins with a dot" if name.startswith(".") else "is too long"
+               if len(name.encode("utf-8", "replace")) > LONGEST_NAME else "")
+    if not problem:
+        try:
+            name.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError:
+            problem = "is no text"
+    if problem:
+        raise InputError(f"a tomogram's name names its tables: expected up to {LONGEST_NAME} bytes without a slash and "
+                         f"without a dot in front, got {name[:60]!r}, which {problem}; rename it, or give it a 'name'")
 
 
 def items_from_folder(folder: PathLike, need_coordinates: bool = True) -> List[DataItem]:

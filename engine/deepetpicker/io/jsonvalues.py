@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any, Mapping, Sequence
 
@@ -16,11 +17,19 @@ def objects(content: Mapping[str, Any], key: str) -> Sequence[Mapping[str, Any]]
     return entries
 
 
+def parse(text: str) -> Any:
+    """Return the value of a JSON text, or raise ValueError, also where brackets are nested too deeply."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("brackets are nested too deeply") from error
+
+
 def number(value: Any, what: str, expected: str = "a number >= 0") -> float:
     """Return a finite number >= 0, or raise InputError saying what was expected of which value."""
     try:
         found = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         found = math.nan
     if not (math.isfinite(found) and found >= 0):
         raise InputError(f"{what} must be {expected}, got {value!r}")

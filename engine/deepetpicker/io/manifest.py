@@ -14,8 +14,10 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Union
 from deepetpicker import __version__
 from deepetpicker.errors import FormatError, InputError
 from deepetpicker.io.atomic import write_text
+from deepetpicker.io.jsonvalues import objects, parse
 from deepetpicker.io.modelcard import finite_json
-from deepetpicker.io.records import Records, located, with_records
+from deepetpicker.io.plainfile import check_plain
+from deepetpicker.io.records import Records, has_places, located, with_records
 from deepetpicker.io.volumes import Volume
 
 PathLike = Union[str, "os.PathLike[str]"]
@@ -149,16 +151,39 @@ def read_manifest(path: PathLike) -> Dict[str, Any]:
         If it is no manifest or of another format version.
     """
     try:
-        content = json.loads(pathlib.Path(path).read_text(encoding="utf-8-sig"))
+        check_plain(path, "a manifest")
+        content = parse(pathlib.Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"cannot read the manifest {path}: {error.strerror or error}") from error
+    except InputError:
+        raise
     except ValueError as error:
         raise FormatError(f"{path} is not a manifest (no valid JSON: {error}); run the command again") from error
     version = content.get("format_version") if isinstance(content, dict) else None
     if version != FORMAT_VERSION or isinstance(version, bool):
         raise FormatError(f"{path}: expected a manifest of format version {FORMAT_VERSION}, found {version!r}; use the "
                           "version of DeepETPicker that wrote it")
-    if content.get("command") != "pick" or "names" not in content.get("outputs", {}):
+    _check_members(content, path)
+    if content.get("command") != "pick" or "names" not in (content.get("outputs") or {}):
         return dict(content)
     records = Records(pathlib.Path(path).parent)
     return located(with_records(content, records.read()), records.folder)
+
+
+def _check_members(content: Mapping[str, Any], path: PathLike) -> None:
+    """Raise FormatError unless the members that are read have the form in which manifests are written."""
+    try:
+        outputs, items = content.get("outputs") or {}, objects(content, "items")
+        if not isinstance(outputs, Mapping):
+            raise InputError("'outputs' must be an object")
+        if content.get("command") != "pick" or "names" not in outputs:
+            return
+        names, options = outputs["names"], content.get("options")
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise InputError("'names' must be a list of names")
+        if not isinstance(options, Mapping) or not isinstance(outputs.get("model_sha256"), str):
+            raise InputError("'options' and 'model_sha256' must be there")
+        if not all(has_places(item) for item in items):
+            raise InputError("an item's tables and maps must be paths")
+    except InputError as error:
+        raise FormatError(f"{path}: damaged manifest ({error}); run the command again") from error

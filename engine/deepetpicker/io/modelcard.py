@@ -12,6 +12,8 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
 
 from deepetpicker.errors import InputError, ModelFileError
 from deepetpicker.io.classes import ParticleClass
+from deepetpicker.io.jsonvalues import number, objects, parse
+from deepetpicker.io.plainfile import check_plain
 
 FORMAT_VERSION = 1
 METADATA_KEY = "deepetpicker"
@@ -134,7 +136,7 @@ class ModelCard:
             If the text is no JSON, has another format version, or lacks a member.
         """
         try:
-            content = json.loads(text)
+            content = parse(text)
         except ValueError as error:
             raise ModelFileError(f"{path}: the model card is damaged ({error}); copy the file again or train anew"
                                  ) from error
@@ -173,6 +175,10 @@ def read_header(path: PathLike) -> Tuple[Dict[str, str], Dict[str, Any]]:
         If the file is missing, empty, truncated or no safetensors file.
     """
     file = pathlib.Path(path)
+    try:
+        check_plain(file, "a model file (.safetensors)")
+    except InputError as error:
+        raise ModelFileError(str(error)) from error
     if file.is_dir():
         raise ModelFileError(f"expected a model file (.safetensors), got a folder: {path}")
     try:
@@ -203,11 +209,14 @@ def _directory(head: bytes, stream: Any, size: int, path: PathLike) -> Dict[str,
         raise ModelFileError(f"{path} is truncated: its header should have {length} bytes, {size - 8} are left; "
                              "copy the model again")
     try:
-        directory = json.loads((start + stream.read(length - 1)).decode("utf-8"))
+        directory = parse((start + stream.read(length - 1)).decode("utf-8"))
         if not isinstance(directory, dict):
             raise ValueError("header is no object")
-        ends = [int(t["data_offsets"][1]) for n, t in directory.items() if n != "__metadata__"]
-    except (ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
+        tensors = [t for n, t in directory.items() if n != "__metadata__"]
+        ends = [int(t["data_offsets"][1]) for t in tensors]
+        if min((int(edge) for t in tensors for edge in t["shape"]), default=0) < 0:
+            raise ValueError("a shape below zero")
+    except (ValueError, TypeError, KeyError, IndexError, OverflowError) as error:
         raise ModelFileError(f"{path}: damaged safetensors header ({error}); copy the model again") from error
     if ends and 8 + length + max(ends) > size:
         raise ModelFileError(f"{path} is truncated: expected {8 + length + max(ends)} bytes, found {size}; copy the "
@@ -245,16 +254,43 @@ def _card(content: Mapping[str, Any], path: PathLike) -> ModelCard:
         values["warnings"] = [str(text) for text in content.get("warnings") or []]
         for name in ("patch_vox", "border_vox"):
             values[name] = int(content[name])
+            if not 0 <= values[name] < 10 ** 6:
+                raise ValueError(f"{name} must be a number of voxels, got {content[name]!r:.40}")
         if not (isinstance(content["network"], dict) and values["classes"] and values["voxel_size_ang"] > 0):
             raise ValueError("network options, at least one class and a voxel size > 0 are needed")
-    except (KeyError, TypeError, ValueError) as error:
+        _check_story(values)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ModelFileError(f"{path}: the model card is damaged ({type(error).__name__}: {error}); copy the file "
                              "again or train anew") from error
     return ModelCard(**values)
 
 
+def _check_story(values: Mapping[str, Any]) -> None:
+    """Raise ValueError unless what the card says of its training has the form in which cards are written."""
+    for name in ("intensity", "training", "notes"):
+        if not isinstance(values.get(name, {}), Mapping):
+            raise ValueError(f"{name} must be an object")
+    if not isinstance(values.get("validation", []), list):
+        raise ValueError("validation must be a list")
+    training = values.get("training", {})
+    objects(training, "items")
+    if not all(isinstance(training.get(key) or [], list) for key in ("tomograms", "validation")):
+        raise ValueError("the tomograms of the training must be a list")
+    for one in objects(training, "picks"):
+        if one.get("n_true"):
+            for key in ("class_id", "f1", "precision", "recall", "n_true"):
+                if not isinstance(one.get(key), (int, float)):
+                    raise ValueError(f"{key} of the picks must be a number")
+                number(one[key], key)
+    for key in ("seed", "format_version"):
+        if not isinstance(values.get(key, 0), int):
+            raise ValueError(f"{key} must be a whole number")
+
+
 def _class_card(content: Mapping[str, Any]) -> ClassCard:
     """Return one class from parsed JSON; its threshold may lack, as in older models."""
+    if not isinstance(content, Mapping):
+        raise TypeError(f"a class must be an object, got {content!r}")
     own = content.get("threshold")
     return ClassCard(int(content["id"]), str(content["name"]), float(content["diameter_ang"]),
                      float(content["label_diameter_vox"]), None if own is None else float(own))

@@ -15,6 +15,7 @@ import pathlib
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 from deepetpicker.io.atomic import write_text
+from deepetpicker.io.jsonvalues import parse
 
 PathLike = Union[str, "os.PathLike[str]"]
 Record = Dict[str, Any]
@@ -126,7 +127,7 @@ class Records:
         except OSError:
             entries = []
         for entry in entries:
-            if entry.name.startswith(".") or not entry.name.endswith(".json"):
+            if entry.name.startswith(".") or not entry.name.endswith(".json") or not entry.is_file():
                 continue
             with contextlib.suppress(OSError, ValueError):
                 stamp = entry.stat().st_ino, entry.stat().st_mtime_ns
@@ -159,12 +160,33 @@ class Records:
 
 def _load(path: str) -> Record:
     """Return a record, or raise ValueError."""
-    record = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+    record = parse(pathlib.Path(path).read_text(encoding="utf-8"))
     item = record.get("item") if isinstance(record, dict) else None
-    if not isinstance(item, dict) or record.get("format_version") != FORMAT_VERSION or "made" not in record \
-            or not {"name", "status"} <= set(item) or (item["status"] == "done" and "picks" not in item):
+    if not isinstance(item, dict) or record.get("format_version") != FORMAT_VERSION or not _is_item(item) \
+            or not _is_made(record.get("made")) or not isinstance(record.get("inputs"), list) \
+            or not isinstance(record.get("warnings"), list) or not all(isinstance(t, str) for t in record["warnings"]):
         raise ValueError("no record")
     return dict(record)
+
+
+def _is_item(item: Mapping[str, Any]) -> bool:
+    """Tell whether an item has a name, a status and, when it is done, a table."""
+    named = all(isinstance(item.get(key), str) for key in ("name", "status"))
+    return named and has_places(item) and (item["status"] != "done" or bool(item.get("picks")))
+
+
+def has_places(item: Mapping[str, Any]) -> bool:
+    """Tell whether the tables and maps of an item, where it has any, are paths."""
+    maps = item.get("maps") or {}
+    places = [item.get("picks") or "", item.get("candidates") or "",
+              *(maps.values() if isinstance(maps, Mapping) else [None])]
+    return all(isinstance(place, str) and "\0" not in place for place in places)
+
+
+def _is_made(made: Any) -> bool:
+    """Tell whether a value has the form of what :func:`made_from` returns."""
+    return (isinstance(made, dict) and isinstance(made.get("options"), dict) and "model_sha256" in made
+            and all(made.get(key) is None or isinstance(made[key], dict) for key in ("tomogram", "mask")))
 
 
 def _moved(item: Mapping[str, Any], place: Any) -> Dict[str, Any]:

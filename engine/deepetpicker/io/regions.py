@@ -15,6 +15,7 @@ import numpy as np
 
 from deepetpicker.errors import FormatError, InputError
 from deepetpicker.io.atomic import write_text
+from deepetpicker.io.plainfile import check_plain
 
 PathLike = Union[str, "os.PathLike[str]"]
 Voxel = Tuple[int, int, int]
@@ -133,6 +134,7 @@ def read_negatives(path: PathLike) -> np.ndarray:
 
 def _rows(path: PathLike, columns: Sequence[str]) -> List[List[float]]:
     """Return the numbers of the named columns, a list per line."""
+    check_plain(path, "a table")
     try:
         with open(pathlib.Path(path), newline="", encoding="utf-8-sig") as stream:
             reader = csv.DictReader(stream)
@@ -142,6 +144,8 @@ def _rows(path: PathLike, columns: Sequence[str]) -> List[List[float]]:
             rows = list(reader)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise FormatError(f"{path} is not a table of comma-separated values ({error})") from error
     found = []
     for number, row in enumerate(rows, start=2):
         try:

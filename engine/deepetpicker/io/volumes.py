@@ -19,6 +19,7 @@ import numpy as np
 from deepetpicker import __version__
 from deepetpicker.errors import FormatError, InputError, OutputError
 from deepetpicker.io.atomic import atomic_output
+from deepetpicker.io.plainfile import check_plain
 from deepetpicker.io.voxelsize import Given, resolve_voxel_size
 
 PathLike = Union[str, "os.PathLike[str]"]
@@ -144,6 +145,7 @@ def open_volume(path: PathLike, voxel_size_ang: Given = 0.0, name: str = "", qui
 
 def _read_header_bytes(file: pathlib.Path) -> Tuple[bytes, int]:
     """Return the first 1024 bytes and the file size, or say why there are none."""
+    check_plain(file, "a tomogram (.mrc, .rec, .map)")
     if file.is_dir():
         raise InputError(f"expected a tomogram (.mrc, .rec, .map), got a folder: {file}")
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from typing import Dict, Sequence, Tuple, Union
+from typing import Any, Dict, Mapping, Sequence, Tuple, Union
 
 import safetensors
 import safetensors.torch
@@ -13,7 +13,7 @@ from deepetpicker.config import NetworkOptions, from_mapping
 from deepetpicker.errors import InputError, ModelFileError
 from deepetpicker.io.atomic import atomic_output
 from deepetpicker.io.classes import ParticleClass, same_particle
-from deepetpicker.io.modelcard import METADATA_KEY, ModelCard, read_card
+from deepetpicker.io.modelcard import METADATA_KEY, ModelCard, read_card, read_header
 from deepetpicker.network.resunet import ResUNet3D
 
 PathLike = Union[str, pathlib.Path]
@@ -53,9 +53,10 @@ def load_model(path: PathLike) -> Tuple[ResUNet3D, ModelCard]:
     card = read_card(path)
     try:
         options = from_mapping(NetworkOptions, card.network)
+        check_fits(options, {name: tensor.get("shape") for name, tensor in read_header(path)[1].items()})
         network = ResUNet3D(options)
         network.load_state_dict(safetensors.torch.load_file(str(path)), strict=True)
-    except (safetensors.SafetensorError, RuntimeError, InputError) as error:
+    except (safetensors.SafetensorError, RuntimeError, InputError, TypeError, ValueError) as error:
         text = str(error).splitlines()[0]
         raise ModelFileError(
             f"{path}: the weights do not fit the model card ({text}): expected a file written by deepetpicker, "
@@ -63,6 +64,31 @@ def load_model(path: PathLike) -> Tuple[ResUNet3D, ModelCard]:
     if not all(torch.isfinite(v).all() for v in network.state_dict().values() if v.is_floating_point()):
         raise ModelFileError(f"{path}: expected finite weights, found NaN or infinite ones: train the model again")
     return network.eval(), card
+
+
+def check_fits(options: NetworkOptions, shapes: Mapping[str, Any]) -> None:
+    """Refuse weights that are not those of a network before it is made: no file makes a network larger than itself.
+
+    Parameters
+    ----------
+    options : NetworkOptions
+        Of the network.
+    shapes : mapping
+        Shape of each weight by its name.
+
+    Raises
+    ------
+    InputError
+        Naming the first weights that do not fit.
+    """
+    if options.n_classes > 10_000 or max(options.widths) > 100_000 or len(options.widths) > 20:
+        raise InputError(f"no network has {options.n_classes} classes and the widths {options.widths[:20]}")
+    with torch.device("meta"):  # shapes without memory
+        wanted = {name: list(value.shape) for name, value in ResUNet3D(options).state_dict().items()}
+    misfits = [name for name, shape in wanted.items() if list(shapes.get(name) or []) != shape]
+    misfits += sorted(set(shapes) - set(wanted))
+    if misfits:
+        raise InputError(f"{len(misfits)} weights do not fit, first {', '.join(misfits[:3])}")
 
 
 def carry_over(old: ResUNet3D, new: ResUNet3D, known: Sequence[ParticleClass],

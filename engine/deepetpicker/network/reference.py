@@ -9,9 +9,10 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import logging
+import os
 import pathlib
-import pickle
 import re
+import zipfile
 from typing import Any, Dict, List, Sequence, Tuple, Union
 
 import torch
@@ -22,7 +23,7 @@ from deepetpicker.errors import InputError, ModelFileError
 from deepetpicker.geometry import check_working_diameter
 from deepetpicker.io.classes import ParticleClass, default_class, described
 from deepetpicker.io.modelcard import ClassCard, ModelCard
-from deepetpicker.network.modelfile import save_model
+from deepetpicker.network.modelfile import check_fits, save_model
 from deepetpicker.network.resunet import ResUNet3D
 
 PathLike = Union[str, pathlib.Path]
@@ -62,19 +63,32 @@ def read_checkpoint(path: PathLike) -> Dict[str, Any]:
         If the file is missing, no checkpoint, or names code that the restricted loader refuses.
     """
     path = pathlib.Path(path)
-    if not path.is_file() or path.stat().st_size == 0:
+    if "\0" in str(path) or not os.path.isfile(path) or path.stat().st_size == 0:
         raise ModelFileError(f"expected a checkpoint (.ckpt), found no file or an empty one: {path}")
     try:
+        _refuse_packed(path)
         names = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
         with torch.serialization.safe_globals([(_Inert, name) for name in names]):
             content = torch.load(str(path), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, KeyError, AttributeError) as error:
+    except Exception as error:  # what a damaged pickle raises is anybody's guess
         raise ModelFileError(f"{path}: refused, not a plain checkpoint of tensors ({_first_line(error)}): expected a "
                              ".ckpt file saved by the reference implementation") from error
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
         raise ModelFileError(f"{path}: expected a checkpoint with a 'state_dict', found "
                              f"{sorted(content) if isinstance(content, dict) else type(content).__name__}")
+    huge = [str(name) for name, value in content["state_dict"].items() if isinstance(value, torch.Tensor)
+            and value.numel() * value.element_size() > value.untyped_storage().nbytes()]
+    if huge:
+        raise ModelFileError(f"{path}: refused, the file does not hold all of the weights that it lists ({huge[0]})")
     return content
+
+
+def _refuse_packed(path: pathlib.Path) -> None:
+    """Raise ValueError for an archive that holds more bytes than the file has: PyTorch stores weights as they are."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if sum(part.file_size for part in archive.infolist()) > path.stat().st_size:
+                raise ValueError("a compressed archive")
 
 
 def _first_line(error: BaseException) -> str:
@@ -90,15 +104,15 @@ def network_from_reference(content: Dict[str, Any], path: PathLike) -> ResUNet3D
     ModelFileError
         If the weights are not those of a 3D-ResUNet of the reference, with the first names that do not fit.
     """
-    weights = {_rename(k): v for k, v in content["state_dict"].items() if isinstance(v, torch.Tensor)}
-    options = _network_options(weights, path)
+    weights = {_rename(str(k)): v for k, v in content["state_dict"].items() if isinstance(v, torch.Tensor)}
+    try:
+        options = _network_options(weights, path)
+        check_fits(options, {name: tuple(value.shape) for name, value in weights.items()})
+    except (InputError, IndexError) as error:
+        if isinstance(error, ModelFileError):
+            raise
+        raise ModelFileError(f"{path}: the weights are not those of the reference's 3D-ResUNet: {error}") from error
     network = ResUNet3D(options)
-    expected, found = network.state_dict(), set(weights)
-    misfits = [k for k in expected if k not in found or expected[k].shape != weights[k].shape]
-    misfits += sorted(found - set(expected))
-    if misfits:
-        raise ModelFileError(f"{path}: the weights are not those of the reference's 3D-ResUNet; "
-                             f"{len(misfits)} do not fit, first {', '.join(misfits[:3])}")
     network.load_state_dict(weights, strict=True)
     return network.eval()
 
@@ -169,12 +183,18 @@ def import_reference(checkpoint: PathLike, out: PathLike, diameter_angstrom: Seq
         network=network.options.to_dict(), classes=cards, voxel_size_ang=float(voxel_size),
         patch_vox=patch or patch_vox, border_vox=border_vox, label="tball", normalisation="mean-std",
         threshold=0.5, score_floor=0.1, intensity={}, training={"imported_from": pathlib.Path(checkpoint).name,
-                                               "epochs": int(content.get("epoch", 0))},
+                                               "epochs": _epoch(content)},
         validation=[], seed=0, version=__version__, created=datetime.datetime.now().isoformat(timespec="seconds"))
     save_model(out, network, card)
     logger.info("%s: imported, %d class(es), %g angstrom/voxel", out, len(cards), voxel_size)
     return {"model": str(out), "classes": len(cards), "epoch": card.training["epochs"],
             "parameters": sum(p.numel() for p in network.parameters())}
+
+
+def _epoch(content: Dict[str, Any]) -> int:
+    """Return the epoch that a checkpoint names, 0 when it names none."""
+    epoch = content.get("epoch", 0)
+    return epoch if isinstance(epoch, int) else 0
 
 
 def _class_table(n_classes: int, diameters_ang: Sequence[float],

@@ -8,6 +8,7 @@ from typing import Dict, List, Optional, Tuple, Union
 
 from deepetpicker.errors import FormatError, InputError, suggestion
 from deepetpicker.io.coordinates.table import CoordinateTable, Frame
+from deepetpicker.io.plainfile import check_plain
 
 try:
     from typing import Protocol
@@ -103,6 +104,7 @@ def read_lines(path: PathLike) -> List[str]:
     FormatError
         If it is no text file.
     """
+    check_plain(path, "a coordinate file")
     try:
         raw = pathlib.Path(path).read_bytes()
     except FileNotFoundError as error:
@@ -136,7 +138,7 @@ def parse_number(text: str, path: PathLike, line: int, column: str) -> float:
 def parse_class(text: str, path: PathLike, line: int) -> int:
     """Return a whole number >= 0 from a field, or raise FormatError naming file and line."""
     value = parse_number(text, path, line, "the class")
-    if value != int(value) or value < 0:
+    if value != int(value) or not 0 <= value < 2 ** 63:
         raise FormatError(f"{path}, line {line}: the class must be a whole number >= 0, found {text!r}; without a "
                           "header three columns are x y z and four class x y z: add a header line if these are not")
     return int(value)

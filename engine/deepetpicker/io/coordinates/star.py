@@ -138,7 +138,10 @@ class _Loop:
             raise FormatError(f"{self.path}: the particles lack the column _{missing[0]} (a 2D file?)")
         out = np.empty((len(self.table), len(labels)))
         for i, label in enumerate(labels):
-            numbers = pandas.to_numeric(self.table[label], errors="coerce").to_numpy(dtype=np.float64)
+            try:
+                numbers = pandas.to_numeric(self.table[label], errors="coerce").to_numpy(dtype=np.float64)
+            except OverflowError as error:
+                raise FormatError(f"{self.path}: {label} holds a number that is too large") from error
             bad = np.flatnonzero(~np.isfinite(numbers))
             if len(bad) and not gaps:
                 row = int(self.table.index[bad[0]])
@@ -181,7 +184,7 @@ def read_blocks(path: pathlib.Path) -> Dict[str, Any]:
         return dict(starfile.read(path, always_dict=True, **options))
     except pandas.errors.EmptyDataError:
         return {}
-    except (ValueError, IndexError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise FormatError(f"{path}: damaged STAR file ({error})") from error
 
 

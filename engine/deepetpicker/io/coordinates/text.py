@@ -54,10 +54,18 @@ def _split(text: str) -> List[str]:
     """Return the stripped fields of one line."""
     for mark in (";", "\t", ","):
         if mark in text:
-            fields = [f.strip() for f in next(csv.reader([text], delimiter=mark))]
+            fields = [f.strip() for f in _cells(text, mark)]
             fields = [f.replace(",", ".") for f in fields] if mark == ";" else fields
             return fields if mark != "," or len(fields) > 2 else text.replace(",", " ").split()
     return text.split()
+
+
+def _cells(text: str, mark: str) -> List[str]:
+    """Return the cells of one line; what the csv module refuses (a cell of 131072 characters) is taken as it is."""
+    try:
+        return next(csv.reader([text], delimiter=mark))
+    except csv.Error:
+        return text.split(mark)
 
 
 def _is_number(text: str) -> bool:

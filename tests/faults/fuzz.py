@@ -1,0 +1,205 @@
+"""Feed broken and hostile files to every reader and count what becomes of them.
+
+``python tests/faults/fuzz.py --inputs 20000 --seed 1`` prints a row per reader: how many files were tried, refused with
+a documented error, read, and anything else. Anything else is a defect: another exception, more than 5 s, more memory
+than the limit, a process started, or a file written outside the folder. Such files are kept with ``--keep DIR``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import contextlib
+import io
+import logging
+import os
+import pathlib
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import warnings
+from typing import Any, Dict, Iterator, List, Tuple
+
+import numpy as np
+from readers import READERS, Reader, seeds
+
+from deepetpicker.errors import DeepETPickerError
+
+SLOWEST_S = 5.0
+SPARE_BYTES = 1 << 30
+TOKENS = (
+    b"nan", b"inf", b"-inf", b"1e308", b"1e400", b"-1", b"0", b"9223372036854775808", b"1" * 400, b"1e-320", b"1_000",
+    b"0x10", b"-0", b"null", b"true", b"NaN", b"[]", b"{}", b'""', b'"../../x"', b'"/etc/x"', b"[" * 3000,
+    b'{"a":' * 3000, b"\x00", b"\xff\xfe", b"\xef\xbb\xbf", b'"', b"'", b";", b",", b"\t", b"\n", b"\r", b"#",
+    b"loop_\n", b"data_\n", b"_rlnCoordinateX", b"x" * 140000, "é".encode(), "e\u0301".encode(), b"\\u0000",
+    b"\x1f\x8b")
+WORDS = tuple(np.array([v], kind).tobytes() for kind in ("<i4", ">i4") for v in
+              (0, 1, -1, 2, 9, 100, 10 ** 4, 2 ** 31 - 1, -2 ** 31, 10 ** 6, 10 ** 7 - 1, 12, 101, 1024))
+FORBIDDEN = ("os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Popen", "socket.connect", "os.remove",
+             "os.rename", "os.rmdir", "os.chmod", "os.symlink", "os.link", "os.truncate", "shutil.rmtree")
+
+
+class Watch:
+    """Notes what the interpreter does while a file is read; stands for a sandbox."""
+
+    def __init__(self) -> None:
+        self.folder, self.seen = "", []  # type: Tuple[str, List[str]]
+        sys.addaudithook(self._hook)
+
+    def _hook(self, event: str, args: Tuple[Any, ...]) -> None:
+        """Note processes that are started, and files that are changed outside the folder."""
+        if not self.folder:
+            return
+        if event in FORBIDDEN and not self._inside(args):
+            self.seen.append(f"{event}{args!r:.200}")
+        writes = event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+        if writes and not self._inside(args) and str(args[0]) != os.devnull:
+            self.seen.append(f"open for writing {args[0]!r:.200}")
+
+    def _inside(self, args: Tuple[Any, ...]) -> bool:
+        """Tell whether the first argument is a path in the folder, or no path."""
+        first = args[0] if args else ""
+        if not isinstance(first, (str, bytes)):
+            return isinstance(first, int)
+        return os.path.realpath(os.fsdecode(first)).startswith(self.folder + os.sep)
+
+
+WATCH = Watch()
+
+
+def mutate(rng: np.random.Generator, content: bytes, other: bytes) -> bytes:
+    """Return valid content with one to four changes; other is another valid file to splice with."""
+    data = bytearray(content)
+    for _ in range(int(rng.integers(1, 5))):
+        at = int(rng.integers(0, len(data) + 1))
+        if rng.random() < 0.3:  # the interesting part of binary files is their head
+            at = min(at, int(rng.integers(0, 256)))
+        kind = int(rng.integers(0, 8))
+        if kind == 0:
+            for _ in range(int(rng.integers(1, 9))):
+                if data:
+                    data[int(rng.integers(0, len(data)))] ^= 1 << int(rng.integers(0, 8))
+        elif kind == 1:
+            del data[at:]
+        elif kind == 2:
+            del data[at:at + int(rng.integers(1, 40))]
+        elif kind == 3:
+            cut = int(rng.integers(0, len(other) + 1))
+            data[at:] = other[cut:]
+        elif kind == 4:
+            data[at:at] = TOKENS[int(rng.integers(0, len(TOKENS)))]
+        elif kind == 5:
+            data[at // 4 * 4:at // 4 * 4 + 4] = WORDS[int(rng.integers(0, len(WORDS)))]
+        elif kind == 6:
+            replace_word(rng, data)
+        else:
+            data[at:at] = data[at:at + int(rng.integers(1, 60))]
+    return bytes(data)
+
+
+def replace_word(rng: np.random.Generator, data: bytearray) -> None:
+    """Replace one run of letters and digits by an extreme one, in place."""
+    word = b"0123456789.-+eEabcdefghijklmnopqrstuvwxyz\"_"
+    at = int(rng.integers(0, len(data) + 1))
+    while at < len(data) and data[at] not in word:
+        at += 1
+    end = at
+    while end < len(data) and data[end] in word and end - at < 60:
+        end += 1
+    data[at:end] = TOKENS[int(rng.integers(0, len(TOKENS)))]
+
+
+@contextlib.contextmanager
+def limits() -> Iterator[None]:
+    """End what takes longer than 5 s with TimeoutError, and what takes 1 GB more with MemoryError."""
+    def late(number: int, frame: Any) -> None:
+        raise TimeoutError(f"more than {SLOWEST_S} s")
+
+    before, handler = resource.getrlimit(resource.RLIMIT_AS), signal.signal(signal.SIGALRM, late)
+    with open("/proc/self/statm") as stream:
+        used = int(stream.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + SPARE_BYTES, before[1]))
+    signal.setitimer(signal.ITIMER_REAL, SLOWEST_S)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, handler)
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def outcome(reader: Reader, path: pathlib.Path) -> str:
+    """Return ``refused``, ``read``, or what else happened when a file is read."""
+    WATCH.seen, WATCH.folder = [], os.path.realpath(path.parents[reader.filename.count("/")])
+    try:
+        with limits(), warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            reader.read(path)
+        found = "read"
+    except DeepETPickerError as error:
+        found = "refused" if str(error) else "an error without a text"
+    except BaseException as error:  # whatever it is, it is what we look for
+        place = error.__traceback__
+        while place is not None and place.tb_next is not None:
+            place = place.tb_next
+        where = f"{pathlib.Path(place.tb_frame.f_code.co_filename).name}:{place.tb_lineno}" if place else ""
+        found = f"{type(error).__name__} at {where}"
+    finally:
+        WATCH.folder = ""
+    return f"it did {WATCH.seen[0]}" if WATCH.seen else found
+
+
+def attack(reader: Reader, valid: List[bytes], inputs: int, seed: int, keep: str = "") -> Dict[str, int]:
+    """Return how often each outcome came; the same seed gives the same files."""
+    rng, found = np.random.default_rng([seed, *reader.name.encode()]), collections.Counter()  # type: Any
+    work = pathlib.Path(tempfile.mkdtemp())
+    try:
+        for _ in range(inputs):
+            one, other = (valid[int(rng.integers(0, len(valid)))] for _ in range(2))
+            content = reader.generate(rng) if reader.generate and rng.random() < 0.4 else mutate(rng, one, other)
+            path = work / "in" / reader.filename
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+            kind = outcome(reader, path)
+            found[kind] += 1
+            if keep and kind not in ("read", "refused") and found[kind] == 1:
+                pathlib.Path(keep).mkdir(parents=True, exist_ok=True)
+                pathlib.Path(keep, f"{reader.name}_{len(found)}{path.suffix}").write_bytes(content)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return dict(found)
+
+
+def main() -> int:
+    """Run the command line; return 1 when anything else than a refusal or a table came."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--inputs", type=int, default=2000, help="files per reader of weight 1")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--readers", nargs="*", default=sorted(READERS))
+    parser.add_argument("--keep", default="", help="folder for files that made trouble")
+    args = parser.parse_args()
+    logging.disable(logging.CRITICAL)
+    bad, total = 0, collections.Counter()  # type: Any
+    print(f"{'reader':14}{'tried':>8}{'refused':>9}{'read':>8}{'other':>7}{'seconds':>9}", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for name in args.readers:
+            start, reader = time.monotonic(), READERS[name]
+            found = attack(reader, seeds(reader, pathlib.Path(folder)), max(1, int(args.inputs * reader.weight)),
+                           args.seed, args.keep)
+            tried, others = sum(found.values()), {k: n for k, n in found.items() if k not in ("read", "refused")}
+            row = (tried, found.get("refused", 0), found.get("read", 0), sum(others.values()))
+            total.update(dict(zip(("tried", "refused", "read", "other"), row)))
+            print(f"{name:14}{row[0]:8}{row[1]:9}{row[2]:8}{row[3]:7}"
+                  f"{time.monotonic() - start:9.1f}", flush=True)
+            for kind, count in sorted(others.items(), key=lambda pair: -pair[1]):
+                print(f"    {count:6} {kind}", flush=True)
+            bad += len(others)
+    print(f"{'in all':14}{total['tried']:8}{total['refused']:9}{total['read']:8}{total['other']:7}")
+    return int(bad > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
