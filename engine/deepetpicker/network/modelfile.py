@@ -38,8 +38,9 @@ def save_model(path: PathLike, network: ResUNet3D, card: ModelCard) -> None:
     """
     tensors = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in network.state_dict().items()}
     tensors = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
+    content = safetensors.torch.save(tensors, metadata={METADATA_KEY: card.to_json()})
     with atomic_output(path) as temporary:
-        safetensors.torch.save_file(tensors, str(temporary), metadata={METADATA_KEY: card.to_json()})
+        temporary.write_bytes(content)  # save_file would keep it from all but its owner, whatever the umask says
 
 
 def load_model(path: PathLike) -> Tuple[ResUNet3D, ModelCard]:

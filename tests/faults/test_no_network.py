@@ -1,0 +1,57 @@
+"""Commands run without a network, and leave files with the permissions that the umask says."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+# In a child process, so that nothing of the test's own process counts; a socket of any kind but a local one ends it.
+BLOCKED = """
+import os, sys
+def hook(event, args):
+    if event in ("socket.connect", "socket.bind", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto") \\
+            and not (args[1:] and isinstance(args[1], str)):
+        os.write(2, f"NETWORK {event} {args[1:]}".encode())
+        os._exit(99)
+sys.addaudithook(hook)
+os.umask(int(sys.argv.pop(1), 8))
+from deepetpicker.__main__ import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def run(umask: str, *words: object) -> None:
+    """Run a verb without a network."""
+    result = subprocess.run([sys.executable, "-c", BLOCKED, umask, *map(str, words)], capture_output=True, text=True,
+                            timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert result.returncode == 0, result.stderr[-2000:]
+
+
+def modes(folder: pathlib.Path) -> set:
+    """Return the permissions of all files below a folder."""
+    return {oct(path.stat().st_mode & 0o777) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_block_blocks():
+    code = BLOCKED.split("from deepetpicker")[0] + "import socket; socket.create_connection(('127.0.0.1', 9), 1)"
+    result = subprocess.run([sys.executable, "-c", code, "022"], capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stderr[:7]) == (99, "NETWORK")
+
+
+@pytest.mark.parametrize("umask", ["027"])
+def test_simulate_train_pick_evaluate_and_report_need_no_network_and_keep_to_the_umask(tmp_path, umask):
+    data, model, picks = tmp_path / "data", tmp_path / "run/m.safetensors", tmp_path / "picks"
+    run(umask, "simulate", data, "--n", 2, "--shape", "32,48,64", "--particles", 8, "--voxel-size", 20,
+        "--phantoms", "ring", "--gold", 0, "--membranes", 0)
+    run(umask, "train", "--data", data, "--out", model, "--epochs", 1, "--patch", 32, "--widths", "4,6",
+        "--patches-per-epoch", 8, "--device", "cpu", "--no-check")
+    run(umask, "pick", model, data / "tomo_00.mrc", data / "tomo_01.mrc", "--out", picks, "--device", "cpu")
+    run(umask, "evaluate", "--truth", data, "--picks", picks, "--out", tmp_path / "scores")
+    for folder in (data, model.parent, picks, tmp_path / "scores"):
+        assert modes(folder) == {"0o640"}, folder
+    assert (picks / "tomo_00.csv").is_file()
+    assert list((tmp_path / "scores").rglob("*.html"))
