@@ -77,7 +77,7 @@ def test_a_failed_write_leaves_the_old_model(tmp_path, monkeypatch):
     def broken(*args, **kwargs):
         raise RuntimeError("power cut")
 
-    monkeypatch.setattr(safetensors.torch, "save_file", broken)
+    monkeypatch.setattr(safetensors.torch, "save", broken)
     with pytest.raises(RuntimeError, match="power cut"):
         save_model(path, network, card)
     assert path.read_bytes() == before
