@@ -114,8 +114,8 @@ def test_looking_takes_a_small_part_of_a_short_time():
 def test_without_a_time_the_recipe_or_the_user_says_how_many_epochs():
     assert plan(options(epochs=7), 3, 16, Pace()).epochs == 7
     usual = plan(options(), 1, 16, Pace())
-    assert (usual.limit_s, usual.epochs) == (0.0, 25)
-    assert plan(options(), 3, 16, Pace()).epochs == 50
+    assert (usual.limit_s, usual.epochs) == (0.0, 47)
+    assert plan(options(), 3, 16, Pace()).epochs == 94
     assert plan(options(epochs=7, minutes=60), 3, 16, Pace(0.1, 1.0, 0.0)).epochs == 7
 
 

@@ -10,7 +10,7 @@ from deepetpicker.config import TrainOptions
 
 SMALLEST_PATCH, LARGEST_PATCH = 32, 72
 PATCH_SHARE = 1.2
-PATCHES_PER_CLASS = 800
+PATCHES_PER_CLASS = 1500
 STEP_OF_PATCH = 8
 LEFT_AT_0 = ("patch", "batch", "epochs", "learning_rate", "validate_every", "widths")
 LEFT_BELOW_0 = ("cross_entropy", "balance", "prior", "averaging", "patience")
@@ -100,7 +100,7 @@ def patch_for(diameter_vox: float) -> int:
 
 
 def epochs_for(n_classes: int, patches_per_epoch: int) -> int:
-    """Return the number of epochs that show the network about 800 patches for each class and as many more.
+    """Return the number of epochs that show the network about 1500 patches for each class and as many more.
 
     Parameters
     ----------
