@@ -151,7 +151,7 @@ class Records:
     def _is_there(self, record: Record) -> bool:
         """Tell whether the pick table of a record is there; a failed tomogram has none."""
         item = record["item"]
-        return item["status"] != "done" or (self.folder / item["picks"]).is_file()
+        return item["status"] != "done" or os.path.isfile(self.folder / item["picks"])
 
     def _relative(self, path: str) -> str:
         """Return a path in the output folder relative to it."""

@@ -16,6 +16,7 @@ from deepetpicker.config import SimulateOptions
 from deepetpicker.errors import InputError
 from deepetpicker.io.atomic import write_text
 from deepetpicker.io.classes import ParticleClass, write_classes
+from deepetpicker.io.items import check_name
 from deepetpicker.io.manifest import Manifest
 from deepetpicker.io.volumes import VolumeWriter, write_volume
 from deepetpicker.progress import progress
@@ -85,6 +86,7 @@ def _check(options: SimulateOptions) -> None:
                          f"{options.particles}")
     if not options.prefix or pathlib.PurePath(options.prefix).name != options.prefix:
         raise InputError(f"prefix must be the start of a file name without folders, got {options.prefix!r}")
+    check_name(_name(options, options.n))
 
 
 def _name(options: SimulateOptions, index: int) -> str:

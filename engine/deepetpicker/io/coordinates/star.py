@@ -74,7 +74,7 @@ class Relion:
         if self.version == 5:
             positions = (positions - np.array(frame.shape_zyx[::-1]) / 2) * frame.voxel_size_ang  # type: ignore[index]
         columns: Dict[str, Sequence[Any]] = {}
-        columns[_NAMES[self.version < 4]] = [frame.tomogram or path.stem] * len(table)
+        columns[_NAMES[self.version < 4]] = [_star_name(frame.tomogram or path.stem)] * len(table)
         for label, values in zip(_CENTERED if self.version == 5 else _PIXEL, positions.T):
             columns[label] = [repr(float(v)) for v in values]
         columns[_CLASS[0]] = [str(int(c)) for c in table.class_ids]
@@ -246,6 +246,15 @@ def _of_tomogram(particles: Any, wanted: str, path: pathlib.Path) -> Any:
                          "so (folder and suffix do not count), or write its particles to a file of their own "
                          f"(deepetpicker convert {path.name} {_stem(wanted)}.csv --tomogram {names[0]})")
     return particles[mask]
+
+
+def _star_name(name: str) -> str:
+    """Return the name of a tomogram, or raise InputError when a STAR file would lose it or the particles with it."""
+    if re.search(r"[\"'\x00-\x1f\x7f-\x9f\u2028\u2029]", name) or name[:1] in ("#", "_", " ") \
+            or name.endswith(" ") or name.startswith(("data_", "loop_")):
+        raise InputError(f"a STAR file cannot hold a tomogram named {name!r} (quotes, line ends, or a first character "
+                         "that means something else there): give it another name with --tomogram")
+    return name
 
 
 def _stem(name: str) -> str:
