@@ -234,8 +234,8 @@ def test_a_checkpoint_whose_weights_repeat_one_number_makes_no_large_network(tmp
 
 
 @pytest.mark.parametrize("record", [
-    json.dumps({**readers._record(), "item": {"name": "a", "status": "done", "picks": "x" * 999}}).encode(), b"[]", b"{",
-    b'{"format_version": 1, "item": {"name": [], "status": "done"}}', b"[" * 100_000])
+    json.dumps({**readers._record(), "item": {"name": "a", "status": "done", "picks": "x" * 999}}).encode(),
+    b"{", b"[]",    b'{"format_version": 1, "item": {"name": [], "status": "done"}}', b"[" * 100_000])
 def test_a_damaged_record_counts_as_none(tmp_path, record):
     path = pathlib.Path(tmp_path, "records", "a.json")
     path.parent.mkdir()

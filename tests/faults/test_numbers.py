@@ -30,8 +30,8 @@ def slabs(value):
 
 
 VOLUMES = {
-    "NaN slab": slabs(np.nan), "infinite slab": slabs(np.inf), "constant slab": slabs(7.0), "zeros": np.zeros(SHAPE, "f4"),
-    "constant": np.full(SHAPE, 3.0, "f4"), "all NaN": np.full(SHAPE, np.nan, "f4"), "one hot slab": slabs(3e38),
+    "NaN slab": slabs(np.nan), "infinite slab": slabs(np.inf), "constant slab": slabs(7.0), "one hot slab": slabs(3e38),
+    "zeros": np.zeros(SHAPE, "f4"), "constant": np.full(SHAPE, 3.0, "f4"), "all NaN": np.full(SHAPE, np.nan, "f4"),
     "float16": slabs(6e4).astype(np.float16), "float16 infinite": slabs(np.inf).astype(np.float16),
     "huge": noise() * np.float32(1e37), "tiny": noise() * np.float32(1e-40), "int8": (noise() * 20).astype(np.int8)}
 CENTRES = np.array([[8, 10, 9], [20, 30, 9], [8, 30, 27], [20, 10, 27], [26, 20, 18],
