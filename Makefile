@@ -36,7 +36,8 @@ test-slow: env-dev  ## the slow tests too (some need the package index)
 
 test-faults: env  ## hostile files, names and numbers, killed runs: all of it, and a table of 200,000 broken files
 	$(PYTEST) tests/faults
-	$(RUN) tests/faults/fuzz.py --inputs 11000 --seed 1
+	$(RUN) tests/faults/fuzz.py --inputs 11500 --seed 1
+	$(RUN) tests/faults/kill.py --faults 60 --seed 1
 
 lint: env-dev  ## ruff, mypy, and the syntax of the first pages
 	$(RUN) -m ruff check .

@@ -22,7 +22,7 @@ from deepetpicker.network.modelfile import save_model
 from deepetpicker.network.resunet import ResUNet3D
 
 ODD = ("a b", "it's", 'say "x"', "$HOME", "a;ls", "100%d", "back\\slash", "line\nend", "caf\u00e9", "cafe\u0301",
-       "x" * 200, "-n", "--out", "{0}", "a,b", "#1", "*?[x]", "tab\tx", "\u7c92\u5b50" * 30)
+       "x" * 200, "-n", "<script>alert(1)", "--out", "{0}", "a,b", "#1", "*?[x]", "tab\tx", "\u7c92\u5b50" * 30)
 REFUSED = ("../out", "/tmp/out", "a/b", "..", ".", ".hidden", "a\0b", "x" * 221, "\u7c92" * 80, "\ud800")
 
 
@@ -67,6 +67,9 @@ def test_every_odd_name_is_picked_evaluated_compared_and_converted(tmp_path):
     assert main(["evaluate", "--truth", str(data), "--picks", str(out), "--out", str(tmp_path / "e"), "--quiet"]) == 0
     found = json.loads((tmp_path / "e" / "manifest.json").read_text())["items"]
     assert {item["name"] for item in found} == set(ODD)
+    pages = [path.read_text() for path in (tmp_path / "e").rglob("*.html")]
+    assert pages
+    assert not any("<script>alert" in page for page in pages)
     for name in ODD:
         truth = f"{data}/{name}.csv"
         words = ["--radius-angstrom", "10", "--voxel-size", "10", "--out", f"{out}/{name} both", "--quiet"]
