@@ -414,3 +414,12 @@ def test_the_start_is_for_new_tomograms_only(folder, session):
     write_volume(folder / "a.mrc", np.zeros((12, 20, 28), np.int8), 20.0)
     with pytest.raises(InputError, match="a was annotated as 56 x 40 x 24 voxels of 10 angstrom"):
         prepare_session(session, Scene(find_tomograms([str(folder)]), []), {}, CLASSES)
+
+
+def test_the_benchmark_of_the_windows_runs(display, tmp_path):
+    script = pathlib.Path(__file__).parents[2] / "benchmarks" / "windows.py"
+    words = [sys.executable, script, "--shape", "20,30,40", "--types", "int8,float32", "--folder", tmp_path]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=120)
+    lines = done.stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["int8", "float32"]
+    assert all("open s" in line and "step x ms (CPU)" in line and "peak MB" in line for line in lines)

@@ -27,6 +27,16 @@ def test_a_slab_is_the_mean_of_its_planes_and_shorter_at_the_border():
     np.testing.assert_allclose(read_plane(VOLUME, (2, 0), ALL, 1), VOLUME[:, :, :2].mean(axis=2).T, rtol=1e-6)
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("step", [1, 3])
+def test_a_large_tomogram_is_read_in_parts(monkeypatch, axis, step):
+    part = (slice(2, 20, step), slice(1, 19, step))
+    wanted = read_plane(VOLUME, (axis, 3), part, 1)
+    monkeypatch.setattr("deepetpicker.windows.render.KEPT_BYTES", 0)
+    monkeypatch.setattr("deepetpicker.windows.render.TOUCHED_BYTES", 5 * VOLUME[0].nbytes)
+    np.testing.assert_array_equal(read_plane(VOLUME, (axis, 3), part, 1), wanted)
+
+
 @pytest.mark.parametrize("kind", [np.int8, np.int16, np.float16, np.float32])
 def test_every_type_of_voxels_gives_the_same_picture(tmp_path, kind):
     values = np.random.default_rng(0).integers(-100, 100, (6, 20, 30))

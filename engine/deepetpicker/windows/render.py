@@ -11,6 +11,7 @@ from deepetpicker.io.volumes import release_pages
 from deepetpicker.windows.scene import AXES
 
 KEPT_BYTES = 192 * 2 ** 20  # tomograms up to this size stay in memory once seen
+TOUCHED_BYTES = 96 * 2 ** 20  # of larger ones, so much is in memory at once
 SAMPLED = 20_000            # pixels that are looked at for the contrast
 OUTSIDE = 235               # grey beside the tomogram
 _GREYS = np.arange(256, dtype=np.uint32)
@@ -58,14 +59,30 @@ def read_plane(volume_zyx: np.ndarray, cut: Tuple[int, int], part: Tuple[slice, 
     window: List[Any] = [slice(None)] * 3
     window[right], window[up] = part
     window[axis] = slice(max(plane - average, 0), plane + average + 1)
-    slab = volume_zyx[tuple(window)]
+    if axis == 0 or volume_zyx.nbytes <= KEPT_BYTES:
+        image = _mean(volume_zyx[tuple(window)], axis)
+    else:  # a cut across the planes touches all of them: a few at a time, so that few are in memory
+        rows = range(*window[0].indices(volume_zyx.shape[0]))
+        count = max(1, TOUCHED_BYTES // (volume_zyx.nbytes // volume_zyx.shape[0] * rows.step))
+        pieces = []
+        for first in range(0, len(rows), count):
+            some = rows[first:first + count]
+            window[0] = slice(some.start, some.stop, some.step)
+            pieces.append(_mean(volume_zyx[tuple(window)], axis))
+            release_pages(volume_zyx)
+        image = np.concatenate(pieces)
+    if volume_zyx.nbytes > KEPT_BYTES:
+        release_pages(volume_zyx)
+    return image.T if axis == 2 else image
+
+
+def _mean(slab: np.ndarray, axis: int) -> np.ndarray:
+    """Return the mean of a few planes along an axis, float32, a copy."""
     image = np.array(slab[(slice(None),) * axis + (0,)], dtype=np.float32)
     for other in range(1, slab.shape[axis]):
         image += slab[(slice(None),) * axis + (other,)]
     image /= slab.shape[axis]
-    if volume_zyx.nbytes > KEPT_BYTES:
-        release_pages(volume_zyx)
-    return image.T if axis == 2 else image
+    return image
 
 
 def grey_limits(image: np.ndarray, clipped_percent: float) -> Tuple[float, float]:
