@@ -20,7 +20,7 @@ import time
 
 import numpy as np
 
-STEPS, PARTICLES = 30, 500
+PARTICLES = 500
 
 
 def make(path: pathlib.Path, shape: tuple, kind: str) -> None:
@@ -33,7 +33,7 @@ def make(path: pathlib.Path, shape: tuple, kind: str) -> None:
             writer.write(z, (rng.normal(size=(1, *shape[1:])) * 20).astype(kind))
 
 
-def measure(path: str, folder: str, began: float) -> dict:
+def measure(path: str, folder: str, began: float, steps: int) -> dict:
     """Open the window on a tomogram and return seconds, milliseconds and megabytes."""
     from deepetpicker.annotation.session import Session
     from deepetpicker.io.classes import ParticleClass
@@ -53,19 +53,19 @@ def measure(path: str, folder: str, began: float) -> dict:
         root.update()
         found = {"open s": time.time() - began}
         for axis, label in enumerate("zyx"):
-            found[f"step {label} ms (CPU)"] = median_ms(root, lambda axis=axis: window.panel.step(axis, 2))
-        found["circles ms (CPU)"] = median_ms(root, window.panel.changed)
+            found[f"step {label} ms (CPU)"] = median_ms(root, lambda axis=axis: window.panel.step(axis, 2), steps)
+        found["circles ms (CPU)"] = median_ms(root, window.panel.changed, steps)
         window.panel.zoom(4.0)
-        found["zoomed z ms (CPU)"] = median_ms(root, lambda: window.panel.step(0, -1))
+        found["zoomed z ms (CPU)"] = median_ms(root, lambda: window.panel.step(0, -1), steps)
         found["peak MB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         root.destroy()
     return found
 
 
-def median_ms(root: object, action: object) -> list:
+def median_ms(root: object, action: object, steps: int) -> list:
     """Return the median time until Tk has shown what an action changed, and that of the processor, in milliseconds."""
     times = []
-    for _ in range(STEPS):
+    for _ in range(steps):
         start, spent = time.perf_counter(), time.process_time()
         action()
         root.update()
@@ -84,11 +84,12 @@ def main() -> None:
     parser.add_argument("--folder", default="", help="where tomograms are made, and kept (default: a temporary one)")
     parser.add_argument("--shape", default="200,512,512", help="z,y,x")
     parser.add_argument("--types", default="int8,int16,float16,float32")
+    parser.add_argument("--steps", type=int, default=30, help="steps along each axis (%(default)s)")
     parser.add_argument("--one", nargs=2, metavar=("TOMO", "BEGAN"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
         with tempfile.TemporaryDirectory() as folder:
-            print(json.dumps(measure(args.one[0], folder, float(args.one[1]))))
+            print(json.dumps(measure(args.one[0], folder, float(args.one[1]), args.steps)))
         return
     shape = tuple(int(n) for n in args.shape.split(","))
     with tempfile.TemporaryDirectory() as temporary:
@@ -97,7 +98,7 @@ def main() -> None:
             path = folder / f"{kind}_{args.shape.replace(',', '_')}.mrc"
             if not path.exists():
                 make(path, shape, kind)
-            words = [sys.executable, __file__, "--one", str(path), str(time.time())]
+            words = [sys.executable, __file__, "--one", str(path), str(time.time()), "--steps", str(args.steps)]
             found = json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
             figures = "  ".join(f"{name} {words_of(value)}" for name, value in found.items())
             print(f"{kind:8} {args.shape:14} {figures}")

@@ -31,6 +31,7 @@ COMPARISON_DIR = "comparison"
 SIMULATION_DIR = "simulation"
 PROPOSALS_DIR = "proposals"
 CHECK_DIR = "check"
+ANNOTATION_DIR = "annotation"  # journal, and a version per closed window: annotation/version_001/{TS.csv, ...}
 
 # Files that a started engine leaves in its folder.
 ENGINE_SCRIPT = "engine.sh"

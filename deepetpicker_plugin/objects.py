@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 from typing import Any, Dict, List, Optional, Set, Tuple
 
 from pwem.objects import EMObject
@@ -10,6 +11,7 @@ from tomo.objects import SetOfTomograms
 
 from deepetpicker.io.classes import ParticleClass
 from deepetpicker.io.modelcard import ModelCard, read_card
+from deepetpicker.io.regions import REGIONS, Region, read_regions
 
 
 class DeepETPickerModel(EMObject):
@@ -117,6 +119,37 @@ def keptEpoch(card: ModelCard) -> Dict[str, Any]:
 
 class SetOfFailedTomograms(SetOfTomograms):
     """Tomograms that could not be picked; ``_failure`` of each says why. Usable wherever tomograms are."""
+
+
+class DeepETPickerRegions(EMObject):
+    """Boxes of several tomograms in which everything is annotated: the folder of their tables."""
+
+    def __init__(self, folder: Optional[str] = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._folder = String(folder)
+        self._boxes = Integer()
+        self._tomograms = Integer()
+
+    @classmethod
+    def fromFolder(cls, folder: str) -> DeepETPickerRegions:
+        """Return the object of a version of an annotation, its path relative to the project."""
+        found = cls(folder)
+        regions = found.getRegions()
+        found._boxes.set(sum(map(len, regions.values())))
+        found._tomograms.set(len(regions))
+        return found
+
+    def getRegions(self) -> Dict[str, List[Region]]:
+        """Return the boxes by tsId, in voxels of the annotated tomograms."""
+        folder = pathlib.Path(self._folder.get())
+        return {path.name[:-len(REGIONS)]: read_regions(path) for path in sorted(folder.glob(f"*{REGIONS}"))}
+
+    def getFiles(self) -> Set[str]:
+        """Return the files that belong to the object."""
+        return {str(path) for path in pathlib.Path(self._folder.get()).glob(f"*{REGIONS}")}
+
+    def __str__(self) -> str:
+        return f"DeepETPickerRegions ({self._boxes.get(0)} complete boxes in {self._tomograms.get(0)} tomograms)"
 
 
 class DeepETPickerEvaluation(EMObject):

@@ -1,5 +1,6 @@
 """The protocols of the plugin."""
 
+from deepetpicker_plugin.protocols.protocol_annotate import ProtDeepETPickerAnnotate
 from deepetpicker_plugin.protocols.protocol_check import ProtDeepETPickerCheck
 from deepetpicker_plugin.protocols.protocol_compare import ProtDeepETPickerCompare
 from deepetpicker_plugin.protocols.protocol_evaluate import ProtDeepETPickerEvaluate
@@ -10,7 +11,6 @@ from deepetpicker_plugin.protocols.protocol_simulate import ProtDeepETPickerSimu
 from deepetpicker_plugin.protocols.protocol_threshold import ProtDeepETPickerThreshold
 from deepetpicker_plugin.protocols.protocol_train import ProtDeepETPickerTrain
 
-__all__ = ["ProtDeepETPickerCheck", "ProtDeepETPickerCompare", "ProtDeepETPickerEvaluate",
-           "ProtDeepETPickerImportModel", "ProtDeepETPickerPick",
-           "ProtDeepETPickerPropose", "ProtDeepETPickerSimulate",
-           "ProtDeepETPickerThreshold", "ProtDeepETPickerTrain"]
+__all__ = ["ProtDeepETPickerAnnotate", "ProtDeepETPickerCheck", "ProtDeepETPickerCompare", "ProtDeepETPickerEvaluate",
+           "ProtDeepETPickerImportModel", "ProtDeepETPickerPick", "ProtDeepETPickerPropose",
+           "ProtDeepETPickerSimulate", "ProtDeepETPickerThreshold", "ProtDeepETPickerTrain"]

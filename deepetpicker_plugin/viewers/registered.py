@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, Iterable, List, Tuple
 
+from pyworkflow.object import Pointer
 from pyworkflow.viewer import DESKTOP_TKINTER, Viewer
 from tomo.objects import SetOfCoordinates3D
 
@@ -15,6 +16,7 @@ from deepetpicker_plugin import classes, convert
 from deepetpicker_plugin.classes import lookOf
 from deepetpicker_plugin.objects import DeepETPickerEvaluation, DeepETPickerModel
 from deepetpicker_plugin.protocols import (
+    ProtDeepETPickerAnnotate,
     ProtDeepETPickerCompare,
     ProtDeepETPickerEvaluate,
     ProtDeepETPickerImportModel,
@@ -23,6 +25,7 @@ from deepetpicker_plugin.protocols import (
     ProtDeepETPickerThreshold,
     ProtDeepETPickerTrain,
 )
+from deepetpicker_plugin.protocols.protocol_annotate import newestCoordinates
 from deepetpicker_plugin.protocols.protocol_compare import BOTH, ONLY_FIRST, ONLY_SECOND
 from deepetpicker_plugin.protocols.protocol_train import readRows
 from deepetpicker_plugin.viewers.scene import sceneOfSets
@@ -83,14 +86,28 @@ class DeepETPickerPicksViewer(DeepETPickerViewer):
 
     _name = "DeepETPicker picks on slices"
     _targets = [ProtDeepETPickerPick, ProtDeepETPickerThreshold, ProtDeepETPickerCompare, ProtDeepETPickerSimulate,
-                SetOfCoordinates3D]
+                ProtDeepETPickerAnnotate, SetOfCoordinates3D]
 
     def _windows(self, obj: Any) -> List[Any]:
         """Return the window with the picks."""
+        if isinstance(obj, ProtDeepETPickerAnnotate):
+            obj = newestCoordinates(obj) or obj
         scene = sceneOf(obj, self.getProject())
         if not scene.layers:
             return self._nothing("There are no picks yet.")
-        return [PicksWindow(f"Picks: {titleOf(obj)}", scene, self.getTkRoot())]
+        sets = [obj] if isinstance(obj, SetOfCoordinates3D) else [
+            s for _, s in obj.iterOutputAttributes(SetOfCoordinates3D) if s.getSize()]
+        extras = [("Annotate from these", lambda: self.annotate(sets[0]))] if len(sets) == 1 else []
+        return [PicksWindow(f"Picks: {titleOf(obj)}", scene, self.getTkRoot(), extras=extras)]
+
+    def annotate(self, coordinates: SetOfCoordinates3D) -> ProtDeepETPickerAnnotate:
+        """Add the protocol *annotate particles* that starts from a set to the project, launch it and return it."""
+        project = self.getProject()
+        protocol = project.newProtocol(ProtDeepETPickerAnnotate)
+        protocol.inputTomograms.copy(pointerTo(coordinates.getPrecedents(), project))
+        protocol.inputCoordinates.copy(pointerTo(coordinates, project))
+        project.launchProtocol(protocol)
+        return protocol
 
 
 class DeepETPickerScoresViewer(DeepETPickerViewer):
@@ -119,6 +136,13 @@ class DeepETPickerEvaluationViewer(DeepETPickerViewer):
             return self._nothing("Nothing was evaluated yet.")
         return [EvaluationWindow(f"Evaluation: {titleOf(obj)}", keyFigures(found), readRows(found.getCurveFile()),
                                  found.getReport(), self.getTkRoot())]
+
+
+def pointerTo(output: Any, project: Any) -> Pointer:
+    """Return a pointer to an output of a protocol, as the forms make it."""
+    maker = project.getProtocol(int(output.getObjParentId()))
+    return Pointer(maker, extended=next(name for name, other in maker.iterOutputAttributes()
+                                        if other.getObjId() == output.getObjId()))
 
 
 def titleOf(obj: Any) -> str:

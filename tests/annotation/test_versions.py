@@ -79,6 +79,17 @@ def test_earlier_versions_are_never_touched(session):
         assert save_version(again).name == "version_003"
 
 
+def test_nothing_annotated_makes_no_version(tmp_path):
+    with Session(tmp_path) as session:
+        session.set_tomograms([AnnotatedTomogram("a", "/data/a.mrc", 10.0, (24, 40, 56))])
+        session.set_classes(CLASSES)
+        assert save_version(session) is None
+        key = session.add("a", Particle((1.0, 2.0, 3.0), 0))
+        assert save_version(session).name == "version_001"
+        session.remove("particle", "a", key)  # but what was said before is corrected
+        assert save_version(session).name == "version_002"
+
+
 def test_tomograms_of_different_voxel_sizes_keep_theirs(session, tmp_path):
     write_volume(tmp_path / "d.mrc", np.zeros((12, 20, 28), np.int8), 20.0)
     session.set_tomograms([AnnotatedTomogram("d", str(tmp_path / "d.mrc"), 20.0, (12, 20, 28))])

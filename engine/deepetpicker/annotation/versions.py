@@ -31,7 +31,7 @@ def versions(folder: pathlib.Path) -> List[pathlib.Path]:
 
 
 def save_version(session: Session) -> Optional[pathlib.Path]:
-    """Write the tables of a session as a new version; None when nothing has changed since the last one.
+    """Write the tables of a session as a new version; None when there is nothing new to say.
 
     A version is a data folder: ``NAME.csv`` with the particles of each tomogram that has any annotation, beside a link
     to the tomogram, ``NAME_negatives.csv`` and ``NAME_regions.csv`` where there are any, ``classes.json``, and a
@@ -42,9 +42,9 @@ def save_version(session: Session) -> Optional[pathlib.Path]:
     OutputError
         If it cannot be written; no half version is left.
     """
-    if session.is_saved:
-        return None
     taken = versions(session.folder)
+    if session.is_saved or not (taken or _says_something(session)):
+        return None
     number = int(_NAME.match(taken[-1].name)[1]) + 1 if taken else 1  # type: ignore[index]
     target, temporary = session.folder / VERSION.format(number), session.folder / f".version.{os.getpid()}"
     try:
@@ -60,6 +60,12 @@ def save_version(session: Session) -> Optional[pathlib.Path]:
         _remove(temporary)
     session.mark_saved()
     return target
+
+
+def _says_something(session: Annotations) -> bool:
+    """Tell whether anything is annotated."""
+    return any(session.particles(one.name) or session.negatives(one.name) or session.regions(one.name)
+               for one in session.tomograms)
 
 
 def write_tables(session: Annotations, folder: pathlib.Path, named: pathlib.Path) -> None:

@@ -46,6 +46,8 @@ def main(args: argparse.Namespace) -> int:
                      written)
         elif versions(folder):
             log.info("%s says everything already", versions(folder)[-1])
+        else:
+            log.info("nothing was annotated, no tables were written")
     return 0
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import tkinter as tk
 from tkinter import ttk
-from typing import Any, List, Optional, Sequence
+from typing import Any, Callable, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -132,10 +132,14 @@ class PicksWindow(FigureWindow, SliceControls):
         Window that opened it.
     lows : sequence of float
         Lowest score shown at first, per layer; empty shows all.
+    extras : sequence of tuple
+        More buttons: text, and what it does.
     """
 
-    def __init__(self, title: str, scene: Scene, parent: Optional[tk.Misc] = None, lows: Sequence[float] = ()) -> None:
+    def __init__(self, title: str, scene: Scene, parent: Optional[tk.Misc] = None, lows: Sequence[float] = (),
+                 extras: Sequence[Tuple[str, Callable[[], Any]]] = ()) -> None:
         super().__init__(title, parent, (1240, 900))
+        self.extras = list(extras)
         self.scene = scene
         scores = np.concatenate([np.zeros(0), *(layer.all_scores() for layer in scene.layers)])
         scores = scores[np.isfinite(scores)]
@@ -221,6 +225,7 @@ class PicksWindow(FigureWindow, SliceControls):
         self.step_buttons = button_row(parent, ("Previous", lambda: self.next_pick(-1)),
                                        ("Next", lambda: self.next_pick(1)))
         self.more_buttons = button_row(parent, ("Gallery", self.open_gallery), ("Overview", self.open_overview))
+        self.extra_buttons = button_row(parent, *self.extras) if self.extras else []
 
     def _build_footer(self, parent: tk.Misc) -> None:
         """Add the line that says what is shown; wizards add their buttons here."""

@@ -1,0 +1,271 @@
+"""The interactive protocol: its real window, clicked with a real mouse, its outputs, opened again, killed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+
+import numpy as np
+import psutil
+from tomo.constants import BOTTOM_LEFT_CORNER
+
+from deepetpicker.annotation.session import Session
+from deepetpicker.io.classes import ParticleClass
+from deepetpicker.io.regions import Region
+from deepetpicker_plugin.classes import classesOf, knownClasses
+from deepetpicker_plugin.protocols import ProtDeepETPickerAnnotate
+from deepetpicker_plugin.protocols.protocol_annotate import newestCoordinates
+from deepetpicker_plugin.tests.base import RATE, PluginTest, alive, noiseTomograms, positions
+from deepetpicker_plugin.tests.screen import gui, pump, startScreen
+
+SHAPES = {"TS_01": (32, 64, 80), "TS_02": (24, 48, 40)}
+TITLE = "Annotate particles: "
+WANTED = [(16.0, 40.0, 30.0), (16.0, 20.5, 61.25)]  # z, y, x; the window opens in the middle plane
+
+
+def xdotool(*words):
+    """Use mouse and keyboard of the virtual screen."""
+    return subprocess.run(["xdotool", *map(str, words)], capture_output=True, text=True, timeout=90,
+                          check=True).stdout.split()
+
+
+@gui
+class TestAnnotate(PluginTest):
+    @classmethod
+    def setUpClass(cls):
+        cls.before = os.environ.get("DISPLAY")
+        cls.screen, os.environ["DISPLAY"] = startScreen()
+        super().setUpClass()
+        cls.folder = noiseTomograms(tempfile.mkdtemp(prefix="deepetpicker_annotate_"), SHAPES)
+        cls.tomograms = cls.importTomograms(cls.folder)
+        cls.pixels = cls.pixelsOf(WANTED)
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.screen.terminate()
+        cls.screen.wait()
+        shutil.rmtree(cls.folder, ignore_errors=True)
+        if cls.before is None:
+            del os.environ["DISPLAY"]
+        else:
+            os.environ["DISPLAY"] = cls.before
+
+    @classmethod
+    def pixelsOf(cls, places):
+        """Return where the voxels of the middle plane of TS_01 are in a window of this kind, and pixels per voxel."""
+        from deepetpicker.windows.annotate import AnnotateWindow
+        from deepetpicker.windows.inputs import find_tomograms, prepare_session
+        from deepetpicker.windows.scene import Scene
+        from deepetpicker.windows.window import open_screen
+
+        scene = Scene(find_tomograms([os.path.join(cls.folder, "TS_01.mrc")]), [])
+        root, folder = open_screen(), tempfile.mkdtemp(prefix="deepetpicker_session_")
+        with Session(folder) as session:
+            prepare_session(session, scene, {}, [ParticleClass(1, "particle", 200.0)])
+            window = AnnotateWindow(session, scene, parent=root).open()
+            pump(window.top, 0.5)
+            widget, axes = window.panel.canvas.get_tk_widget(), window.panel.axes[0]
+            left, top = widget.winfo_rootx() - window.top.winfo_rootx(), widget.winfo_rooty() - window.top.winfo_rooty()
+            cls.scale = window.panel.viewport.scale_px
+            found = []
+            for _, y, x in places:
+                a, b = axes.transData.transform((x, y))
+                found.append((left + round(a), top + round(window.panel.figure.bbox.height - b)))
+            root.destroy()
+        shutil.rmtree(folder)
+        return found
+
+    def launched(self, protocol):
+        """Execute a protocol and return the number of its window."""
+        self.proj.launchProtocol(protocol, wait=False)
+        window = xdotool("search", "--onlyvisible", "--sync", "--name", TITLE)[0]
+        xdotool("windowfocus", "--sync", window)
+        time.sleep(1.0)
+        return window
+
+    def closed(self, protocol):
+        """Close the window with the keyboard and wait for the protocol."""
+        xdotool("key", "ctrl+w")
+        self.waitFor(lambda: self.refresh(protocol).getStatus() not in ("running", "launched"), 60, "the end")
+        return protocol
+
+    def click(self, window, place, *more):
+        """Click at a place of the window."""
+        xdotool("mousemove", "--window", window, *place, "click", "1", *more)
+        time.sleep(0.5)
+
+    def annotation(self, **settings):
+        """Return a protocol that is not launched yet."""
+        return self.newProtocol(ProtDeepETPickerAnnotate, inputTomograms=self.tomograms, classNames="ring, rod",
+                                diameterAngstrom="150, 250", **settings)
+
+    # ---- with the window
+    def test_what_is_clicked_becomes_an_output_and_then_another(self):
+        protocol = self.annotation()
+        window = self.launched(protocol)
+        self.click(window, self.pixels[0])
+        xdotool("key", "2")
+        self.click(window, self.pixels[1])
+        self.closed(protocol)
+        self.assertEqual(protocol.getStatus(), "interactive", protocol.getErrorMessage())
+        first = protocol.coordinates
+        found = positions(first)
+        self.assertEqual(list(found), ["TS_01"])
+        # to a pixel of where the mouse was, and to 0.01 voxel what the window kept
+        wanted = np.array(sorted(WANTED, key=lambda place: place[2]))[:, ::-1]
+        self.assertLess(np.abs(found["TS_01"][:, :3] - wanted).max(), 0.6 / self.scale)
+        with Session(protocol.getFolder()) as session:
+            kept = sorted(p.position_zyx_vox[::-1] for p in session.particles("TS_01").values())
+        np.testing.assert_allclose(found["TS_01"][:, :3], kept, atol=0.01)
+        self.assertEqual(found["TS_01"][:, 3].tolist(), [1, 2])  # x 30 is the first
+        self.assertEqual([(c.id, c.name, c.diameter_ang) for c in knownClasses(first)],
+                         [(1, "ring", 150.0), (2, "rod", 250.0)])
+        self.assertEqual((first.getSamplingRate(), first.getBoxSize()), (RATE, 25))
+        self.assertTrue(first.getPrecedents().getSize() == 2)
+
+        window = self.launched(protocol)  # opened again: it goes on, and the first output stays
+        xdotool("key", "n", "key", "Delete")
+        time.sleep(0.5)
+        self.closed(protocol)
+        self.assertEqual(positions(protocol.coordinates)["TS_01"].tolist(), found["TS_01"].tolist())
+        self.assertEqual(len(positions(protocol.coordinates_2)["TS_01"]), 1)
+        self.assertEqual(newestCoordinates(protocol).getSize(), 1)
+        self.assertIn("*1 particles* in 1 tomograms", "\n".join(protocol._summary()))
+
+        self.launched(protocol)  # nothing is changed: no output more
+        self.closed(protocol)
+        self.assertFalse(hasattr(protocol, "coordinates_3"))
+
+    def test_a_killed_window_loses_nothing_and_execute_goes_on(self):
+        protocol = self.annotation()
+        window = self.launched(protocol)
+        self.click(window, self.pixels[0])
+        pid = self.refresh(protocol).getPid()
+        os.kill(pid, signal.SIGKILL)
+        self.waitFor(lambda: not alive(pid), 10, "the end of the killed process")
+        with contextlib.suppress(psutil.NoSuchProcess):
+            self.proj.stopProtocol(protocol)  # Scipion does not look whether interactive protocols live
+        self.assertFalse(hasattr(protocol, "coordinates"))
+        self.launched(protocol)
+        self.closed(protocol)
+        self.assertEqual(protocol.coordinates.getSize(), 1)
+
+    def test_the_viewer_leads_from_any_set_to_the_annotation(self):
+        from deepetpicker_plugin.viewers.registered import DeepETPickerPicksViewer
+
+        given = self.coordinates()
+        viewer = DeepETPickerPicksViewer(project=self.proj, protocol=None)
+        window = viewer._windows(given)[0]
+        self.assertEqual([text for text, _ in window.extras], ["Annotate from these"])
+        made = viewer.annotate(given)
+        found = xdotool("search", "--onlyvisible", "--sync", "--name", TITLE)[0]
+        xdotool("windowfocus", "--sync", found)
+        time.sleep(1.0)
+        first = sorted(positions(given))[0]
+        number = len(positions(given)[first])
+        for _ in range(number + 1):  # those of the first tomogram are right
+            xdotool("key", "space")
+            time.sleep(0.2)
+        self.closed(made)
+        self.assertEqual(made.coordinates.getSize(), given.getSize())
+        for ts, rows in positions(given).items():
+            np.testing.assert_allclose(positions(made.coordinates)[ts][:, :4], rows[:, :4], atol=0.01)
+        with Session(made.getFolder()) as session:
+            self.assertEqual([len(session.unreviewed(ts)) for ts in sorted(positions(given))],
+                             [0, given.getSize() - number])
+
+    def test_without_a_display_it_fails_with_one_line(self):
+        display = os.environ.pop("DISPLAY")
+        try:
+            protocol = self.annotation()
+            self.proj.launchProtocol(protocol, wait=True)
+        finally:
+            os.environ["DISPLAY"] = display
+        self.assertTrue(protocol.isFailed())
+        self.assertIn("there is no display", protocol.getErrorMessage())
+
+    # ---- without it
+    def coordinates(self):
+        """Return the particles of two simulated tomograms, of two classes."""
+        if not hasattr(TestAnnotate, "simulation"):
+            TestAnnotate.simulation = self.simulate(n=2, particles=6)
+        return self.simulation.coordinates
+
+    def saved(self, **settings):
+        """Return a protocol whose folder is there, as the first step finds it."""
+        protocol = self.annotation(**settings)
+        self.proj.saveProtocol(protocol)
+        protocol.makePathsAndClean()
+        return protocol
+
+    def test_negatives_and_regions_become_outputs_too(self):
+        from deepetpicker.annotation.records import Negative
+        from deepetpicker.annotation.versions import save_version
+
+        protocol = self.saved()
+        with Session(protocol.getFolder()) as session:
+            protocol._prepare(session)
+            session.add("TS_02", Negative((3.5, 4.25, 5.0)))
+            session.add("TS_02", Region((0, 1, 2), (10, 20, 30)))
+            save_version(session)
+        protocol.createOutputs()  # as after a death between the tables and the outputs
+        self.assertFalse(hasattr(protocol, "coordinates"))
+        (item,) = [c.clone() for c in protocol.negatives.iterCoordinates()]
+        np.testing.assert_allclose(item.getPosition(BOTTOM_LEFT_CORNER), (5.0, 4.25, 3.5), atol=1e-6)
+        self.assertEqual(protocol.regions.getRegions(), {"TS_02": [Region((0, 1, 2), (10, 20, 30))]})
+        self.assertIn("1 complete boxes in 1 tomograms", str(protocol.regions))
+
+    def test_start_and_classes_come_from_the_coordinates(self):
+        given = self.coordinates()
+        protocol = self.saved(inputCoordinates=given)
+        protocol.inputTomograms.set(self.simulation.tomograms)
+        protocol.classNames.set("")
+        protocol.diameterAngstrom.set("")
+        with Session(protocol.getFolder()) as session:
+            protocol._prepare(session)
+            self.assertEqual([look.kind for look in session.classes], list(classesOf(given)))
+            self.assertGreater(min(look.kind.diameter_ang for look in session.classes), 0)
+            self.assertEqual(sum(len(session.unreviewed(one.name)) for one in session.tomograms), given.getSize())
+
+    def test_restart_keeps_what_was_annotated(self):
+        from pyworkflow.protocol import MODE_RESTART
+
+        from deepetpicker.annotation.records import Particle
+
+        protocol = self.saved()
+        with Session(protocol.getFolder()) as session:
+            protocol._prepare(session)
+            session.add("TS_01", Particle((1.0, 2.0, 3.0), 1))
+        protocol.runMode.set(MODE_RESTART)
+        protocol.makePathsAndClean()
+        (kept,) = pathlib.Path(protocol._getExtraPath()).glob("annotation_before_*")
+        with Session(kept) as session:
+            self.assertEqual(len(session.particles("TS_01")), 1)
+        self.assertFalse(os.path.exists(protocol.getFolder()))
+
+    def test_the_form_says_what_is_wrong(self):
+        protocol = self.annotation()
+        self.assertEqual(protocol._validate(), [])
+        protocol.classNames.set("ring, ring")
+        self.assertIn("different names", protocol._validate()[0])
+        protocol.classNames.set("ring")
+        protocol.diameterAngstrom.set("1, 2")
+        self.assertEqual(len(protocol._validate()), 1)
+        self.assertIn("Execute", protocol._summary()[0])
+
+    def test_a_damaged_tomogram_is_left_out(self):
+        folder = noiseTomograms(tempfile.mkdtemp(prefix="deepetpicker_damaged_"), SHAPES)
+        self.addCleanup(shutil.rmtree, folder)
+        tomograms = self.importTomograms(folder)
+        protocol = self.saved()
+        protocol.inputTomograms.set(tomograms)
+        path = pathlib.Path(folder, "TS_02.mrc")
+        path.write_bytes(path.read_bytes()[:2000])
+        with Session(protocol.getFolder()) as session:
+            self.assertEqual(protocol._prepare(session).names, ["TS_01"])
