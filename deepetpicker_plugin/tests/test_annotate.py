@@ -12,7 +12,6 @@ import tempfile
 import time
 
 import numpy as np
-import psutil
 from tomo.constants import BOTTOM_LEFT_CORNER
 
 from deepetpicker.annotation.session import Session
@@ -149,7 +148,7 @@ class TestAnnotate(PluginTest):
         pid = self.refresh(protocol).getPid()
         os.kill(pid, signal.SIGKILL)
         self.waitFor(lambda: not alive(pid), 10, "the end of the killed process")
-        with contextlib.suppress(psutil.NoSuchProcess):
+        with contextlib.suppress(Exception):  # it says that the process is gone; the protocol is stopped all the same
             self.proj.stopProtocol(protocol)  # Scipion does not look whether interactive protocols live
         self.assertFalse(hasattr(protocol, "coordinates"))
         self.launched(protocol)

@@ -26,7 +26,7 @@ from deepetpicker_plugin.tests.base import PluginTest
 
 SCIPIONS = ("runName", "runMode", "hostName", "streamingSleepOnWait", "streamingWarning", "numberOfThreads",
             "binThreads", "useGpu", "gpuList")
-NAMES = ("Propose", "Check", "Train", "Pick", "ImportModel", "Threshold", "Evaluate", "Compare", "Simulate")
+NAMES = ("Annotate", "Propose", "Check", "Train", "Pick", "ImportModel", "Threshold", "Evaluate", "Compare", "Simulate")
 
 
 class TestForms(PluginTest):
