@@ -32,8 +32,8 @@ BETTER = 3.0  # times the evidence of the coordinates as they are, to say that o
 INSIDE = 0.9  # share of positions that must stay in the volume
 REACH, STEP = 2.0, 0.5  # a common shift is looked for so far, in such steps, in input voxels
 BOOTSTRAPS = 100
-SURE = 16.0  # squared shift over squared error of one axis: by chance once in a thousand times
-NOTABLE = 0.35  # a smaller shift is not worth a word, in voxels
+SURE = 25.0  # squared shift over squared error of one axis: bootstrapped errors are on the low side
+NOTABLE = 0.4  # a smaller shift is not worth a word, in voxels
 
 
 @dataclasses.dataclass(frozen=True)
