@@ -271,7 +271,9 @@ class ProtDeepETPickerTrain(ProtDeepETPickerBase):
             planned = f" of {self.epochs.get()}" if self.epochs.get() else ""
             lines.append(f"Epochs: *{len(rows)}{planned}*, last training loss {rows[-1]['train_loss']}")
         manifest = readManifest(self._getExtraPath(TRAINING_MANIFEST))
-        lines += keptLines(rows, (manifest or {}).get("outputs", {}))
+        outputs = (manifest or {}).get("outputs", {})
+        lines += [f"Verdict: *{outputs['verdict']['text']}*"] if outputs.get("verdict") else []
+        lines += keptLines(rows, outputs)
         if hasattr(self, "model"):
             lines.append(f"Model: {self.model}")
         return (lines or ["Nothing was trained yet."]) + self._warnings_of(manifest)

@@ -19,8 +19,7 @@ from deepetpicker.preparation.resample import open_working_volume
 MOST = 60  # positions that are looked at, spread over all of them
 ACROSS = 10.0  # voxels across a particle of the given diameter
 REACH, STEP = 2.5, 0.2  # how far the profile goes and how thick its shells are, in given radii
-CORE = 1.0  # within so many apparent radii of the centre a particle is dark or bright
-RANDOM_SETS = 40
+RANDOM_SETS = 20
 SURE = 5.0  # times the scatter of random places
 EDGE = 0.25  # of the profile's strongest value: below it the particle has ended
 WRONG_BY = 1.7  # the apparent diameter is so many times larger or smaller than the given one
@@ -50,6 +49,10 @@ class Look:
         """Whether the given diameter is far from what the particles look like."""
         ratio = self.diameter_ang / self.given_ang
         return ratio > 0 and not 1 / WRONG_BY <= ratio <= WRONG_BY
+
+    def __str__(self) -> str:
+        return (f"its particles look about {self.diameter_ang:.0f} angstrom across, {self.given_ang:.0f} were given: "
+                "check the diameter and the voxel size")
 
 
 def look(volume: Volume, positions_zyx_vox: np.ndarray, diameter_ang: float) -> Look:

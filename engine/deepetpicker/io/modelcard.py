@@ -350,7 +350,7 @@ def format_info(card: ModelCard) -> str:
         lines.append(f"  {one.id:>3}  {one.name:<16} diameter {one.diameter_ang:.4g} angstrom "
                      f"({one.diameter_ang / voxel:.1f} voxels), label {one.label_diameter_vox:.3g} voxels "
                      f"({one.label_diameter_vox * voxel:.4g} angstrom), threshold {card.thresholds[one.id]:.3g}")
-    training = {key: value for key, value in card.training.items() if key not in ("picks", "items")}
+    training = {key: value for key, value in card.training.items() if key not in ("picks", "items", "verdict")}
     for title, content in (("network", card.network), ("training", training), ("intensity", card.intensity),
                            ("notes", card.notes)):
         lines += [f"{title}"] + [f"  {key}: {_short(value)}" for key, value in content.items()] if content else []
@@ -360,6 +360,8 @@ def format_info(card: ModelCard) -> str:
         if one.get("n_true"):
             lines.append(f"held-out particles  class {one['class_id']} ({one.get('name', '')}): F1 {one['f1']:.3f}, "
                          f"precision {one['precision']:.3f}, recall {one['recall']:.3f} on {one['n_true']}")
+    if card.training.get("verdict"):
+        lines.append(f"verdict             {card.training['verdict'].get('text', '')}")
     lines += [f"warning             {text}" for text in card.warnings]
     return "\n".join([*lines, f"seed                {card.seed}"]) + "\n"
 

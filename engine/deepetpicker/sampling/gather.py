@@ -9,6 +9,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
+from deepetpicker.checking.density import look
 from deepetpicker.checking.geometry import shift_of_all
 from deepetpicker.checking.run import check_table
 from deepetpicker.config import TrainOptions, suggestion
@@ -234,6 +235,9 @@ def misfits(gathered: Gathered) -> List[str]:
                 by_class.setdefault(one.label, []).append(fit)
             if fit is not None and (fit.is_shifted or not fit.fits):
                 found.append(f"{volume.name}: {one.label}: {fit}")
+            if fit is not None and fit.fits:
+                seen = look(volume, table.positions_zyx_vox[table.class_ids == one.id], one.diameter_ang)
+                found += [f"{volume.name}: {one.label}: {seen}"] if seen.is_misjudged else []
     return found + [f"{label}, over {len(fits)} tomograms: {shift_of_all(fits)}" for label, fits in by_class.items()
                     if shift_of_all(fits)]
 

@@ -13,6 +13,7 @@ import statistics
 import sys
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
@@ -22,7 +23,7 @@ from deepetpicker.errors import InputError
 from deepetpicker.evaluation.thresholds import ClassScore
 from deepetpicker.io.classes import news_of
 from deepetpicker.io.manifest import Manifest, read_manifest
-from deepetpicker.io.modelcard import ModelCard
+from deepetpicker.io.modelcard import ModelCard, read_card
 from deepetpicker.memory import freed_memory
 from deepetpicker.network.modelfile import carry_over, load_model, save_model
 from deepetpicker.network.predictor import Arithmetic, choose_device, choose_dtype
@@ -48,7 +49,7 @@ from deepetpicker.training.recipe import filled_in
 from deepetpicker.training.run_folder import MetricsFile, RunFolder, recipe_of
 from deepetpicker.training.trainer import fit, make_trainer
 from deepetpicker.training.validation import BORDER, FLOOR, Validator
-from deepetpicker.training.verdict import doubts
+from deepetpicker.training.verdict import Evidence, doubts, judge
 
 log = logging.getLogger(__name__)
 PathLike = Union[str, pathlib.Path]
@@ -81,6 +82,8 @@ class Job:
         Where everything is written.
     processes : Processes
         This process among those of the run.
+    misfits : list of str
+        What is odd about coordinates and diameters.
     """
 
     options: TrainOptions
@@ -93,6 +96,7 @@ class Job:
     arithmetic: Arithmetic
     run: RunFolder
     processes: Processes
+    misfits: List[str] = dataclasses.field(default_factory=list)
 
     @property
     def length(self) -> int:
@@ -160,7 +164,8 @@ def train(data: PathLike = "", out: PathLike = "model.safetensors", options: Tra
         manifest.add_input(volume)
     job = _prepare(options, gathered, network, run, processes, Arithmetic.choose(options.device, options.precision))
     if options.check and processes.is_first:
-        gathered.warnings.extend(misfits(gathered))
+        job.misfits.extend(misfits(gathered))
+        gathered.warnings.extend(job.misfits)
     for text in gathered.warnings:
         manifest.warn(text)
         if processes.is_first:
@@ -308,7 +313,9 @@ def _finish(job: Job, best: Mapping[str, Any], curve: List[Dict[str, float]], ma
         if text not in manifest.warnings:
             log.warning("%s: %s", job.run.model.stem, text)
         manifest.warn(text)
+    verdict = judge(_evidence(job, picks, curve))
     card = make_card(job, best, curve, manifest.warnings)
+    card.training["verdict"] = verdict.to_dict()
     save_model(job.run.model, network, card)
     for item, facts in zip(job.gathered.items, card.training["items"]):
         manifest.add_item(status="done", tomogram=item.tomogram, **facts)
@@ -316,7 +323,7 @@ def _finish(job: Job, best: Mapping[str, Any], curve: List[Dict[str, float]], ma
     manifest.outputs.update(model=str(job.run.model), metrics=str(job.run.metrics), folder=str(job.run.path),
                             kept_epoch=int(best["epoch"]), chosen_by=job.chosen_by, threshold=best["threshold"],
                             classes=card.training["picks"], f_alpha=row["f_alpha"], pick_f1=row["pick_f1"],
-                            epochs=len(curve), patches_per_second=round(speed, 4))
+                            epochs=len(curve), patches_per_second=round(speed, 4), verdict=verdict.to_dict())
     manifest.write(job.run.manifest)
     job.run.clean()
     for one, score in zip(card.classes, picks):
@@ -326,7 +333,18 @@ def _finish(job: Job, best: Mapping[str, Any], curve: List[Dict[str, float]], ma
     log.info("%s: kept epoch %d of 0 to %d, chosen by %s (pick F1 %.3f, voxel F1 %.3f on the held-out part); %.3g "
              "patches per second", job.run.model, int(best["epoch"]), len(curve) - 1, job.chosen_by, row["pick_f1"],
              row["voxel_f1"], speed)
+    level = logging.INFO if verdict.grade == "good" else logging.WARNING
+    log.log(level, "%s: verdict: %s", job.run.model.stem, verdict)
     return read_manifest(job.run.manifest)
+
+
+def _evidence(job: Job, picks: Sequence[ClassScore], curve: Sequence[Mapping[str, float]]) -> Evidence:
+    """Return what the verdict rests on."""
+    seen = np.mean([one.quantiles for one in job.gathered.intensities], axis=0).tolist()
+    started = read_card(job.options.init).intensity if job.options.init else {}
+    steps = len(curve) * job.length // job.options.batch
+    return Evidence(picks, job.gathered.classes, job.gathered.n_particles, curve, steps, job.misfits,
+                    job.rule.is_unknown, seen, [float(started[str(p)]) for p in QUANTILES if str(p) in started])
 
 
 def make_card(job: Job, best: Mapping[str, Any], curve: List[Dict[str, float]],

@@ -1,15 +1,181 @@
-"""What the held-out particles say about a trained model: for each class whether its picks can be trusted."""
+"""What a training says about itself: doubts about single classes, and one verdict with cause and remedy."""
 
 from __future__ import annotations
 
-from typing import List, Mapping, Sequence
+import dataclasses
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from deepetpicker.evaluation.thresholds import ClassScore
+import numpy as np
+
+from deepetpicker.evaluation.thresholds import FEWEST, ClassScore
 from deepetpicker.io.modelcard import ClassCard
 from deepetpicker.sampling.holdout import no_particles, not_judged
 
 LOWEST_F1 = 0.7
 LIKE_TRUE, FEWEST_LIKE_TRUE = 0.5, 3
+USABLE_F1 = 0.4  # below it a model is of no use
+FLAT = 0.02  # a loss that fell by a smaller share of itself has not fallen
+STILL_FALLING = 0.15  # share of the whole fall that falls to the last fifth of the run
+FEWEST_STEPS = 100
+MIRRORED = 0.5  # the grey values fit so many times better when they are turned round
+
+
+@dataclasses.dataclass(frozen=True)
+class Reason:
+    """One thing that speaks against a model: its cause in a word or two, what was found, and what to do next."""
+
+    cause: str
+    found: str
+    advice: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What to think of a trained model.
+
+    Attributes
+    ----------
+    grade : str
+        ``good``, ``doubtful`` or ``not usable``.
+    reasons : tuple of Reason
+        The likeliest first; none for a good model.
+    figures : str
+        What a good model is good by.
+    """
+
+    grade: str
+    reasons: Tuple[Reason, ...]
+    figures: str
+
+    def __str__(self) -> str:
+        if not self.reasons:
+            return f"{self.grade}: {self.figures}"
+        first = self.reasons[0]
+        more = f" (and {len(self.reasons) - 1} more)" if len(self.reasons) > 1 else ""
+        return f"{self.grade}: {first.cause}: {first.found}; next: {first.advice}{more}; {self.figures}"
+
+    def to_dict(self) -> Dict[str, Any]:
+        """Return the verdict as JSON-ready values: ``grade``, ``text`` and ``reasons``."""
+        return {"grade": self.grade, "text": str(self), "reasons": [dataclasses.asdict(one) for one in self.reasons]}
+
+
+@dataclasses.dataclass(frozen=True)
+class Evidence:
+    """What a verdict rests on.
+
+    Attributes
+    ----------
+    scores, classes, n_particles, is_unknown
+        As :func:`doubts` takes them.
+    curve : sequence of dict
+        Metrics of every epoch, with ``train_loss``.
+    n_steps : int
+        Optimiser steps of the whole run.
+    misfits : sequence of str
+        What was odd about coordinates and diameters before the training.
+    quantiles, started_quantiles : sequence of float
+        Of the normalised grey values of the tomograms, and of those of the model to start from; empty without one.
+    """
+
+    scores: Sequence[ClassScore]
+    classes: Sequence[ClassCard]
+    n_particles: Mapping[int, int]
+    curve: Sequence[Mapping[str, float]]
+    n_steps: int
+    misfits: Sequence[str] = ()
+    is_unknown: bool = False
+    quantiles: Sequence[float] = ()
+    started_quantiles: Sequence[float] = ()
+
+
+def judge(evidence: Evidence) -> Verdict:
+    """Return the verdict on a training.
+
+    A model is good when every class was picked well on enough held-out particles and nothing about the data is odd; it
+    is not usable when the mean F1 (recall, where many particles were not annotated) is below 0.4.
+    """
+    judged = [s for s in evidence.scores if s.n_true]
+    worths = [s.recall if evidence.is_unknown else s.f1 for s in judged]
+    mean, n_held = (sum(worths) / len(worths) if worths else float("nan")), sum(s.n_true for s in judged)
+    data = _of_data(evidence)
+    classes = _of_classes(evidence, n_held)
+    is_poor = not worths or min(worths) < LOWEST_F1
+    hurts = [_of_learning(evidence)] if is_poor else []
+    reasons = [*data, *(r for r in hurts if r), *classes]
+    grade = "good" if not reasons else "not usable" if worths and mean < USABLE_F1 and n_held >= FEWEST else "doubtful"
+    name = "recall" if evidence.is_unknown else "F1"
+    return Verdict(grade, tuple(reasons), f"mean {name} of its picks {mean:.2f} on {n_held} held-out particles"
+                   if judged else "no held-out particles")
+
+
+def _of_data(evidence: Evidence) -> List[Reason]:
+    """Return what is wrong with the data, whatever was learnt."""
+    found = []
+    if is_mirrored(evidence.quantiles, evidence.started_quantiles):
+        found.append(Reason("contrast", "the grey values are those of the model to start from turned round",
+                            "invert the contrast of the tomograms (dark particles for bright ones), or train without "
+                            "--init"))
+    found += [Reason("coordinates or diameter", text, "correct them (deepetpicker check) and train again")
+              for text in evidence.misfits]
+    return found
+
+
+def is_mirrored(quantiles: Sequence[float], started: Sequence[float]) -> bool:
+    """Return True if normalised grey values fit those a model was trained on clearly better with their sign changed.
+
+    Parameters
+    ----------
+    quantiles, started : (Q,) float
+        At the same probabilities, which lie evenly about 1/2; empty when not known.
+    """
+    if not len(quantiles) or len(quantiles) != len(started):
+        return False
+    ours, theirs = np.asarray(quantiles, float), np.asarray(started, float)
+    apart, turned = np.abs(ours - theirs).max(), np.abs(-ours[::-1] - theirs).max()
+    return bool(apart > 0.1 and turned < MIRRORED * apart)
+
+
+def _of_learning(evidence: Evidence) -> Optional[Reason]:
+    """Return why too little was learnt, as the losses tell it; None when they say nothing."""
+    losses = np.array([row["train_loss"] for row in evidence.curve], float)
+    losses = losses[np.isfinite(losses)]
+    longer = "train longer (--epochs or --minutes)"
+    if len(losses) < 3 or evidence.n_steps < FEWEST_STEPS // 4:
+        return Reason("too few steps", f"only {evidence.n_steps} steps in {len(evidence.curve)} epoch(s)", longer)
+    part = max(1, len(losses) // 5)
+    first, last = losses[:part].mean(), losses[-part:].mean()
+    if first - last < FLAT * abs(first):
+        return Reason("loss not falling", f"the loss went from {first:.3f} to {last:.3f} in {len(losses)} epochs",
+                      "leave --learning-rate to the recipe; if it was, check coordinates and diameter")
+    late = losses[-2 * part:-part].mean() - last
+    if late > STILL_FALLING * (first - last) or evidence.n_steps < FEWEST_STEPS:
+        return Reason("too few steps", f"the loss still fell at the end ({losses[-1]:.3f} after {evidence.n_steps} "
+                      "steps)", longer)
+    return None
+
+
+def _of_classes(evidence: Evidence, n_held: int) -> List[Reason]:
+    """Return what the held-out particles say of each class, the common cause first."""
+    found = []
+    if n_held < FEWEST:
+        found.append(Reason("held-out part too small", f"{n_held} particle(s) to judge by, {FEWEST} would do",
+                            "label more, best in another tomogram, and look at the picks by eye"))
+    for one, score in zip(evidence.classes, evidence.scores):
+        worth = score.recall if evidence.is_unknown else score.f1
+        if not evidence.n_particles.get(one.id):
+            found.append(Reason("class without particles", f"{one.label} has none", "label some, or leave it out"))
+        elif not score.n_true:
+            found.append(Reason("class not judged", f"no particle of {one.label} is held out", "label more of it"))
+        elif not evidence.is_unknown and looks_incomplete(score):
+            found.append(Reason("labels incomplete", incomplete(one, score),
+                                "annotate them, or train with --unannotated unknown"))
+        elif not score.recall > 0:
+            found.append(Reason("class without hits", f"none of {score.n_true} held-out particles of {one.label} was "
+                                "found", "check its positions, diameter and class, or label more of it"))
+        elif worth < LOWEST_F1:
+            kind = "particles missed" if score.recall < score.precision else "false picks"
+            found.append(Reason(kind, poorly_picked(one, score), "look at its picks, label more, or train longer"))
+    return found
 
 
 def doubts(scores: Sequence[ClassScore], classes: Sequence[ClassCard], n_particles: Mapping[int, int],

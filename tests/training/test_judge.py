@@ -1,0 +1,113 @@
+"""Ten ways in which a training goes wrong: the verdict names the cause and says what to do next."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import mrcfile
+import numpy as np
+import pytest
+from balls import small, write_set
+
+from deepetpicker.evaluation.thresholds import ClassScore
+from deepetpicker.io.modelcard import ClassCard, format_info, read_card
+from deepetpicker.preparation.normalise import QUANTILES
+from deepetpicker.training.run import train
+from deepetpicker.training.verdict import Evidence, judge
+
+RING, ROD = ClassCard(1, "ring", 200.0, 9.0), ClassCard(4, "rod", 120.0, 7.0)
+LEARNT = [0.9, 0.5, 0.3, 0.25, 0.22, 0.21, 0.205, 0.203, 0.202, 0.201]
+
+
+def score(class_id: int, precision: float, recall: float, n_true: int = 12, n_like_true: int = 0) -> ClassScore:
+    """Return the figures of a class."""
+    total = precision + recall
+    f1 = math.nan if not n_true else 2 * precision * recall / total if total else 0.0
+    return ClassScore(class_id, 0.4, precision, recall, f1, 0.9, n_true, 10, n_like_true)
+
+
+def verdict_on(first: ClassScore, second: ClassScore, losses=LEARNT, n_steps=800, particles=(40, 40), **more):
+    """Return the verdict on figures of two classes."""
+    curve = [{"train_loss": loss} for loss in losses]
+    return judge(Evidence([first, second], [RING, ROD], {1: particles[0], 4: particles[1]}, curve, n_steps, **more))
+
+
+GOOD = (score(1, 0.95, 0.95), score(4, 0.9, 0.95))
+POOR = (score(1, 0.3, 0.2), score(4, 0.2, 0.3))
+
+
+def test_a_good_training_is_called_good_with_its_figures():
+    found = verdict_on(*GOOD)
+    assert (found.grade, found.reasons) == ("good", ())
+    assert str(found) == "good: mean F1 of its picks 0.94 on 24 held-out particles"
+
+
+@pytest.mark.parametrize(("cause", "grade", "first", "second", "more"), [
+    ("too few steps", "not usable", *POOR, {"losses": [0.9], "n_steps": 8}),
+    ("too few steps", "not usable", *POOR, {"losses": np.linspace(0.9, 0.5, 10)}),
+    ("loss not falling", "not usable", *POOR, {"losses": [0.9] * 10}),
+    ("labels incomplete", "doubtful", score(1, 0.4, 0.9, n_like_true=9), GOOD[1], {}),
+    ("class without hits", "doubtful", GOOD[0], score(4, 0.0, 0.0), {}),
+    ("class without particles", "doubtful", GOOD[0], score(4, 0.0, 0.0, n_true=0), {"particles": (40, 0)}),
+    ("false picks", "doubtful", GOOD[0], score(4, 0.4, 0.9), {}),
+    ("particles missed", "doubtful", GOOD[0], score(4, 0.9, 0.4), {}),
+    ("held-out part too small", "doubtful", score(1, 1, 1, n_true=1), score(4, 1, 1, n_true=1), {}),
+    ("coordinates or diameter", "not usable", *POOR, {"misfits": ["t0: they fit with y flipped"]}),
+])
+def test_the_cause_is_named(cause, grade, first, second, more):
+    found = verdict_on(first, second, **more)
+    assert (found.reasons[0].cause, found.grade) == (cause, grade)
+    assert found.reasons[0].advice in str(found)
+
+
+def outcome(folder, tmp_path, **options):
+    """Return the verdict of a training in the manifest."""
+    made = train(folder, tmp_path / "m.safetensors", small(epochs=1, **options), quiet=True)["outputs"]["verdict"]
+    assert read_card(tmp_path / "m.safetensors").training["verdict"] == made
+    assert made["text"] in format_info(read_card(tmp_path / "m.safetensors"))
+    return made
+
+
+def rewrite(folder, change) -> None:
+    """Change the positions (N, 3), x y z, of all tables of balls in 40 x 48 x 56 voxels."""
+    for table in folder.glob("*.csv"):
+        head, *lines = table.read_text().splitlines()
+        cells = [line.split(",") for line in lines]
+        places = change(np.array([[float(v) for v in row[2:]] for row in cells]))
+        table.write_text("\n".join([head, *(",".join([*row[:2], *(f"{v:.2f}" for v in at)])
+                                            for row, at in zip(cells, places))]) + "\n")
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    (lambda xyz: np.column_stack([55 - xyz[:, 0], xyz[:, 1:]]), "x flipped"),
+    (lambda xyz: np.random.default_rng(5).uniform(4, (51, 43, 35), xyz.shape), "mark nothing")])
+def test_flipped_and_random_coordinates_are_the_cause(tmp_path, change, said):
+    folder = write_set(tmp_path / "data", [(40, 48, 56)] * 2, [14, 14])
+    rewrite(folder, change)
+    first = outcome(folder, tmp_path)["reasons"][0]
+    assert first["cause"] == "coordinates or diameter"
+    assert said in first["found"]
+
+
+def test_a_diameter_twice_too_large_is_the_cause(tmp_path):
+    folder = write_set(tmp_path / "data", [(40, 48, 56)] * 2, [12, 12])
+    content = json.loads((folder / "classes.json").read_text())
+    content["classes"][0]["diameter_angstrom"] *= 2
+    (folder / "classes.json").write_text(json.dumps(content))
+    first = outcome(folder, tmp_path)["reasons"][0]
+    assert first["cause"] == "coordinates or diameter"
+    assert "angstrom across, 160 were given" in first["found"]
+
+
+def test_inverted_contrast_of_a_warm_start_is_the_cause(tmp_path):
+    folder = write_set(tmp_path / "data", [(40, 48, 56)] * 2, [14, 14])
+    first = train(folder, tmp_path / "first.safetensors", small(epochs=1), quiet=True)["outputs"]["verdict"]
+    assert first["reasons"][0]["cause"] == "too few steps"  # nothing is wrong with the data
+    for path in folder.glob("*.mrc"):
+        with mrcfile.open(path, "r+") as mrc:
+            mrc.set_data(-mrc.data)
+            mrc.voxel_size = 10.0
+    again = outcome(folder, tmp_path, init=str(tmp_path / "first.safetensors"))
+    assert again["reasons"][0]["cause"] == "contrast"
+    assert len(QUANTILES) == len(read_card(tmp_path / "first.safetensors").intensity)
