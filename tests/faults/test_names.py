@@ -116,6 +116,20 @@ def test_params_write_nothing_outside_the_output_folder(tmp_path, capsys, verb, 
     assert not os.path.lexists("/tmp/deepetpicker-escaped.csv")
 
 
+@pytest.mark.parametrize("name", ["../../escaped", "/tmp/escaped", "a\0b"])
+def test_a_journal_cannot_name_tables_outside_its_folder(tmp_path, capsys, name):
+    tomogram_record = {"name": name, "path": "a.mrc", "voxel_size_angstrom": 10.0, "shape_zyx": [24, 32, 40]}
+    particle = {"zyx": [1.0, 2.0, 3.0], "class": 1, "reviewed": True, "score": None}
+    changes = [{"what": "tomogram", "in": name, "key": 0, "before": None, "after": tomogram_record},
+               {"what": "particle", "in": name, "key": 1, "before": None, "after": particle}]
+    folder = tmp_path / "work" / "session"
+    write_text(folder / "journal.jsonl", json.dumps({"n": 1, "do": changes}) + "\n")
+    before = outside(tmp_path, folder)
+    assert main(["annotate", "a.mrc", "--out", str(folder), "--tables-only"]) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+    assert outside(tmp_path, folder) == before
+
+
 def test_the_start_of_names_in_simulate_stays_in_the_folder(tmp_path, capsys):
     for prefix in ("../x", "/x", "a\0", ".x", "x" * 300):
         words = ["--prefix", prefix, "--n", "1", "--shape", "16,20,24", "--particles", "0"]

@@ -8,6 +8,7 @@ from typing import Any, Dict, Mapping, Optional, Tuple, Union
 
 from deepetpicker.errors import FormatError
 from deepetpicker.io.classes import ParticleClass
+from deepetpicker.io.items import check_name
 from deepetpicker.io.regions import Region
 
 Position = Tuple[float, float, float]
@@ -145,6 +146,7 @@ def record_from_json(kind: str, value: Optional[Mapping[str, Any]]) -> Optional[
             return ClassLook(ParticleClass(int(value["id"]), str(value["name"]), float(value["diameter_angstrom"])),
                              str(value["colour"]))
         if kind == "tomogram":
+            check_name(str(value["name"]))  # its tables are named after it
             return AnnotatedTomogram(str(value["name"]), str(value["path"]), float(value["voxel_size_angstrom"]),
                                      _voxel(value["shape_zyx"]))
     except (KeyError, TypeError, ValueError, OverflowError) as error:
