@@ -317,7 +317,8 @@ def keptLines(rows: List[Dict[str, str]], outputs: Dict[str, Any]) -> List[str]:
         return []
     f1 = f"F1 of its picks on the validation part *{float(kept[-1]['pick_f1']):.3f}*" if kept[-1]["pick_f1"] else ""
     start = "Kept epoch" if "kept_epoch" in outputs else "Best epoch so far"
-    by = " (chosen by voxels, not by picks)" if outputs.get("chosen_by") == "voxels" else ""
+    by = {"voxels": " (chosen by voxels, not by picks)",
+          "last": " (the last one: picks cannot choose)"}.get(outputs.get("chosen_by", ""), "")
     lines = [f"{start}: *{kept[-1]['epoch']}*{by}" + (f", {f1}" if f1 else "")]
     for one in outputs.get("classes", []):
         if one["n_true"]:

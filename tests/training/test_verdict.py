@@ -117,14 +117,15 @@ def test_thresholds_per_class_are_in_the_card(two_classes, tmp_path):
 
 def test_too_few_to_choose_by_picks_is_said(tmp_path):
     folder = write_set(tmp_path / "data", [(40, 48, 56)] * 2, [6, 3])
-    manifest = train(folder, tmp_path / "m.safetensors", small(epochs=1), quiet=True)
-    assert manifest["outputs"]["chosen_by"] == "voxels"
+    manifest = train(folder, tmp_path / "m.safetensors", small(epochs=3, validate_every=1), quiet=True)
+    assert (manifest["outputs"]["chosen_by"], manifest["outputs"]["kept_epoch"]) == ("last", 2)
     assert any("only 3 particle(s) held out" in w and "not chosen by the picks" in w for w in manifest["warnings"])
     manifest = train(folder, tmp_path / "n.safetensors", small(epochs=1, select="voxels"), quiet=True)
+    assert manifest["outputs"]["chosen_by"] == "voxels"
     assert not any("only 3 particle(s)" in w for w in manifest["warnings"])
 
 
 def test_unannotated_particles_do_not_choose(two_classes, tmp_path):
     manifest = train(two_classes, tmp_path / "m.safetensors", small(epochs=1, unannotated="unknown"), quiet=True)
-    assert manifest["outputs"]["chosen_by"] == "voxels"
+    assert manifest["outputs"]["chosen_by"] == "last"
     assert any("nobody annotated count as false" in w for w in manifest["warnings"])

@@ -45,7 +45,7 @@ def split(tomograms: Sequence[Annotated], names: Sequence[str], classes: Sequenc
         elif not n_held:
             warnings.append(not_judged(one, int(n_all)))
     if not kept.sum():
-        warnings.append("the tomograms kept for validation have no particles: the epoch to keep is chosen by the loss")
+        warnings.append("the tomograms kept for validation have no particles: the last epoch is kept")
     return train, held
 
 

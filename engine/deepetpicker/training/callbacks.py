@@ -127,7 +127,8 @@ class EpochEnd(Callback):
         start = time.perf_counter()
         voxels, picks = self.validator(module.picker, self.arithmetic)
         self.validation_s = time.perf_counter() - start
-        key = rank(voxels, picks, self.validator.chooses_by(module.options.select))
+        by = self.validator.chooses_by(module.options.select)
+        key = [float(epoch)] if by == "last" else rank(voxels, picks, by)
         is_better = not self.best or key > self.best["key"]
         if is_better:
             weights = {k: v.detach().to("cpu", copy=True) for k, v in module.picker.state_dict().items()}

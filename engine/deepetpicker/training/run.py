@@ -218,7 +218,7 @@ def _prepare(options: TrainOptions, gathered: Gathered, network: ResUNet3D, run:
     validator = Validator(held, rule, peaks, options.validation_tiles, options.alpha)
     if options.select == "picks" and validator.against_picks and validator.n_particles:
         gathered.warnings.append(f"{validator.against_picks}: the epoch to keep is not chosen by the picks on the "
-                                 "held-out part but by its voxels, as with --select voxels")
+                                 "held-out part, but the last one is kept")
     return Job(options, gathered, kept, held, rule, network, validator, arithmetic, run, processes)
 
 

@@ -72,8 +72,12 @@ class Validator:
         return ""
 
     def chooses_by(self, select: str) -> str:
-        """Return what chooses the epoch to keep: ``picks`` or ``voxels`` as asked for, voxels where picks cannot."""
-        return "voxels" if self.against_picks else select
+        """Return what chooses the epoch to keep: ``picks`` or ``voxels`` as asked for, ``last`` where picks cannot.
+
+        What says nothing about picks says as little about voxels, and at the end of the schedule the weights have come
+        to rest.
+        """
+        return "last" if select == "picks" and self.against_picks else select
 
     @property
     def n_tiles(self) -> int:
