@@ -90,8 +90,14 @@ class TestAnnotate(PluginTest):
 
     def closed(self, protocol):
         """Close the window with the keyboard and wait for the protocol."""
-        xdotool("key", "ctrl+w")
-        self.waitFor(lambda: self.refresh(protocol).getStatus() not in ("running", "launched"), 60, "the end")
+        def ended():
+            for window in subprocess.run(["xdotool", "search", "--onlyvisible", "--name", TITLE], capture_output=True,
+                                         text=True, check=False).stdout.split():  # a busy window may miss a key
+                subprocess.run(["xdotool", "windowfocus", window, "key", "ctrl+w"], capture_output=True, check=False)
+            time.sleep(2.0)
+            return self.refresh(protocol).getStatus() not in ("running", "launched")
+
+        self.waitFor(ended, 90, "the end")
         return protocol
 
     def click(self, window, place, *more):
