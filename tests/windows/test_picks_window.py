@@ -56,6 +56,7 @@ def test_click_moves_the_cross_and_the_wheel_steps(window):
     z = window.panel.position[0]
     touch(window.panel, 0, (30, 12), "<Button-4>")
     pumpUntil(window.top, lambda: window.panel.position[0] == z + 1)
+    assert list(window.panel.position) == [z + 1, 12, 30]
 
 
 def test_ctrl_and_wheel_zoom_about_the_mouse_and_a_key_shows_everything(window):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 import os
@@ -276,12 +277,11 @@ def _check_story(values: Mapping[str, Any]) -> None:
     objects(training, "items")
     if not all(isinstance(training.get(key) or [], list) for key in ("tomograms", "validation")):
         raise ValueError("the tomograms of the training must be a list")
-    for one in objects(training, "picks"):
-        if one.get("n_true"):
-            for key in ("class_id", "f1", "precision", "recall", "n_true"):
-                if not isinstance(one.get(key), (int, float)):
-                    raise ValueError(f"{key} of the picks must be a number")
-                number(one[key], key)
+    judged = [one for one in objects(training, "picks") if one.get("n_true")]
+    for one, key in itertools.product(judged, ("class_id", "f1", "precision", "recall", "n_true")):
+        if not isinstance(one.get(key), (int, float)):
+            raise ValueError(f"{key} of the picks must be a number")
+        number(one[key], key)
     for key in ("seed", "format_version"):
         if not isinstance(values.get(key, 0), int):
             raise ValueError(f"{key} must be a whole number")
