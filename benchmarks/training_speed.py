@@ -29,7 +29,7 @@ from deepetpicker.config import NetworkOptions, TrainOptions
 from deepetpicker.memory import freed_memory
 from deepetpicker.network.predictor import Arithmetic
 from deepetpicker.network.resunet import ResUNet3D
-from deepetpicker.training.module import PickerModule
+from deepetpicker.training.loop.module import PickerModule
 from deepetpicker.training.recipe import filled_in
 from deepetpicker.training.schedule import Schedule
 

@@ -30,28 +30,27 @@ def sceneOfSets(sets: Mapping[str, Any], classes: Optional[convert.Classes] = No
     """
     found = [(name, coordinates, *convert.readCoordinates(coordinates)) for name, coordinates in sets.items()]
     places = found[0][3]
-    parts: Dict[Any, Tuple[str, float, Dict[str, List[Any]]]] = {}
-    order = list(sets)
-    for name, coordinates, rows, others in found:
+    parts: Dict[Tuple[Any, ...], Tuple[str, float, Dict[str, List[Any]]]] = {}
+    for number, (name, coordinates, rows, others) in enumerate(found):
         box_ang = (coordinates.getBoxSize() or 0) * coordinates.getSamplingRate() or 20 * coordinates.getSamplingRate()
-        for tsId, row in rows.items():
-            if tsId not in places:
-                continue
-            zyx = convert.transfer(row.positions_xyz_vox, others[tsId], places[tsId])[:, ::-1]
-            for group in sorted(set(row.groups)):
+        for tsId in [tsId for tsId in rows if tsId in places]:
+            zyx = convert.transfer(rows[tsId].positions_xyz_vox, others[tsId], places[tsId])[:, ::-1]
+            groups, scores = np.array(rows[tsId].groups), np.array(rows[tsId].scores)
+            for group in sorted(set(rows[tsId].groups)):
                 known = (classes or {}).get(group, (f"class {group}" if group else "particles", box_ang))
-                key: Any = group
-                label = known
-                if not byClass:  # a layer per set; where classes are known, per set and class
-                    key, label = (name, group), (f"{name}: {known[0]}", known[1])
-                    if not classes or len(classes) == 1:
-                        key, label = (name, 0), (name, known[1])
-                mine = np.array(row.groups) == group
-                part = parts.setdefault(key, (label[0], label[1], {}))
-                part[2].setdefault(tsId, []).append((zyx[mine], np.array(row.scores)[mine]))
-    keys = sorted(parts, key=lambda key: key if byClass else (order.index(key[0]), key[1]))
+                key, title = ((group,), known[0]) if byClass else _layerOfSet(number, name, group, known[0], classes)
+                part = parts.setdefault(key, (title, known[1], {}))
+                part[2].setdefault(tsId, []).append((zyx[groups == group], scores[groups == group]))
     return Scene([sceneFile(place) for place in places.values()],
-                 [make_layer(number, *parts[key]) for number, key in enumerate(keys)])
+                 [make_layer(number, *parts[key]) for number, key in enumerate(sorted(parts))])
+
+
+def _layerOfSet(number: int, name: str, group: int, className: str,
+                classes: Optional[convert.Classes]) -> Tuple[Tuple[int, int], str]:
+    """Return key and name of the layer of a set; where several classes are known, that of one class in it."""
+    if classes and len(classes) > 1:
+        return (number, group), f"{name}: {className}"
+    return (number, 0), name
 
 
 def sceneOfTables(tables: Mapping[str, CoordinateTable], places: Mapping[str, convert.Place],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from deepetpicker.training.losses import (
+from deepetpicker.training.loop.losses import (
     WeakLabelLoss,
     class_weights,
     cross_entropy_sums,

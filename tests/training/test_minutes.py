@@ -10,8 +10,9 @@ import pytest
 from balls import small, write_set
 
 from deepetpicker.io.modelcard import read_card
-from deepetpicker.training import callbacks, run
-from deepetpicker.training.callbacks import EpochEnd, read_checkpoint
+from deepetpicker.training import run
+from deepetpicker.training.loop import callbacks
+from deepetpicker.training.loop.callbacks import EpochEnd, read_checkpoint
 from deepetpicker.training.pace import Pace
 from deepetpicker.training.run import train
 from deepetpicker.training.run_folder import read_metrics

@@ -25,8 +25,8 @@ from deepetpicker.io.modelcard import read_card
 from deepetpicker.io.volumes import open_volume
 from deepetpicker.network.modelfile import load_model
 from deepetpicker.sampling.gather import gather
-from deepetpicker.training.callbacks import EpochEnd
-from deepetpicker.training.module import GlobalBatchNorm3d, PickerModule, use_global_statistics
+from deepetpicker.training.loop.callbacks import EpochEnd
+from deepetpicker.training.loop.module import GlobalBatchNorm3d, PickerModule, use_global_statistics
 from deepetpicker.training.run import train
 from deepetpicker.training.run_folder import METRICS, RunFolder, read_metrics
 from deepetpicker.training.validation import Validator

@@ -12,7 +12,7 @@ from balls import small, write_set
 from deepetpicker.evaluation.thresholds import ClassScore, PickScores
 from deepetpicker.io.modelcard import ClassCard, read_card
 from deepetpicker.training import validation
-from deepetpicker.training.callbacks import rank
+from deepetpicker.training.loop.callbacks import rank
 from deepetpicker.training.run import train
 from deepetpicker.training.run_folder import read_metrics
 from deepetpicker.training.verdict import doubts

@@ -35,19 +35,19 @@ from deepetpicker.sampling.augment import Augmentation
 from deepetpicker.sampling.gather import Gathered, annotate, gather, misfits
 from deepetpicker.sampling.holdout import split, uses
 from deepetpicker.sampling.patches import Annotated, EpochSampler, ParticlePatches, PatchRule
-from deepetpicker.training.callbacks import (
+from deepetpicker.training.loop.callbacks import (
     EpochEnd,
     interrupts_kept,
     is_readable,
     read_checkpoint,
     silent_lightning,
 )
-from deepetpicker.training.module import PickerModule, use_global_statistics
+from deepetpicker.training.loop.module import PickerModule, use_global_statistics
+from deepetpicker.training.loop.processes import Processes
+from deepetpicker.training.loop.trainer import fit, make_trainer
 from deepetpicker.training.pace import Pace, measure, plan
-from deepetpicker.training.processes import Processes
 from deepetpicker.training.recipe import filled_in
 from deepetpicker.training.run_folder import MetricsFile, RunFolder, recipe_of
-from deepetpicker.training.trainer import fit, make_trainer
 from deepetpicker.training.validation import BORDER, FLOOR, Validator
 from deepetpicker.training.verdict import Evidence, doubts, judge
 

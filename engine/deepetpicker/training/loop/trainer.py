@@ -11,9 +11,9 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader
 
 from deepetpicker.network.predictor import Arithmetic
-from deepetpicker.training.callbacks import EpochEnd, LastCheckpoint
-from deepetpicker.training.module import PickerModule
-from deepetpicker.training.processes import Processes
+from deepetpicker.training.loop.callbacks import EpochEnd, LastCheckpoint
+from deepetpicker.training.loop.module import PickerModule
+from deepetpicker.training.loop.processes import Processes
 from deepetpicker.training.run_folder import RunFolder
 
 _PRECISIONS = {torch.float32: "32-true", torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed"}

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from deepetpicker.config import TrainOptions
 from deepetpicker.errors import InputError
 from deepetpicker.network.resunet import ResUNet3D
-from deepetpicker.training.losses import WeakLabelLoss
+from deepetpicker.training.loop.losses import WeakLabelLoss
 from deepetpicker.training.schedule import Schedule
 
 log = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from lightning.pytorch.callbacks import Callback, Checkpoint
 
 from deepetpicker.evaluation.thresholds import PickScores
 from deepetpicker.network.predictor import Arithmetic
-from deepetpicker.training.module import PickerModule
+from deepetpicker.training.loop.module import PickerModule
 from deepetpicker.training.run_folder import MetricsFile
 from deepetpicker.training.schedule import Plateau, Schedule
 from deepetpicker.training.validation import Validator

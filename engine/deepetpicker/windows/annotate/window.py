@@ -17,9 +17,8 @@ from deepetpicker.annotation.session import Session
 from deepetpicker.annotation.snap import snap
 from deepetpicker.annotation.versions import save_version, write_tables
 from deepetpicker.errors import DeepETPickerError
-from deepetpicker.windows.classbox import ClassBox
-from deepetpicker.windows.gallery import CropRow, GalleryWindow, OverviewWindow, Pick
-from deepetpicker.windows.marks import (
+from deepetpicker.windows.annotate.classbox import ClassBox
+from deepetpicker.windows.annotate.marks import (
     LOOK,
     NEGATIVE,
     PARTICLE,
@@ -30,6 +29,7 @@ from deepetpicker.windows.marks import (
     diameter_vox,
     layers_of,
 )
+from deepetpicker.windows.gallery import CropRow, GalleryWindow, OverviewWindow, Pick
 from deepetpicker.windows.picks import SliceControls, replace_line
 from deepetpicker.windows.scene import Scene
 from deepetpicker.windows.slices import Point, SlicePanel
