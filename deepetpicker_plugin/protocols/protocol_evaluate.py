@@ -157,8 +157,8 @@ class ProtDeepETPickerEvaluate(ProtDeepETPickerBase):
         picks, reference = classesOf(self.inputCoordinates.get()), classesOf(self.inputReference.get())
         if self.useGroups.get():
             return match_classes(reference, picks, self.classMap.get())
-        one = next(iter(reference if len(reference) == 1 else picks if len(picks) == 1 else ()), None)
-        merged = ParticleClass(1, one.name if one is not None and one.is_named else "particle",
+        merged = ParticleClass(1, next((side[0].name for side in (reference, picks)
+                                        if len(side) == 1 and side[0].is_named), "particle"),
                                max((c.diameter_ang for c in (*reference, *picks)), default=0.0))
         return ClassMatch((merged,), {c.id: 1 for c in picks})
 

@@ -74,6 +74,23 @@ class TestTable(unittest.TestCase):
             classes.withDiameters(both, "0", "D")
 
 
+class TestOneClassOfAll(unittest.TestCase):
+    """Evaluated without regard to group ids, particles are called what either side calls them."""
+
+    def named(self, reference, picks):
+        form = SimpleNamespace(inputReference=SimpleNamespace(get=lambda: reference.coordinates),
+                               inputCoordinates=SimpleNamespace(get=lambda: picks.coordinates),
+                               useGroups=SimpleNamespace(get=lambda: False))
+        return ProtDeepETPickerEvaluate._match(form).classes[0].name
+
+    def test_the_name_that_is_known_is_used(self):
+        bare, named = aSet(0), aSet(1, known=(ParticleClass(1, "ribosome", 250.0),))
+        self.assertEqual(self.named(bare, named), "ribosome")  # imported coordinates have no names
+        self.assertEqual(self.named(named, bare), "ribosome")
+        self.assertEqual(self.named(aSet(0, 1), named), "ribosome")
+        self.assertEqual(self.named(bare, aSet(0)), "particle")
+
+
 class TestClasses(PluginTest):
     """A set whose groups are 0 and 1, as emantomo numbers them, with the diameters a user types."""
 

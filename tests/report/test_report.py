@@ -203,11 +203,27 @@ def test_training_figure_reads_text_rows_and_skips_gaps():
     assert right.get_title() == "best F\u03b1 0.600 in epoch 6"
 
 
+def test_training_figure_names_the_epoch_that_the_picks_have_chosen():
+    """Not the one of the best F alpha: the model has the weights of the last row that was kept."""
+    rows = [{"epoch": e, "train_loss": 1, "f_alpha": fa, "pick_f1": f1, "kept": kept} for e, fa, f1, kept in
+            ((0, 0.1, "", 0), (1, 0.4, 0.5, 1), (2, 0.2, 0.8, 1), (3, 0.3, 0.7, 0))]
+    right = training_figure(rows).axes[1]
+    assert right.get_title() == "kept: epoch 2, picking F1 0.800"
+    assert right.lines[-1].get_xdata()[0] == 2
+    for row in rows:
+        row["pick_f1"] = ""
+    assert training_figure(rows).axes[1].get_title() == "kept: epoch 2"
+    for row in rows:
+        del row["kept"]
+        row["pick_f1"] = row["f_alpha"] / 2
+    assert training_figure(rows).axes[1].get_title() == "best picking F1 0.200 in epoch 1"
+
+
 def test_training_figure_shows_the_picking_metrics_first():
     names = ("voxel_precision", "voxel_recall", "voxel_f1", "f_alpha", "pick_precision", "pick_recall", "pick_f1")
     right = training_figure([dict.fromkeys(("epoch", "train_loss", *names), "0.5")]).axes[1]
-    assert [line.get_label() for line in right.lines[:5]] == ["F\u03b1", "picking F1", "picking precision",
-                                                             "picking recall", "voxel F1"]
+    assert [line.get_label() for line in right.lines[:5]] == ["picking F1", "picking precision", "picking recall",
+                                                             "F\u03b1", "voxel F1"]
 
 
 class Reader(html.parser.HTMLParser):

@@ -121,19 +121,19 @@ def z_profile_figure(profile: Mapping[str, np.ndarray]) -> Figure:
 
 
 def training_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """Return loss (left) and F-values, precision and recall (right) over epochs; the best epoch is marked.
+    """Return loss (left) and F-values, precision and recall (right) over epochs; the kept epoch is marked.
 
     Parameters
     ----------
     rows : sequence of mapping
         Rows of a run's metrics.csv, text or numbers: ``epoch`` and any columns whose name holds "loss", "f1",
-        "f_alpha", "precision" or "recall". Empty and unreadable cells are skipped.
+        "f_alpha", "precision" or "recall". Empty and unreadable cells are skipped. Of the rows with ``kept`` the last
+        is the kept epoch; runs without that column are marked at their best picks, else at their best F alpha.
     """
     figure, (left, right) = _chart(2)
     from matplotlib.ticker import MaxNLocator
 
     series = _series(rows)
-    chosen = next((n for n in ("pick_f_alpha", "f_alpha", "val_f_alpha") if n in series), "")
     groups: Tuple[Tuple[Axes, List[str], str], ...] = (
         (left, [n for n in series if "loss" in n.lower()], "loss"),
         (right, _ratio_names(series), "held-out part"))
@@ -147,15 +147,27 @@ def training_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
             continue
         _finish(axes, "epoch", label, legend=True)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    if chosen:
-        epochs, values = series[chosen]
-        best = int(np.argmax(values))
-        right.axvline(epochs[best], color=GREY, linewidth=1, linestyle=":")
-        right.set_title(f"best {_words(chosen)} {values[best]:.3f} in epoch {epochs[best]:g}", color=INK,
-                        fontsize=9)
+    epoch, title = _kept(series)
+    if title:
+        right.axvline(epoch, color=GREY, linewidth=1, linestyle=":")
+        right.set_title(title, color=INK, fontsize=9)
     if groups[1][1]:
         right.set_ylim(0, 1.02)
     return figure
+
+
+def _kept(series: Mapping[str, Tuple[List[float], List[float]]]) -> Tuple[float, str]:
+    """Return the epoch whose weights the model has, and what to say of it; an empty text when nothing says which."""
+    kept = [epoch for epoch, flag in zip(*series.get("kept", ((), ()))) if flag]
+    if kept:
+        f1 = dict(zip(*series.get("pick_f1", ((), ())))).get(kept[-1])
+        return kept[-1], f"kept: epoch {kept[-1]:g}" + (f", picking F1 {f1:.3f}" if f1 is not None else "")
+    name = next((n for n in ("pick_f1", "f_alpha") if n in series), "")
+    if not name:
+        return float("nan"), ""
+    epochs, values = series[name]
+    best = int(np.argmax(values))
+    return epochs[best], f"best {_words(name)} {values[best]:.3f} in epoch {epochs[best]:g}"
 
 
 def _draw_precision_recall(axes: Axes, curve: ScoreCurve, threshold: float) -> None:
@@ -250,7 +262,7 @@ def _mark_threshold(axes: Axes, threshold: float) -> None:
 
 def _ratio_names(series: Mapping[str, Any]) -> List[str]:
     """Return the columns for the right panel, the most important first, as many as there are line styles."""
-    order = ("f_alpha", "pick_f1", "pick_precision", "pick_recall", "f1", "precision", "recall")
+    order = ("pick_f1", "pick_precision", "pick_recall", "f_alpha", "f1", "precision", "recall")
     ranked = [(next((i for i, word in enumerate(order) if word in name.lower()), len(order)), name) for name in series]
     return [name for rank, name in sorted(ranked, key=lambda pair: pair[0]) if rank < len(order)][:len(CYCLE)]
 
