@@ -19,6 +19,7 @@ import torch
 from balls import VOXEL, small, write_set
 
 from deepetpicker.errors import InputError
+from deepetpicker.evaluation import match_by_distance
 from deepetpicker.io.coordinates import read_coordinates, write_coordinates
 from deepetpicker.io.manifest import read_manifest
 from deepetpicker.io.modelcard import read_card
@@ -57,6 +58,21 @@ def assert_same_weights(a, b) -> None:
         assert torch.equal(first[name], second[name]), name
 
 
+def assert_held_out(manifest, data, folder, names) -> None:
+    """Assert that the tables of the held-out part lie in the tomograms' voxels and give the figures of the run."""
+    assert sorted(p.name for p in folder.iterdir()) == sorted(f"{n}{end}.csv" for n in names for end in ("", "_truth"))
+    score, hits, n_true = manifest["outputs"]["classes"][0], 0, 0
+    for name in names:
+        found, truth = (read_coordinates(folder / f"{name}{end}.csv") for end in ("", "_truth"))
+        np.testing.assert_allclose(truth.positions_zyx_vox, read_coordinates(data / f"{name}.csv").positions_zyx_vox,
+                                   atol=1e-3)
+        radius = 40 / open_volume(data / f"{name}.mrc").voxel_size_ang
+        hits += match_by_distance(truth, found.select(found.scores >= score["threshold"]), radius).tp
+        n_true += len(truth)
+    assert n_true == score["n_true"]
+    assert hits / n_true == pytest.approx(score["recall"])
+
+
 def test_training_finds_the_balls(data, tmp_path):
     manifest = train(data, tmp_path / "m.safetensors", small(epochs=5, patches_per_epoch=32, widths=(6, 8),
                                                              learning_rate=1e-2), quiet=True)
@@ -91,6 +107,7 @@ def test_the_card_says_what_the_model_is(data, tmp_path):
     assert {i["name"]: i["role"] for i in manifest["items"]} == {"t0": "training", "t1": "validation"}
     assert manifest["inputs"][0]["shape_zyx"] == [40, 48, 56]
     assert not (tmp_path / "m_run/cache").exists()
+    assert_held_out(manifest, data, tmp_path / "m_run/held_out", ["t1"])
 
 
 def test_the_same_seed_gives_the_same_model_and_another_one_another(data, tmp_path):
@@ -134,6 +151,9 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(data, tmp_path, monkeyp
         same = [n for n in METRICS if n not in ("seconds", "patches_per_second")]
         np.testing.assert_equal([a[n] for n in same], [b[n] for n in same])
     assert len(curves[1]) == 4
+    for name in ("t1.csv", "t1_truth.csv"):
+        first, second = ((tmp_path / f"{n}_run/held_out" / name).read_text() for n in ("whole", "parts"))
+        assert first == second
 
 
 def test_a_finished_run_is_not_run_again(data, tmp_path, caplog):
@@ -221,6 +241,9 @@ def test_two_classes_unknown_background_and_another_voxel_size(tmp_path):
     assert card.voxel_size_ang == pytest.approx(16.0)
     assert [c.id for c in card.classes] == [1, 2]
     assert network.head.out_channels == 3
+    kept, given = (read_coordinates(path) for path in (tmp_path / "m_run/held_out/t1_truth.csv", folder / "t1.csv"))
+    np.testing.assert_allclose(kept.positions_zyx_vox, given.positions_zyx_vox, atol=1e-3)
+    assert kept.class_ids.tolist() == given.class_ids.tolist()
 
 
 def test_tomograms_of_different_voxel_sizes_train_together(tmp_path):

@@ -324,6 +324,7 @@ def _finish(job: Job, best: Mapping[str, Any], curve: List[Dict[str, float]], ma
                             kept_epoch=int(best["epoch"]), chosen_by=job.chosen_by, threshold=best["threshold"],
                             classes=card.training["picks"], f_alpha=row["f_alpha"], pick_f1=row["pick_f1"],
                             epochs=len(curve), patches_per_second=round(speed, 4), verdict=verdict.to_dict())
+    job.run.write_held_out(best.get("looked", ()), job.gathered)
     manifest.write(job.run.manifest)
     job.run.clean()
     for one, score in zip(card.classes, picks):

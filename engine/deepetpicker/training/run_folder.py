@@ -11,14 +11,19 @@ import pathlib
 import shutil
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Union
 
+import numpy as np
+
 from deepetpicker.config import TrainOptions
 from deepetpicker.errors import DeepETPickerError, InputError, OutputError
+from deepetpicker.geometry import WorkingGrid
 from deepetpicker.io.atomic import write_text
+from deepetpicker.io.coordinates import CoordinateTable, write_coordinates
 from deepetpicker.io.manifest import read_manifest
 from deepetpicker.sampling.gather import Gathered
 
 log = logging.getLogger(__name__)
 PathLike = Union[str, pathlib.Path]
+HELD_OUT = "held_out"
 
 NOT_COMPARED = ("resume", "device", "workers", "devices", "nodes", "validation_tiles")
 METRICS = ("epoch", "train_loss", "learning_rate", "val_loss", "voxel_precision", "voxel_recall", "voxel_f1", "f_alpha",
@@ -52,6 +57,11 @@ class RunFolder:
     def metrics(self) -> pathlib.Path:
         """One row per epoch."""
         return self.path / "metrics.csv"
+
+    @property
+    def held_out(self) -> pathlib.Path:
+        """What the kept epoch found in the held-out part: NAME.csv, beside NAME_truth.csv with what was to be found."""
+        return self.path / HELD_OUT
 
     @property
     def manifest(self) -> pathlib.Path:
@@ -116,6 +126,34 @@ class RunFolder:
         if self.model.is_file():
             shutil.copy2(self.model, aside / self.model.name)
         return aside
+
+    def write_held_out(self, looked: Sequence[Mapping[str, Any]], gathered: Gathered) -> None:
+        """Write the tables of the held-out part, in the voxels of the tomograms.
+
+        Parameters
+        ----------
+        looked : sequence of mapping
+            From ``callbacks.rows_of``, on the working grid.
+        gathered : Gathered
+            The tomograms.
+
+        Raises
+        ------
+        OutputError
+            If a table cannot be written.
+        """
+        shutil.rmtree(self.held_out, ignore_errors=True)
+        volumes = {volume.name: volume for volume in gathered.volumes}
+        names = {c.id: c.name for c in gathered.classes}
+        for one in looked:
+            volume = volumes[one["name"]]
+            grid = WorkingGrid(volume.shape_zyx, volume.voxel_size_ang,
+                               max(gathered.voxel_size_ang, volume.voxel_size_ang))
+            for key, end in (("found", ""), ("truth", "_truth")):
+                rows = np.asarray(one[key], float)
+                scores = rows[:, 4] if key == "found" else np.full(len(rows), np.nan)
+                table = CoordinateTable(grid.to_input(rows[:, 1:4]), rows[:, 0].astype(np.int64), scores, names)
+                write_coordinates(self.held_out / f"{volume.name}{end}.csv", table)
 
     def clean(self) -> None:
         """Remove what only a running training needs: resampled tomograms."""

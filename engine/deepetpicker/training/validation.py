@@ -29,6 +29,23 @@ TILE = 72
 PREDICTED = 0.5  # probability above which a voxel is predicted to belong to a class
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Looked:
+    """What was found in one held-out part.
+
+    Attributes
+    ----------
+    name : str
+        The tomogram's name.
+    truth, found : CoordinateTable
+        Its known particles in the part, and the candidates there, in voxels of the tomogram's working grid.
+    """
+
+    name: str
+    truth: CoordinateTable
+    found: CoordinateTable
+
+
 class Validator:
     """Scans held-out regions and scores voxels and picks.
 
@@ -44,6 +61,11 @@ class Validator:
         Largest number of tiles of all regions together; larger regions are cropped about their particles.
     alpha : float
         Weight of recall in F_alpha.
+
+    Attributes
+    ----------
+    looked : list of Looked
+        What the last call has found, part by part.
     """
 
     def __init__(self, regions: Sequence[Annotated], rule: PatchRule, peak_rules: Sequence[PeakRule],
@@ -56,6 +78,7 @@ class Validator:
         self.regions = [dataclasses.replace(r, region_zyx=crop_to_tiles(r, self.tile, self.border, share))
                         for r in chosen]
         self.plans = [TilePlan.cover(_shape(r.region_zyx), self.tile, self.border) for r in self.regions]
+        self.looked: List[Looked] = []
 
     @property
     def n_particles(self) -> int:
@@ -97,12 +120,13 @@ class Validator:
         was_training = network.training
         predictor = Predictor(network.eval(), arithmetic)
         counts = VoxelCounts(len(self.peak_rules))
-        pairs = []
+        pairs, self.looked = [], []
         try:
             for region, plan in zip(self.regions, self.plans):
                 found = self._scan(region, plan, predictor, counts)
                 inside, outside = self._truth(region)
                 pairs.append((inside, without_neighbours(found, inside, outside, self._radii())))
+                self.looked.append(Looked(region.name, *(_moved(t, region.region_zyx) for t in pairs[-1])))
         finally:
             network.train(was_training)
         return counts.scores(self.alpha), score_picks(pairs, self._radii(), FLOOR, not self.rule.is_unknown)
@@ -134,6 +158,11 @@ class Validator:
     def _radii(self) -> Dict[int, float]:
         """Return the radius within which a pick of a class hits, in working voxels."""
         return {r.class_id: r.diameter_vox / 2 for r in self.peak_rules}
+
+
+def _moved(table: CoordinateTable, region_zyx: Slices) -> CoordinateTable:
+    """Return a table of a region's frame in that of its tomogram."""
+    return dataclasses.replace(table, positions_zyx_vox=table.positions_zyx_vox + [s.start for s in region_zyx])
 
 
 def without_neighbours(found: CoordinateTable, inside: CoordinateTable, outside: CoordinateTable,

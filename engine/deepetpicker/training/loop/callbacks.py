@@ -15,6 +15,7 @@ import warnings as python_warnings
 from typing import Any, Dict, Iterator, List, Mapping, Optional
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint
 
@@ -23,7 +24,7 @@ from deepetpicker.network.predictor import Arithmetic
 from deepetpicker.training.loop.module import PickerModule
 from deepetpicker.training.run_folder import MetricsFile
 from deepetpicker.training.schedule import Plateau, Schedule
-from deepetpicker.training.validation import Validator
+from deepetpicker.training.validation import Looked, Validator
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,8 @@ class EpochEnd(Callback):
         Metrics of each epoch so far.
     best : dict
         ``epoch``, ``key`` (what it was chosen by, see :func:`rank`), ``threshold`` of all classes together, ``picks``
-        (the fields of each class's ClassScore) and ``weights`` of the kept model; empty before.
+        (the fields of each class's ClassScore), ``weights`` of the kept model and ``looked`` (:func:`rows_of` what was
+        found in the held-out part); empty before.
     """
 
     def __init__(self, validator: Validator, arithmetic: Arithmetic, metrics: Optional[MetricsFile], bar: Any,
@@ -133,7 +135,8 @@ class EpochEnd(Callback):
         if is_better:
             weights = {k: v.detach().to("cpu", copy=True) for k, v in module.picker.state_dict().items()}
             self.best = {"epoch": epoch, "key": key, "threshold": picks.threshold, "weights": weights,
-                         "picks": [dataclasses.asdict(one) for one in picks.classes]}
+                         "picks": [dataclasses.asdict(one) for one in picks.classes],
+                         "looked": [rows_of(one) for one in self.validator.looked]}
         means = {f"pick_{name}": picks.mean(name) for name in ("precision", "recall", "f1", "average_precision")}
         return {**voxels, **means, "pick_distance_vox": picks.distance_vox, "kept": float(is_better)}
 
@@ -147,6 +150,15 @@ class EpochEnd(Callback):
         self.curve, self.best = state_dict["curve"], state_dict["best"]
         self.has_stopped, self.plateau = state_dict["has_stopped"], Plateau(**state_dict["plateau"])
         self.schedule.load_state_dict(state_dict["schedule"])
+
+
+def rows_of(looked: Looked) -> Dict[str, Any]:
+    """Return what a checkpoint can hold of it: ``name``, ``truth`` (N, 4) and ``found`` (M, 5) with class, zyx, score.
+
+    All values are those of the one kind that is read without running code.
+    """
+    truth, found = (np.column_stack([t.class_ids, t.positions_zyx_vox, t.scores]) for t in (looked.truth, looked.found))
+    return {"name": looked.name, "truth": torch.from_numpy(truth[:, :4].copy()), "found": torch.from_numpy(found)}
 
 
 def rank(voxels: Mapping[str, float], picks: PickScores, by: str) -> List[float]:
