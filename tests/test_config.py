@@ -21,6 +21,7 @@ from deepetpicker.config import (
     PickOptions,
     ProposeOptions,
     SimulateOptions,
+    StudyOptions,
     TrainOptions,
     add_arguments,
     from_arguments,
@@ -32,7 +33,7 @@ from deepetpicker.config import (
 from deepetpicker.errors import InputError
 
 CLASSES: List[Type[Options]] = [NetworkOptions, TrainOptions, PickOptions, SimulateOptions, EvaluateOptions,
-                                CompareOptions, CheckOptions, ProposeOptions, BenchmarkOptions]
+                                CompareOptions, CheckOptions, ProposeOptions, StudyOptions, BenchmarkOptions]
 
 
 def parse(cls: Type[Options], words: List[str], **extra: Any) -> Options:

@@ -27,6 +27,7 @@ ROOMS = {
     "annotation": set(),
     "windows": {"report", "annotation"},
     "simulation": set(),
+    "studying": {"preparation", "proposing", "picking", "evaluation", "sampling", "training", "report", "simulation"},
     "benchmarking": {"preparation", "network", "picking", "evaluation", "simulation"},
 }
 TORCH = {"torch", "lightning", "pytorch_lightning", "safetensors.torch", "torchmetrics"}

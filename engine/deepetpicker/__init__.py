@@ -22,6 +22,7 @@ _VERBS = {
     "info": "deepetpicker.io.modelcard",
     "import_reference": "deepetpicker.network.reference",
     "convert": "deepetpicker.io.coordinates",
+    "study": "deepetpicker.studying",
     "benchmark": "deepetpicker.benchmarking",
 }
 

@@ -35,6 +35,7 @@ VERBS: Dict[str, str] = {
     "pick": "Pick particles in tomograms with a trained model.",
     "evaluate": "Score picks against known positions.",
     "compare": "Compare two pick sets: what they share and what only one of them has.",
+    "study": "Compare variants of training or methods on the same labels and budget.",
     "view": "See tomograms and picks in a window.",
     "annotate": "Annotate particles in tomograms, in a window.",
     "benchmark": "Time picking against the published algorithm on this machine.",
@@ -45,6 +46,7 @@ VERBS: Dict[str, str] = {
 KEPT: Dict[str, str] = {
     "train": "finished epochs are kept, and the same command goes on from the last of them",
     "pick": "tomograms that were finished are kept",
+    "study": "variants that were finished are kept, and the same command goes on with the others",
     "annotate": "everything that was annotated is kept, and the same command goes on with it",
     "simulate": "tomograms that were finished are kept",
 }

@@ -253,6 +253,33 @@ class ProposeOptions(Options):
 
 
 @dataclasses.dataclass(frozen=True)
+class StudyOptions(Options):
+    """Options of ``deepetpicker study``."""
+
+    seeds: int = opt(0, "times that every variant is computed, each with a seed of its own; 0 takes 3, with --quick 1",
+                     check=at_least(0))
+    minutes: float = opt(0.0, "time of every training; 0 lets every training see the same number of voxels instead",
+                         unit="minutes", check=at_least(0))
+    megavoxels: float = opt(0.0, "what every training sees: steps x patches x their voxels; 0 takes 30, with --quick "
+                            "0.2", unit="million voxels", check=at_least(0))
+    values: Tuple[str, ...] = opt((), "what to compare instead of all: numbers (number, noise, shift) or names of "
+                                  "variants, as in study.csv")
+    labels: int = opt(0, "labels that every variant gets, drawn by the seed from the labelled tomograms; 0 takes all",
+                      check=at_least(0))
+    test: Tuple[str, ...] = opt((), "names of the tomograms that are scored, the others being labelled; default: the "
+                                "last half")
+    diameter_angstrom: Tuple[float, ...] = opt(
+        (), "particle diameter, one for all classes or one per class in the order of the class ids; default: "
+        "what DIR/classes.json says", unit="angstrom", check=all_above(0))
+    voxel_size: float = opt(0.0, "voxel size of the tomograms; 0 takes that of classes.json or the header",
+                            unit="angstrom", check=at_least(0))
+    device: str = opt("auto", "where to compute", choices=DEVICES)
+    seed: int = opt(0, "first of the seeds", check=at_least(0))
+    quick: bool = opt(False, "a trial run in seconds, with a tiny network and, without data, tiny tomograms: its "
+                      "figures mean nothing")
+
+
+@dataclasses.dataclass(frozen=True)
 class BenchmarkOptions(Options):
     """Options of ``deepetpicker benchmark``."""
 

@@ -36,7 +36,7 @@ def curve_figure(curve: ScoreCurve, parts: Sequence[str] = ("precision_recall", 
     threshold : float
         Threshold in force, marked where it is known.
     """
-    figure, axes = _chart(len(parts))
+    figure, axes = chart(len(parts))
     draw = {"precision_recall": _draw_precision_recall, "threshold": _draw_threshold}
     for part, one in zip(parts, axes):
         if len(curve) and curve.n_truth:
@@ -56,7 +56,7 @@ def score_histogram(hit_scores: np.ndarray, other_scores: np.ndarray, threshold:
     threshold : float
         Threshold in force, marked where it is known.
     """
-    figure, (axes,) = _chart(1)
+    figure, (axes,) = chart(1)
     sets = [s[~np.isnan(s)] for s in (np.asarray(hit_scores, float), np.asarray(other_scores, float))]
     everything = np.concatenate(sets)
     if not everything.size:
@@ -68,7 +68,7 @@ def score_histogram(hit_scores: np.ndarray, other_scores: np.ndarray, threshold:
     _bars(axes, edges, np.histogram(sets[0], edges)[0], (BLUE, ""), names[0])
     _bars(axes, edges, np.histogram(sets[1], edges)[0], (VERMILLION, "////") if names[0] else (BLUE, ""), names[1])
     _mark_threshold(axes, threshold)
-    _finish(axes, "score", "picks", legend=True)
+    finish(axes, "score", "picks", legend=True)
     return figure
 
 
@@ -82,13 +82,13 @@ def distance_figure(histogram: Mapping[str, np.ndarray], voxel_size_ang: float =
     voxel_size_ang : float
         Voxel size in angstrom, for a second scale; 0 leaves it out.
     """
-    figure, (axes,) = _chart(1)
+    figure, (axes,) = chart(1)
     edges, counts = np.asarray(histogram["edges_vox"], float), np.asarray(histogram["hits"], float)
     if not counts.sum():
         _say_nothing(axes, "no hits")
         return figure
     _bars(axes, edges, counts, (BLUE, ""), "")
-    _finish(axes, "distance to the true centre [voxels]", "hits")
+    finish(axes, "distance to the true centre [voxels]", "hits")
     axes.set_xlim(0, edges[-1])
     if voxel_size_ang:
         second = axes.secondary_xaxis("top", functions=(lambda v: np.multiply(v, voxel_size_ang),
@@ -107,7 +107,7 @@ def z_profile_figure(profile: Mapping[str, np.ndarray]) -> Figure:
     profile : mapping
         ``edges_vox`` (bins + 1,), ``truth``, ``picks`` and ``hits`` (bins,), from ``evaluation.measures.z_profile``.
     """
-    figure, (axes,) = _chart(1)
+    figure, (axes,) = chart(1)
     edges = np.asarray(profile["edges_vox"], float)
     if not (np.sum(profile["truth"]) + np.sum(profile["picks"])):
         _say_nothing(axes, "no particles")
@@ -116,7 +116,7 @@ def z_profile_figure(profile: Mapping[str, np.ndarray]) -> Figure:
     for name, label, (colour, dashes) in (("truth", "true particles", (GREEN, "-")),
                                           ("picks", "picks", (VERMILLION, "--"))):
         axes.stairs(profile[name], edges, color=colour, linestyle=dashes, linewidth=1.8, label=label)
-    _finish(axes, "z [voxels]", "particles", legend=True)
+    finish(axes, "z [voxels]", "particles", legend=True)
     return figure
 
 
@@ -130,7 +130,7 @@ def training_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
         "f_alpha", "precision" or "recall". Empty and unreadable cells are skipped. Of the rows with ``kept`` the last
         is the kept epoch; runs without that column are marked at their best picks, else at their best F alpha.
     """
-    figure, (left, right) = _chart(2)
+    figure, (left, right) = chart(2)
     from matplotlib.ticker import MaxNLocator
 
     series = _series(rows)
@@ -145,7 +145,7 @@ def training_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
         if not names:
             _say_nothing(axes, "no epoch is finished yet")
             continue
-        _finish(axes, "epoch", label, legend=True)
+        finish(axes, "epoch", label, legend=True)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     epoch, title = _kept(series)
     if title:
@@ -188,7 +188,7 @@ def _draw_precision_recall(axes: Axes, curve: ScoreCurve, threshold: float) -> N
     if len(kept):
         axes.plot(values["recall"][kept[-1]], values["precision"][kept[-1]], "D", color=INK, markersize=5.5,
                   markerfacecolor="none", label=f"threshold {threshold:.3g}")
-    _finish(axes, "recall", "precision", legend=True)
+    finish(axes, "recall", "precision", legend=True)
     axes.set_xlim(0, 1.01)
     axes.set_ylim(0, 1.02)
 
@@ -204,20 +204,30 @@ def _draw_threshold(axes: Axes, curve: ScoreCurve, threshold: float) -> None:
     best = curve.best("F1")
     axes.plot(best["threshold"], best["value"], "o", color=VERMILLION, markersize=7)
     _mark_threshold(axes, threshold)
-    _finish(axes, "score threshold", "", legend=True)
+    finish(axes, "score threshold", "", legend=True)
     axes.set_ylim(0, 1.02)
 
 
-def _chart(panels: int) -> Tuple[Figure, List[Axes]]:
-    """Return an empty figure with panels side by side."""
+def chart(panels: int, height: float = CHART_INCHES[1], share_y: bool = False) -> Tuple[Figure, List[Axes]]:
+    """Return an empty figure with panels side by side, and the panels.
+
+    Parameters
+    ----------
+    panels : int
+        How many.
+    height : float
+        Of the figure, in inches.
+    share_y : bool
+        True gives all panels one axis upwards.
+    """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(CHART_INCHES[0] * panels, CHART_INCHES[1]), layout="constrained", facecolor="white")
-    cells: Any = figure.subplots(1, panels, squeeze=False)
+    figure = Figure(figsize=(CHART_INCHES[0] * panels, height), layout="constrained", facecolor="white")
+    cells: Any = figure.subplots(1, panels, squeeze=False, sharey=share_y)
     return figure, list(cells[0])
 
 
-def _finish(axes: Axes, x_label: str, y_label: str, legend: bool = False) -> None:
+def finish(axes: Axes, x_label: str, y_label: str, legend: bool = False) -> None:
     """Give the axes labels, a light grid and the ink of the page."""
     from matplotlib.ticker import MaxNLocator
 

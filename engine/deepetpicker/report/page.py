@@ -147,7 +147,7 @@ def page(report: EvaluationReport, pictures: Sequence[Picture] = ()) -> str:
     """Return the HTML text of the report."""
     beta = f"F{report.overall['beta']:g}"
     groups = [(title, list(group)) for title, group in itertools.groupby(pictures, lambda one: one.title)]
-    return _template().render(
+    return template("report.html.jinja").render(
         report=report, total=report.overall, options=report.options, version=__version__, counts=COUNTS, marks=MARKS,
         measures=["F1", "precision", "recall", beta], tiles=_tiles(report, beta), charts=_charts(report),
         tomograms=[_tomogram_row(name, row) for name, row in report.per_tomogram.items()],
@@ -157,14 +157,14 @@ def page(report: EvaluationReport, pictures: Sequence[Picture] = ()) -> str:
         thresholds=_threshold_rows(report, beta))
 
 
-def _template() -> Template:
-    """Return the template of the page; it escapes whatever is not marked as safe."""
+def template(name: str) -> Template:
+    """Return a template of this folder; it escapes whatever is not marked as safe."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(loader=FileSystemLoader(pathlib.Path(__file__).parent), autoescape=True,
                               undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(number=_number, jpeg=_jpeg)
-    return environment.get_template("report.html.jinja")
+    return environment.get_template(name)
 
 
 def _slices(one: TomogramResult, report: EvaluationReport) -> List[Picture]:
@@ -231,7 +231,7 @@ def _charts(report: EvaluationReport) -> List[Tuple[str, str, str]]:
              ("Distance of hits", "To the true centre.",
               distance_figure(distance_histogram(report.distances_vox), voxel_size_ang)),
              ("Depth", "Missing wedge, ice and borders show here.", z_profile_figure(report.z_profile())))
-    return [(title, caption, _svg(figure, title)) for title, caption, figure in drawn]
+    return [(title, caption, svg(figure, title)) for title, caption, figure in drawn]
 
 
 def _counts(row: Mapping[str, Any]) -> List[str]:
@@ -250,7 +250,7 @@ def _number(value: float, digits: int = 3) -> str:
     return "-" if value != value else f"{value:.{digits}f}"
 
 
-def _svg(figure: Figure, label: str) -> str:
+def svg(figure: Figure, label: str) -> str:
     """Return a chart as inline SVG whose ink follows the page's text colour."""
     from matplotlib import rc_context
 

@@ -1,0 +1,142 @@
+"""The command ``study``: every variant with every seed, what was finished before left as it is."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import pathlib
+import time
+from typing import Any, Dict, List, Mapping, Optional, Union
+
+from deepetpicker.config import StudyOptions, suggestion
+from deepetpicker.errors import DeepETPickerError, InputError
+from deepetpicker.io.atomic import atomic_output, write_text
+from deepetpicker.io.manifest import Manifest
+from deepetpicker.report.studies import study_figure, write_page
+from deepetpicker.studying.data import StudyData, digest, drawn_labels, open_data
+from deepetpicker.studying.methods import METHODS, Task
+from deepetpicker.studying.results import Results, as_csv, scores, summaries
+from deepetpicker.studying.tables import Studied, page_of, panels_of, points_of
+from deepetpicker.studying.variants import KINDS, Variant
+
+log = logging.getLogger(__name__)
+PathLike = Union[str, pathlib.Path]
+
+FIGURE_DPI = 150
+USUAL, QUICK = (3, 30.0), (1, 0.2)  # seeds and million voxels of a training where nothing is said
+NOT_COMPARED = ("seeds", "values", "device")  # a finished variant stays finished when these change
+
+
+def study(kind: str, out: PathLike, data: PathLike = "", options: StudyOptions = StudyOptions(),
+          quiet: bool = False, params: Optional[Mapping[str, Any]] = None) -> Dict[str, Any]:
+    """Compare the variants of a kind of study, each trained, picked and evaluated as the commands do.
+
+    A variant that is finished with a seed is never computed again; a study that was interrupted goes on, a training in
+    the middle of it included.
+
+    Parameters
+    ----------
+    kind : str
+        What to compare; one of ``variants.KINDS``.
+    out : path
+        Folder for study.csv, study.png, study.html and manifest.json, all of them replaced after each variant, and for
+        labels, models, picks and a record of each variant in results/.
+    data : path
+        Folder of tomograms with tables of all their particles; empty simulates some.
+    options : StudyOptions
+        Seeds, budget, labels.
+    quiet : bool
+        True shows no progress.
+    params : mapping, optional
+        Content of a params.json with ``items`` and ``classes`` instead of the folder.
+
+    Returns
+    -------
+    dict
+        The manifest; an item per variant and seed.
+
+    Raises
+    ------
+    InputError
+        For bad options or data.
+    """
+    if kind not in KINDS:
+        raise InputError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}{suggestion(kind, list(KINDS))}")
+    folder, options = pathlib.Path(out), completed(options)
+    run = _Study(kind, folder, options, open_data(data, folder / "data", options, params, quiet))
+    for seed in range(options.seed, options.seed + options.seeds):
+        for variant in run.variants:
+            run.do(variant, seed, quiet)
+    return run.manifest.to_dict()
+
+
+def completed(options: StudyOptions) -> StudyOptions:
+    """Return the options with what they leave open."""
+    seeds, megavoxels = QUICK if options.quick else USUAL
+    return dataclasses.replace(options, seeds=options.seeds or seeds, megavoxels=options.megavoxels or megavoxels)
+
+
+class _Study:
+    """A study under way: what is finished and what is written of it."""
+
+    def __init__(self, name: str, folder: pathlib.Path, options: StudyOptions, data: StudyData) -> None:
+        self.name, self.kind, self.folder, self.options, self.data = name, KINDS[name], folder, options, data
+        self.variants = self.kind.make(options.values, min(options.labels or data.n_labels, data.n_labels))
+        self.manifest = Manifest("study", {"kind": name, **options.to_dict()}, seed=options.seed)
+        for one in (*data.labelled, *data.scored):
+            self.manifest.add_input(one.volume)
+        self.results = Results(folder / "results")
+        self.records: List[Dict[str, Any]] = []
+        self.conditions = {"kind": name, "data": data.fingerprint(), "classes": [dataclasses.asdict(c) for c in
+                                                                                 data.classes],
+                           **{k: v for k, v in options.to_dict().items() if k not in (*NOT_COMPARED, "seed")}}
+
+    def do(self, variant: Variant, seed: int, quiet: bool) -> None:
+        """Compute a variant with a seed unless it was finished before; write what there is then."""
+        labels = drawn_labels(self.data, variant.labels or self.options.labels, seed)
+        task = Task(variant, seed, self.data, labels, self.options, self.folder, quiet)
+        made = {**self.conditions, "variant": dataclasses.asdict(dataclasses.replace(variant, value=0.0)),
+                "seed": seed, "labels": digest(labels)}
+        record = self.results.find(task.name, made)
+        if record is not None:
+            log.info("%s: finished before", task.name)
+        else:
+            log.info("%s: %s, %s, seed %d", self.name, variant.title, task.name, seed)
+            try:
+                record = self._compute(task, made)
+            except DeepETPickerError as error:
+                log.error("%s: %s", task.name, error)
+                self.manifest.warn(f"{variant.title}, seed {seed}, failed: {error}")
+                self.manifest.add_item(task.name, "failed", str(error))
+        if record is not None:
+            self.records.append(record)
+            self.manifest.add_item(task.name, "done", seconds=record["seconds"], F1=record["F1"],
+                                   macro_F1=record["macro_F1"])
+        self._write()
+
+    def _compute(self, task: Task, made: Mapping[str, Any]) -> Dict[str, Any]:
+        """Do a task and write its record."""
+        start, busy = time.monotonic(), time.process_time()
+        picked = METHODS[task.variant.method](task)
+        record = self.results.write(task.name, {
+            "variant": task.variant.name, "title": task.variant.title, "seed": task.seed,
+            "n_labels": sum(map(len, task.labels.values())), "labels_sha256": digest(task.labels),
+            **scores(self.data, picked.folder), **picked.facts, "cpu_s": round(time.process_time() - busy, 2),
+            "seconds": round(time.monotonic() - start, 2), "made": made})
+        log.info("%s: F1 %s, training %.0f s, picking %.0f s", task.name, "not known" if record["F1"] is None else
+                 f"{record['F1']:.3f}", record["training_s"], record["picking_s"])
+        return record
+
+    def _write(self) -> None:
+        """Write table, figure, page and manifest of what there is."""
+        found = Studied(self.name, self.kind, self.variants, self.data, self.options,
+                        summaries(self.variants, self.records), self.manifest.warnings, self.manifest.to_dict()["argv"])
+        paths = {what: self.folder / f"study.{what}" for what in ("csv", "png", "html")}
+        if found.summaries:
+            write_text(paths["csv"], as_csv(self.records))
+            figure = study_figure(points_of(found), panels_of(found), self.kind.axis)
+            with atomic_output(paths["png"]) as temporary:
+                figure.savefig(temporary, dpi=FIGURE_DPI, format="png")
+            write_page(page_of(found), figure, paths["html"])
+            self.manifest.outputs.update({what: str(path) for what, path in paths.items()})
+        self.manifest.write(self.folder / "manifest.json")

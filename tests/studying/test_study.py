@@ -1,0 +1,151 @@
+"""Studies: the same labels and budget for all, nothing computed twice, and a table, a figure and a page of it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import pathlib
+import re
+from typing import Any, Dict, List
+
+import pytest
+
+from deepetpicker import __main__ as command
+from deepetpicker.cli import study as verb
+from deepetpicker.config import StudyOptions
+from deepetpicker.errors import InputError
+from deepetpicker.io.coordinates import read_coordinates
+from deepetpicker.studying import run as running, study
+from deepetpicker.studying.data import drawn_labels, open_data
+from deepetpicker.studying.variants import KINDS
+
+QUICK = StudyOptions(quick=True)
+
+
+def rows_of(folder: pathlib.Path) -> List[Dict[str, str]]:
+    """Return the rows of a study's table."""
+    with open(folder / "study.csv", encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.fixture(scope="module")
+def tomograms(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """Return a folder with the two tiny tomograms of a quick study."""
+    folder = tmp_path_factory.mktemp("study") / "data"
+    open_data("", folder, QUICK, quiet=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def numbers(tomograms: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """Return the folder of a study of the number of labels that was killed in its second variant and went on."""
+    folder = tmp_path_factory.mktemp("numbers")
+    options = StudyOptions(quick=True, values=("4", "all"))
+    real = running.scores
+
+    def killed(*args: Any) -> Any:
+        """Evaluate the first variant, and be interrupted in the second."""
+        if (folder / "results/4_seed0.json").exists():
+            raise KeyboardInterrupt
+        return real(*args)
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr(running, "scores", killed)
+    with pytest.raises(KeyboardInterrupt):
+        study("number", folder, tomograms, options, quiet=True)
+    patch.undo()
+    (folder / "before").mkdir()
+    for name in ("study.csv", "results/4_seed0.json"):
+        (folder / "before" / pathlib.Path(name).name).write_bytes((folder / name).read_bytes())
+    manifest = study("number", folder, tomograms, options, quiet=True)
+    assert [item["status"] for item in manifest["items"]] == ["done", "done"]
+    return folder
+
+
+def test_a_killed_study_keeps_what_was_finished_and_goes_on(numbers: pathlib.Path):
+    before = (numbers / "before/study.csv").read_text("utf-8").splitlines()
+    after = (numbers / "study.csv").read_text("utf-8").splitlines()
+    assert len(before) == 2
+    assert before == after[:2], "the first variant was computed again"
+    assert [row["variant"] for row in rows_of(numbers)] == ["4", "8"]
+    assert (numbers / "before/4_seed0.json").read_bytes() == (numbers / "results/4_seed0.json").read_bytes()
+
+
+def test_a_finished_study_computes_nothing(numbers: pathlib.Path, tomograms: pathlib.Path, monkeypatch):
+    monkeypatch.setitem(running.METHODS, "network", lambda task: pytest.fail(f"{task.name} is computed again"))
+    before = (numbers / "study.csv").read_bytes()
+    study("number", numbers, tomograms, StudyOptions(quick=True, values=("4", "all")), quiet=True)
+    assert (numbers / "study.csv").read_bytes() == before
+
+
+def test_another_budget_is_another_study(numbers: pathlib.Path, tomograms: pathlib.Path, monkeypatch):
+    asked = []
+    monkeypatch.setitem(running.METHODS, "network", lambda task: asked.append(task.name) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        study("number", numbers, tomograms, StudyOptions(quick=True, values=("4", "all"), megavoxels=0.4), quiet=True)
+    assert asked == ["4_seed0"]
+
+
+def test_table_figure_and_page_say_what_was_run(numbers: pathlib.Path):
+    rows = rows_of(numbers)
+    assert [(row["seed"], row["n_labels"], row["n_truth"]) for row in rows] == [("0", "4", "8"), ("0", "8", "8")]
+    assert len({(row["steps"], row["megavoxels"]) for row in rows}) == 1, "all get the same budget"
+    assert 0.1 <= float(rows[0]["megavoxels"]) <= 0.3
+    assert all(float(row["training_s"]) > 0 and 0 <= float(row["F1"]) <= 1 for row in rows)
+    assert (numbers / "study.png").read_bytes()[:4] == b"\x89PNG"
+    page = (numbers / "study.html").read_text("utf-8")
+    words = " ".join(re.sub(r"<[^>]+>", " ", page).split())
+    for text in ("Study: number", "2 of 2 runs are finished", "4 labels", "8 labels (all)", "0.2 million voxels",
+                 "tomo_00 with 8 particles", "cage (124", rows[0]["labels_sha256"][:8], "Seeds 0 to 0", "trial run"):
+        assert text in words, text
+    assert "<svg" in page
+    manifest = json.loads((numbers / "manifest.json").read_text("utf-8"))
+    assert manifest["options"]["kind"] == "number"
+    assert manifest["options"]["megavoxels"] == 0.2
+
+
+def test_fewer_labels_are_among_the_more(tomograms: pathlib.Path, tmp_path: pathlib.Path):
+    data = open_data(tomograms, tmp_path, QUICK)
+    few, more = (drawn_labels(data, n, 1)["tomo_00"] for n in (3, 6))
+    assert (len(few), len(more)) == (3, 6)
+    assert {tuple(p) for p in few.positions_zyx_vox} < {tuple(p) for p in more.positions_zyx_vox}
+    assert drawn_labels(data, 0, 1)["tomo_00"].equals(data.labelled[0].table)
+    assert not drawn_labels(data, 3, 2)["tomo_00"].equals(few), "another seed draws others"
+
+
+def test_a_training_gets_the_labels_that_were_drawn(numbers: pathlib.Path, tomograms: pathlib.Path):
+    data = open_data(tomograms, numbers, QUICK)
+    tables = [read_coordinates(path) for path in (numbers / "labels").glob("*/tomo_00.csv")]
+    assert sorted(len(t) for t in tables) == [4, 8]
+    few = min(tables, key=len)
+    assert few.digest() == drawn_labels(data, 4, 0)["tomo_00"].digest()
+
+
+def test_bad_wishes_are_one_line_before_anything_is_computed(tomograms: pathlib.Path, tmp_path: pathlib.Path, capsys):
+    words = ["study", "number", "--out", str(tmp_path / "s"), "--data", str(tomograms), "--quick"]
+    assert command.main([*words, "--values", "5,few"]) == 2
+    assert "got 'few'" in capsys.readouterr().err
+    assert command.main([*words, "--test", "tomo_02"]) == 2
+    assert "test must name tomograms of the data (tomo_00, tomo_01), got 'tomo_02'" in capsys.readouterr().err
+    with pytest.raises(InputError, match="did you mean 'number'"):
+        study("numbre", tmp_path / "s", tomograms, QUICK)
+    assert not (tmp_path / "s" / "models").exists()
+
+
+def test_a_variant_that_fails_is_said_and_the_others_go_on(tomograms: pathlib.Path, tmp_path: pathlib.Path,
+                                                           monkeypatch, capsys):
+    def fails(task: Any) -> Any:
+        """Fail as a training on bad input does."""
+        raise InputError("no good")
+
+    monkeypatch.setitem(running.METHODS, "network", fails)
+    assert command.main(["study", "number", "--out", str(tmp_path), "--data", str(tomograms), "--quick", "--values",
+                         "4,all"]) == 1
+    assert "0 of 2 runs finished" in capsys.readouterr().out
+    manifest = json.loads((tmp_path / "manifest.json").read_text("utf-8"))
+    assert [item["status"] for item in manifest["items"]] == ["failed", "failed"]
+    assert "no good" in manifest["warnings"][0]
+
+
+def test_the_command_lists_every_kind():
+    assert list(verb.KINDS) == list(KINDS)
