@@ -27,7 +27,8 @@ ROOMS = {
     "annotation": set(),
     "windows": {"report", "annotation"},
     "simulation": set(),
-    "studying": {"preparation", "proposing", "picking", "evaluation", "sampling", "training", "report", "simulation"},
+    "studying": {"preparation", "proposing", "network", "picking", "evaluation", "sampling", "training", "report",
+                 "simulation"},
     "benchmarking": {"preparation", "network", "picking", "evaluation", "simulation"},
 }
 TORCH = {"torch", "lightning", "pytorch_lightning", "safetensors.torch", "torchmetrics"}

@@ -273,6 +273,11 @@ class StudyOptions(Options):
         "what DIR/classes.json says", unit="angstrom", check=all_above(0))
     voxel_size: float = opt(0.0, "voxel size of the tomograms; 0 takes that of classes.json or the header",
                             unit="angstrom", check=at_least(0))
+    maps: Tuple[str, ...] = opt((), "peers: density maps (MRC) of the classes in the order of their ids, for template "
+                                "matching; default: of simulated tomograms their own, else the mean of the labels")
+    orientations: int = opt(300, "peers: orientations of a map that are tried", check=at_least(1), expert=True)
+    tilt_range: float = opt(60.0, "peers: largest tilt angle, about the y axis, for the missing wedge of maps",
+                            unit="degrees", check=between(10, 90), expert=True)
     device: str = opt("auto", "where to compute", choices=DEVICES)
     seed: int = opt(0, "first of the seeds", check=at_least(0))
     quick: bool = opt(False, "a trial run in seconds, with a tiny network and, without data, tiny tomograms: its "

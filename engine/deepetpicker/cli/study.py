@@ -9,7 +9,12 @@ from deepetpicker.config import StudyOptions, add_arguments as add_options, from
 from deepetpicker.io.classes import classes_to_json, parse_classes
 
 KINDS = {
+    "labels": "shape and diameter of the weak label",
+    "ablation": "a plain 3D U-Net; residual sums, coordinates, pyramid, augmentation, overlap, deduplication added",
     "number": "how many labels a model needs: 5 to all",
+    "noise": "tomograms with more and more noise",
+    "shift": "labels that are off by a part of the particle's radius",
+    "peers": "difference of Gaussians, template matching, plain 3D U-Net with clustering, published recipe, ours",
 }
 
 

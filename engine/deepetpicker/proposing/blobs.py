@@ -91,7 +91,7 @@ def find_blobs(scene: Scene, most: int, contrast: str = "auto") -> CoordinateTab
         contrast = stronger_contrast(response)
     response = -response if contrast == "dark" else response
     voxels, heights = separate_peaks(response, APART * 2 * scene.radius_vox, most)
-    positions = scene.grid.to_input(voxels + _offsets(response, voxels))
+    positions = scene.grid.to_input(voxels + peak_offsets(response, voxels))
     scores = 1 - np.exp(-0.5 * (heights / FALL) ** 2)
     return CoordinateTable(positions, np.ones(len(positions), np.int64), scores)
 
@@ -158,7 +158,7 @@ def separate_peaks(response_zyx: np.ndarray, distance_vox: float, most: int) -> 
     return tops[kept].reshape(-1, 3), heights[kept]
 
 
-def _offsets(response_zyx: np.ndarray, voxels_zyx: np.ndarray) -> np.ndarray:
+def peak_offsets(response_zyx: np.ndarray, voxels_zyx: np.ndarray) -> np.ndarray:
     """Return by how much (N, 3) parabolas through neighbours move peaks (N, 3), at most half a voxel."""
     out = np.zeros(voxels_zyx.shape)
     for axis, step in enumerate(np.eye(3, dtype=int)):

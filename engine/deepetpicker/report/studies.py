@@ -176,8 +176,8 @@ def _draw_values(axes: Axes, points: Sequence[StudyPoint], panel: Panel, axis: s
 
 def _end(axes: Axes, panel: Panel, upwards: bool) -> None:
     """Set where the axis of the figures ends, and name them where there are several."""
-    low, high = (axes.get_ylim if upwards else axes.get_xlim)()
-    limits = (min(0.0, low), panel.top or max(1.04 * high, 1e-3))
+    top = panel.top or max(1.04 * (axes.get_ylim if upwards else axes.get_xlim)()[1], 1e-3)
+    limits = (-0.02 * top, top)
     if upwards:
         axes.set_ylim(*limits)
     else:

@@ -15,7 +15,7 @@ from deepetpicker.errors import InputError
 from deepetpicker.io.classes import ParticleClass, classes_to_json
 from deepetpicker.io.coordinates import CoordinateTable, write_coordinates
 from deepetpicker.io.manifest import read_manifest
-from deepetpicker.io.volumes import Volume
+from deepetpicker.io.volumes import Volume, open_volume, write_volume
 from deepetpicker.sampling.gather import gather
 from deepetpicker.simulation import simulate
 
@@ -62,12 +62,15 @@ class StudyData:
         With their diameters in angstrom.
     voxel_size_ang : float
         At which networks work.
+    is_simulated : bool
+        Whether the tomograms are the study's own, so that the classes are phantoms.
     """
 
     labelled: List[Tomogram]
     scored: List[Tomogram]
     classes: Tuple[ParticleClass, ...]
     voxel_size_ang: float
+    is_simulated: bool = False
 
     @property
     def n_labels(self) -> int:
@@ -111,7 +114,8 @@ def open_data(data: PathLike, folder: pathlib.Path, options: StudyOptions, param
     InputError
         If the data cannot be used, or there are too few tomograms.
     """
-    if not str(data) and not (params and params.get("items")):
+    is_simulated = not str(data) and not (params and params.get("items"))
+    if is_simulated:
         data, params = folder, {}
         made_of = simulated(options)
         if not _is_made_of(folder, made_of):
@@ -123,7 +127,7 @@ def open_data(data: PathLike, folder: pathlib.Path, options: StudyOptions, param
     scored = _scored([one.name for one in tomograms], options.test)
     classes = tuple(ParticleClass(c.id, c.name, c.diameter_ang) for c in gathered.classes)
     found = StudyData([one for one in tomograms if one.name not in scored],
-                      [one for one in tomograms if one.name in scored], classes, gathered.voxel_size_ang)
+                      [one for one in tomograms if one.name in scored], classes, gathered.voxel_size_ang, is_simulated)
     for what, some in (("labelled", found.labelled), ("scored", found.scored)):
         if not sum(len(one.table) for one in some):
             raise InputError(f"expected particles in the tomograms that are {what} "
@@ -198,6 +202,68 @@ def drawn_labels(data: StudyData, number: int, seed: int) -> Tables:
     taken = [places[k] for k in order[np.argsort(turn[order], kind="stable")][:number]]
     return {name: table.select(np.array(sorted(row for where, row in taken if where == name), int))
             for name, table in tables.items()}
+
+
+def shifted(data: StudyData, tables: Tables, radii: float, seed: int) -> Tables:
+    """Return labels that are moved by a share of their particle's radius, in directions that depend on the seed alone.
+
+    Parameters
+    ----------
+    data : StudyData
+        Tomograms and classes.
+    tables : dict of str to CoordinateTable
+        Labels by the tomogram's name.
+    radii : float
+        Length of the shift in particle radii. A label stays inside its tomogram.
+    seed : int
+        Of the directions.
+    """
+    radius_ang, rng, moved = {c.id: c.diameter_ang / 2 for c in data.classes}, np.random.default_rng([seed, 1]), {}
+    for one in data.labelled:
+        table = tables[one.name]
+        directions = rng.normal(size=(len(table), 3))
+        directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+        lengths = radii * np.array([radius_ang[int(c)] for c in table.class_ids]) / one.volume.voxel_size_ang
+        positions = table.positions_zyx_vox + lengths[:, None] * directions
+        inside = np.clip(positions, 0, np.array(one.volume.shape_zyx) - 1.0)
+        moved[one.name] = dataclasses.replace(table, positions_zyx_vox=inside)
+    return moved
+
+
+def with_noise(data: StudyData, share: float, seed: int, folder: pathlib.Path) -> StudyData:
+    """Return the data with noise of the tomograms' own spectrum added to them.
+
+    Parameters
+    ----------
+    data : StudyData
+        Tomograms.
+    share : float
+        Standard deviation of the noise in that of each tomogram.
+    seed : int
+        Of the noise; another share scales the same noise.
+    folder : path
+        Where tomograms are written; those that are there already are used, so that a training can go on.
+    """
+    def noisy(one: Tomogram, number: int) -> Tomogram:
+        """Return a tomogram with noise."""
+        path = folder / f"{one.name}.mrc"
+        if not path.is_file():
+            write_volume(path, added_noise(np.asarray(one.volume.data_zyx, np.float32), share,
+                                           np.random.default_rng([seed, 2, number])), one.volume.voxel_size_ang)
+        return dataclasses.replace(one, volume=open_volume(path, one.volume.voxel_size_ang, one.name))
+
+    every = [noisy(one, number) for number, one in enumerate((*data.labelled, *data.scored))]
+    return dataclasses.replace(data, labelled=every[:len(data.labelled)], scored=every[len(data.labelled):])
+
+
+def added_noise(volume_zyx: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    """Return a tomogram (Z, Y, X) float32 plus noise with its own spectrum, of a share of its standard deviation."""
+    from scipy import fft
+
+    filled = np.nan_to_num(volume_zyx - np.nanmean(volume_zyx), posinf=0.0, neginf=0.0)
+    spectrum = np.abs(fft.rfftn(filled))
+    noise = fft.irfftn(spectrum * fft.rfftn(rng.normal(size=filled.shape).astype(np.float32)), s=filled.shape)
+    return (volume_zyx + noise * (share * filled.std() / max(float(noise.std()), 1e-30))).astype(np.float32)
 
 
 def digest(tables: Tables) -> str:

@@ -128,6 +128,3 @@ def training_options(task: Task) -> TrainOptions:
     steps = max(1, round(1e6 * study.megavoxels / (full.batch * full.patch ** 3)))
     epochs = min(EPOCHS, steps)
     return dataclasses.replace(options, epochs=epochs, patches_per_epoch=full.batch * max(1, round(steps / epochs)))
-
-
-METHODS = {"network": by_network}

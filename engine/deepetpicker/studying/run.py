@@ -5,24 +5,28 @@ from __future__ import annotations
 import dataclasses
 import logging
 import pathlib
+import shutil
 import time
-from typing import Any, Dict, List, Mapping, Optional, Union
+from typing import Any, Callable, Dict, List, Mapping, Optional, Union
 
 from deepetpicker.config import StudyOptions, suggestion
 from deepetpicker.errors import DeepETPickerError, InputError
 from deepetpicker.io.atomic import atomic_output, write_text
 from deepetpicker.io.manifest import Manifest
 from deepetpicker.report.studies import study_figure, write_page
-from deepetpicker.studying.data import StudyData, digest, drawn_labels, open_data
-from deepetpicker.studying.methods import METHODS, Task
+from deepetpicker.studying.data import StudyData, digest, drawn_labels, open_data, shifted, with_noise
+from deepetpicker.studying.methods import Picked, Task, by_network
+from deepetpicker.studying.peers import by_blobs, by_clusters, by_template
 from deepetpicker.studying.results import Results, as_csv, scores, summaries
 from deepetpicker.studying.tables import Studied, page_of, panels_of, points_of
-from deepetpicker.studying.variants import KINDS, Variant
+from deepetpicker.studying.variants import BLOBS, CLUSTERS, KINDS, NETWORK, TEMPLATE, Facts, Variant
 
 log = logging.getLogger(__name__)
 PathLike = Union[str, pathlib.Path]
 
 FIGURE_DPI = 150
+METHODS: Dict[str, Callable[[Task], Picked]] = {NETWORK: by_network, BLOBS: by_blobs, TEMPLATE: by_template,
+                                                CLUSTERS: by_clusters}
 USUAL, QUICK = (3, 30.0), (1, 0.2)  # seeds and million voxels of a training where nothing is said
 NOT_COMPARED = ("seeds", "values", "device")  # a finished variant stays finished when these change
 
@@ -81,7 +85,9 @@ class _Study:
 
     def __init__(self, name: str, folder: pathlib.Path, options: StudyOptions, data: StudyData) -> None:
         self.name, self.kind, self.folder, self.options, self.data = name, KINDS[name], folder, options, data
-        self.variants = self.kind.make(options.values, min(options.labels or data.n_labels, data.n_labels))
+        self.variants = self.kind.make(options.values, Facts(
+            min(options.labels or data.n_labels, data.n_labels), len(data.classes),
+            min(c.diameter_ang for c in data.classes) / data.voxel_size_ang))
         self.manifest = Manifest("study", {"kind": name, **options.to_dict()}, seed=options.seed)
         for one in (*data.labelled, *data.scored):
             self.manifest.add_input(one.volume)
@@ -94,6 +100,8 @@ class _Study:
     def do(self, variant: Variant, seed: int, quiet: bool) -> None:
         """Compute a variant with a seed unless it was finished before; write what there is then."""
         labels = drawn_labels(self.data, variant.labels or self.options.labels, seed)
+        if variant.shift:
+            labels = shifted(self.data, labels, variant.shift, seed)
         task = Task(variant, seed, self.data, labels, self.options, self.folder, quiet)
         made = {**self.conditions, "variant": dataclasses.asdict(dataclasses.replace(variant, value=0.0)),
                 "seed": seed, "labels": digest(labels)}
@@ -117,12 +125,16 @@ class _Study:
     def _compute(self, task: Task, made: Mapping[str, Any]) -> Dict[str, Any]:
         """Do a task and write its record."""
         start, busy = time.monotonic(), time.process_time()
+        scratch = self.folder / "noisy" / task.name
+        if task.variant.noise:
+            task = dataclasses.replace(task, data=with_noise(task.data, task.variant.noise, task.seed, scratch))
         picked = METHODS[task.variant.method](task)
         record = self.results.write(task.name, {
             "variant": task.variant.name, "title": task.variant.title, "seed": task.seed,
             "n_labels": sum(map(len, task.labels.values())), "labels_sha256": digest(task.labels),
             **scores(self.data, picked.folder), **picked.facts, "cpu_s": round(time.process_time() - busy, 2),
             "seconds": round(time.monotonic() - start, 2), "made": made})
+        shutil.rmtree(scratch, ignore_errors=True)
         log.info("%s: F1 %s, training %.0f s, picking %.0f s", task.name, "not known" if record["F1"] is None else
                  f"{record['F1']:.3f}", record["training_s"], record["picking_s"])
         return record

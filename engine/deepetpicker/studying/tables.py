@@ -98,9 +98,11 @@ def conditions(found: Studied) -> List[str]:
               f"Every training saw {options.megavoxels:g} million voxels (steps x patches x their voxels; rounded to "
               "whole steps), whatever time that took.")
     hits = sorted({record["hit_rule"] for s in found.summaries for record in s.records})
-    parts = [found.data.describe(), "Within a seed all variants have the same labels" + (
-        "." if not any(v.labels for v in found.variants) else ", as many of them as the variant says."),
-        budget + " No training ended before.", found.kind.notes, *hits,
+    labels = ("the same labels, moved as the variant says." if any(v.shift for v in found.variants) else
+              "labels from the same draw, as many as the variant says." if any(v.labels for v in found.variants) else
+              "the same labels.")
+    parts = [found.data.describe(), f"Within a seed all variants have {labels}",
+             budget + " No training ended before.", found.kind.notes, *hits,
         f"Seeds {options.seed} to {options.seed + options.seeds - 1}: of labels, training and noise."]
     if options.quick:
         parts.append("This was a trial run (--quick): its figures mean nothing.")
