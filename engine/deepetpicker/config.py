@@ -77,12 +77,15 @@ class TrainOptions(Options):
     label_diameter: float = opt(0.0, "diameter of the label in working voxels; 0 chooses it from the particle",
                                 unit="voxels", check=at_least(0))
     unannotated: str = opt(
-        "background", "what voxels far from any annotation are: 'background' when every particle was annotated, "
-        "'unknown' when many were not (what the network itself takes for a particle is then left out of the loss)",
-        choices=("background", "unknown"))
+        "auto", "what voxels far from any annotation are: 'background' when every particle was annotated, "
+        "'unknown' when many were not (what the network itself takes for a particle is then left out of the loss); "
+        "'auto' is unknown outside the boxes of complete annotation where there are any, else background",
+        choices=("auto", "background", "unknown"))
     check: bool = opt(True, "look before the training whether the coordinates mark anything in their tomograms")
     background_fraction: float = opt(0.1, "share of the patches drawn anywhere instead of around a particle",
                                      check=between(0, 0.9))
+    negative_fraction: float = opt(0.2, "largest share of the patches drawn around places without a particle, where "
+                                   "there are any", check=between(0, 0.9), expert=True)
     patches_per_epoch: int = opt(0, "patches in an epoch; 0 means one per annotated particle, at least 64",
                                  check=at_least(0))
     learning_rate: float = opt(0.0, "peak of the one-cycle schedule; 0 leaves it to the recipe", check=at_least(0),

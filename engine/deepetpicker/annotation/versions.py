@@ -85,14 +85,17 @@ def write_tables(session: Annotations, folder: pathlib.Path, named: pathlib.Path
             continue
         voxels.add(round(tomogram.voxel_size_ang, 6))
         write_coordinates(folder / f"{name}.csv", session.table(name))
+        beside = {}
         if negatives:
             write_negatives(folder / f"{name}{NEGATIVES}", np.array([n.position_zyx_vox for n in negatives.values()]))
+            beside["negatives"] = str(named.absolute() / f"{name}{NEGATIVES}")
         if regions:
             write_regions(folder / f"{name}{REGIONS}", list(regions.values()))
+            beside["regions"] = str(named.absolute() / f"{name}{REGIONS}")
         with contextlib.suppress(OSError):  # a file system without links: params.json names the tomogram, too
             os.symlink(tomogram.path, folder / f"{name}{pathlib.Path(tomogram.path).suffix}")
         items.append({"name": name, "tomogram": tomogram.path, "coordinates": str(named.absolute() / f"{name}.csv"),
-                      "voxel_size": tomogram.voxel_size_ang})
+                      "voxel_size": tomogram.voxel_size_ang, **beside})
     classes = [one.kind for one in session.classes]
     write_classes(folder, classes, voxels.pop() if len(voxels) == 1 else 0.0)
     write_text(folder / PARAMS_FILE, json.dumps({"items": items, "classes": classes_to_json(classes)}, indent=1) + "\n")

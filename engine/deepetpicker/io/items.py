@@ -10,6 +10,7 @@ from typing import Any, Dict, List, Mapping, Sequence, Union
 
 from deepetpicker.errors import InputError, suggestion
 from deepetpicker.io.jsonvalues import number, objects
+from deepetpicker.io.regions import NEGATIVES, REGIONS
 
 PathLike = Union[str, "os.PathLike[str]"]
 log = logging.getLogger(__name__)
@@ -30,6 +31,9 @@ class DataItem:
         Paths; empty when there is none.
     voxel_size_ang : float
         Voxel size in angstrom; 0 reads the header.
+    negatives, regions : str
+        Paths of places without a particle, and of boxes (or a mask) in which everything is annotated; empty when there
+        are none.
     """
 
     name: str
@@ -37,6 +41,8 @@ class DataItem:
     coordinates: str = ""
     voxel_size_ang: float = 0.0
     mask: str = ""
+    negatives: str = ""
+    regions: str = ""
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -69,10 +75,11 @@ def items_from_folder(folder: PathLike, need_coordinates: bool = True) -> List[D
     Parameters
     ----------
     folder : path
-        Holds ``NAME.mrc`` (``.rec``, ``.map``) and, beside each, ``NAME.csv`` or another coordinate file. Instance
-        masks, probability maps, hidden files and anything else are passed over.
+        Holds ``NAME.mrc`` (``.rec``, ``.map``) and, beside each, ``NAME.csv`` or another coordinate file, and where
+        there are any ``NAME_negatives.csv`` (or another coordinate file) and ``NAME_regions.csv`` (or a mask,
+        ``NAME_regions.mrc``). Instance masks, probability maps, hidden files and anything else are passed over.
     need_coordinates : bool
-        True leaves out tomograms without coordinates (with a warning).
+        True leaves out tomograms without coordinates, negatives and regions (with a warning).
 
     Raises
     ------
@@ -96,16 +103,35 @@ def items_from_folder(folder: PathLike, need_coordinates: bool = True) -> List[D
     items, alone = [], []
     for name, path in sorted(tomograms.items()):
         coordinates = find_coordinates(path, by_stem[name])
-        if coordinates is None and need_coordinates:
+        negatives, regions = (_beside(path, end, tomograms, by_stem) for end in (NEGATIVES, REGIONS))
+        if need_coordinates and not (coordinates or negatives or regions):
             alone.append(name)
         else:
-            items.append(DataItem(name, str(path), str(coordinates or "")))
+            items.append(DataItem(name, str(path), str(coordinates or ""), negatives=negatives, regions=regions))
     if not items:
         raise InputError(f"no tomogram in {folder} has coordinates: looked beside {alone[0]} for a file of the same "
                          f"name with one of {', '.join(SUFFIXES)}")
     for name in alone:
         log.warning("%s: no coordinates beside the tomogram, left out", name)
     return items
+
+
+def _beside(tomogram: pathlib.Path, end: str, tomograms: Mapping[str, pathlib.Path],
+            by_stem: Mapping[str, List[pathlib.Path]]) -> str:
+    """Return the path of what an annotation says beside the particles; empty when it says nothing.
+
+    A table that belongs to another tomogram, one with such a name, is that one's.
+    """
+    from deepetpicker.io.coordinates import find_coordinates
+
+    stem = tomogram.stem + pathlib.PurePath(end).stem
+    if stem in tomograms:
+        return ""
+    files = by_stem.get(stem, [])
+    if end == REGIONS:
+        found = [p for p in files if p.suffix.lower() in (".csv", *TOMOGRAM_SUFFIXES) and p.is_file()]
+        return str(found[0]) if found else ""
+    return str(find_coordinates(tomogram.with_name(stem + tomogram.suffix), files) or "")
 
 
 def items_from_files(paths: Sequence[PathLike]) -> List[DataItem]:
@@ -146,7 +172,8 @@ def _folder(folder: PathLike) -> pathlib.Path:
 def _is_tomogram(path: pathlib.Path) -> bool:
     """Tell whether a file is an input tomogram and not one of our own outputs beside it."""
     return (path.suffix.lower() in TOMOGRAM_SUFFIXES and not path.name.startswith(".") and path.is_file()
-            and not path.stem.endswith("_instances") and "_probability_" not in path.stem)
+            and not path.stem.endswith(("_instances", pathlib.PurePath(REGIONS).stem))
+            and "_probability_" not in path.stem)
 
 
 def items_from_params(params: Mapping[str, Any]) -> List[DataItem]:
@@ -158,7 +185,7 @@ def items_from_params(params: Mapping[str, Any]) -> List[DataItem]:
         If an item has no tomogram, an unknown member or a name that another one has.
     """
     known = {"name": "name", "tomogram": "tomogram", "coordinates": "coordinates", "voxel_size": "voxel_size_ang",
-             "mask": "mask"}
+             "mask": "mask", "negatives": "negatives", "regions": "regions"}
     items: List[DataItem] = []
     for position, entry in enumerate(objects(params, "items"), start=1):
         unknown = [key for key in entry if key not in known]
@@ -169,8 +196,8 @@ def items_from_params(params: Mapping[str, Any]) -> List[DataItem]:
             raise InputError(f"item {position} needs a 'tomogram'")
         name = str(entry.get("name") or pathlib.Path(tomogram).stem)
         voxel = number(entry.get("voxel_size") or 0.0, f"item {name}: voxel_size")
-        items.append(DataItem(name, tomogram, str(entry.get("coordinates") or ""), voxel,
-                              str(entry.get("mask") or "")))
+        paths = {key: str(entry.get(key) or "") for key in ("coordinates", "mask", "negatives", "regions")}
+        items.append(DataItem(name, tomogram, voxel_size_ang=voxel, **paths))
     names = [item.name for item in items]
     twice = [name for name in names if names.count(name) > 1]
     if twice:

@@ -145,13 +145,31 @@ def known_mask(shape_zyx: Sequence[int], positions_zyx_vox: np.ndarray, diameter
     -------
     (Z, Y, X) bool
     """
-    known = np.zeros(tuple(shape_zyx), bool)
-    centres = np.asarray(positions_zyx_vox, float).reshape(-1, 3) - np.asarray(origin_zyx, float)
-    radii = KNOWN_SHARE * np.broadcast_to(np.asarray(diameters_vox, float), (len(centres),))
-    for centre, radius in zip(centres, radii):
-        box, (z, y, x) = _window(centre, float(radius), known.shape)
-        known[box] |= z * z + y * y + x * x <= radius**2 + _EPS
-    return known
+    radii = KNOWN_SHARE * np.broadcast_to(np.asarray(diameters_vox, float), (len(positions_zyx_vox),))
+    return balls(shape_zyx, positions_zyx_vox, radii, origin_zyx)
+
+
+def balls(shape_zyx: Sequence[int], centres_zyx_vox: np.ndarray, radii_vox: np.ndarray,
+          origin_zyx: Sequence[int] = (0, 0, 0)) -> np.ndarray:
+    """Return the voxels of a box that lie in any of some balls, (Z, Y, X) bool.
+
+    Parameters
+    ----------
+    shape_zyx : (3,) int
+        Shape of the box.
+    centres_zyx_vox : (N, 3)
+        In the frame of the volume; may be outside the box.
+    radii_vox : (N,)
+        In voxels.
+    origin_zyx : (3,) int
+        Volume index of the box's first voxel.
+    """
+    found = np.zeros(tuple(shape_zyx), bool)
+    centres = np.asarray(centres_zyx_vox, float).reshape(-1, 3) - np.asarray(origin_zyx, float)
+    for centre, radius in zip(centres, radii_vox):
+        box, (z, y, x) = _window(centre, float(radius), found.shape)
+        found[box] |= z * z + y * y + x * x <= radius**2 + _EPS
+    return found
 
 
 def _window(centre_zyx: np.ndarray, radius: float, shape_zyx: Sequence[int]

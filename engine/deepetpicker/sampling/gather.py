@@ -24,6 +24,7 @@ from deepetpicker.io.voxelsize import given_sizes
 from deepetpicker.preparation.labels import default_label_diameter
 from deepetpicker.preparation.normalise import Intensity, robust_intensity
 from deepetpicker.preparation.resample import open_working_volume, whole
+from deepetpicker.sampling.certain import Certain, read_certain
 from deepetpicker.sampling.patches import Annotated
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,8 @@ class Gathered:
         Working voxel size.
     warnings : list of str
         What the user should know.
+    certain : list of Certain
+        Of each tomogram, places without a particle and where everything is annotated, in input voxels.
     """
 
     items: List[DataItem]
@@ -62,6 +65,12 @@ class Gathered:
     classes: Tuple[ClassCard, ...]
     voxel_size_ang: float
     warnings: List[str]
+    certain: List[Certain] = dataclasses.field(default_factory=list)
+
+    @property
+    def unannotated(self) -> str:
+        """What far from any annotation is unless the user says so: ``unknown`` where boxes say what is complete."""
+        return "unknown" if any(one.has_regions for one in self.certain) else "background"
 
     @property
     def n_particles(self) -> Dict[int, int]:
@@ -100,19 +109,21 @@ def gather(data: PathLike, options: TrainOptions, params: Optional[Mapping[str, 
         raise InputError("expected a data folder (--data DIR) or a --params file with items, got neither")
     problems: List[str] = []
     warnings: List[str] = []
-    volumes, tables, intensities = [], [], []
+    volumes, tables, intensities, certain = [], [], [], []
     for item in items:
         try:
             sizes = given_sizes(options.voxel_size, item.voxel_size_ang, folder_voxel)
             volume = open_volume(item.tomogram, sizes, item.name)
             table, more = _table(item, volume)
+            known, others = read_certain(item, volume)
             intensities.append(robust_intensity(volume.data_zyx, str(volume.path)))
         except InputError as error:
             problems.append(str(error))
             continue
-        warnings += [*(f"{volume.name}: {w}" for w in volume.warnings), *more]
+        warnings += [*(f"{volume.name}: {w}" for w in volume.warnings), *more, *others]
         volumes.append(volume)
         tables.append(table)
+        certain.append(known)
     if not problems:
         problems += _lacking(items, tables, options.validation)
     classes = _classes(tables, listed, options, problems)
@@ -121,7 +132,18 @@ def gather(data: PathLike, options: TrainOptions, params: Optional[Mapping[str, 
             f"({k}) {p}" for k, p in enumerate(problems, 1)))
     voxel, cards = _working(classes, volumes, options, card, warnings)
     log.info("%s", described(cards))
-    return Gathered(items, volumes, tables, intensities, cards, voxel, warnings)
+    certain = [_consistent(*parts, cards, warnings) for parts in zip(certain, tables, volumes)]
+    return Gathered(items, volumes, tables, intensities, cards, voxel, warnings, certain)
+
+
+def _consistent(certain: Certain, table: CoordinateTable, volume: Volume, classes: Sequence[ClassCard],
+                warnings: List[str]) -> Certain:
+    """Return what is certain of a tomogram without places at which it has a particle; they are warned of."""
+    kept, n = certain.without(table, min(c.diameter_ang for c in classes) / volume.voxel_size_ang)
+    if n:
+        warnings.append(f"{volume.name}: {n} of {len(certain.negatives_zyx_vox)} places without a particle are those "
+                        "of particles: the particles count; remove what is wrong")
+    return kept
 
 
 def _table(item: DataItem, volume: Volume) -> Tuple[CoordinateTable, List[str]]:
@@ -254,11 +276,12 @@ def annotate(gathered: Gathered, cache_dir: pathlib.Path) -> List[Annotated]:
     """
     channel = {c.id: k for k, c in enumerate(gathered.classes, 1)}
     out = []
-    for volume, table, intensity in zip(gathered.volumes, gathered.tables, gathered.intensities):
+    for volume, table, intensity, certain in zip(gathered.volumes, gathered.tables, gathered.intensities,
+                                                 gathered.certain):
         working = max(gathered.voxel_size_ang, volume.voxel_size_ang)
         grid = WorkingGrid(volume.shape_zyx, volume.voxel_size_ang, working)
         source = open_working_volume(volume, grid, intensity if grid.factor == 1 else None, cache_dir)
         channels = np.array([channel[int(c)] for c in table.class_ids], np.int64)
         out.append(Annotated(volume.name, source, grid.to_working(table.positions_zyx_vox), channels,
-                             whole(grid.shape_zyx)))
+                             whole(grid.shape_zyx), certain.on(grid)))
     return out

@@ -63,14 +63,16 @@ def uses(gathered: Gathered, train: Sequence[Annotated], held: Sequence[Annotate
     -------
     list of dict
         ``name``, ``role`` (training, validation or both), ``particles``, ``fingerprint`` (of their positions) and, of a
-        slab, ``held_out_zyx_vox``: first voxel and end along each axis of the tomogram.
+        slab, ``held_out_zyx_vox``: first voxel and end along each axis of the tomogram. ``negatives`` is the number of
+        places without a particle, where there are any, ``regions`` that of boxes (1 for a mask).
     """
     trained, slabs = {t.name for t in train}, {t.name: t for t in held}
     found = []
-    for volume, table in zip(gathered.volumes, gathered.tables):
+    for volume, table, certain in zip(gathered.volumes, gathered.tables, gathered.certain):
         one = slabs.get(volume.name)
         role = "training" if one is None else "both" if volume.name in trained else "validation"
-        facts = {"name": volume.name, "role": role, "particles": len(table), "fingerprint": table.fingerprint()}
+        facts = {"name": volume.name, "role": role, "particles": len(table), "fingerprint": table.fingerprint(),
+                 **certain.counts()}
         if one is not None and _shape(one) != tuple(one.source.shape_zyx):
             scale = [whole / working for whole, working in zip(volume.shape_zyx, one.source.shape_zyx)]
             facts["held_out_zyx_vox"] = [[round(s.start * f), round(s.stop * f)] for s, f in zip(one.region_zyx, scale)]

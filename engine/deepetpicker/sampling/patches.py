@@ -16,7 +16,9 @@ from torch.utils.data import Dataset, Sampler
 from deepetpicker.preparation.labels import draw_label, known_mask
 from deepetpicker.preparation.resample import Slices, WorkingVolume
 from deepetpicker.sampling.augment import Augmentation, Warp, fold, random_warp, sample
+from deepetpicker.sampling.certain import Certain
 
+NEGATIVE = 0  # in the place of a channel: channels count from 1
 Patch = Tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
@@ -37,6 +39,8 @@ class Annotated:
         Class of each particle as its place in the list of classes, from 1.
     region_zyx : three slices
         Where patches may lie; their content is reflected at its border.
+    certain : Certain
+        Places without a particle, and where everything is annotated, on the working grid.
     """
 
     name: str
@@ -44,11 +48,21 @@ class Annotated:
     positions_zyx_vox: np.ndarray
     channels: np.ndarray
     region_zyx: Slices
+    certain: Certain = dataclasses.field(default_factory=Certain)
 
     @property
     def inside(self) -> np.ndarray:
         """Rows of the particles whose centre's voxel lies in the region, (M,) int."""
-        voxel = np.round(self.positions_zyx_vox).reshape(-1, 3)
+        return self._rows_inside(self.positions_zyx_vox)
+
+    @property
+    def negatives_inside(self) -> np.ndarray:
+        """Rows of the places without a particle whose voxel lies in the region, (M,) int."""
+        return self._rows_inside(self.certain.negatives_zyx_vox)
+
+    def _rows_inside(self, positions_zyx_vox: np.ndarray) -> np.ndarray:
+        """Return the rows of positions (N, 3) whose voxel lies in the region, (M,) int."""
+        voxel = np.round(positions_zyx_vox).reshape(-1, 3)
         lo = np.array([s.start for s in self.region_zyx])
         hi = np.array([s.stop for s in self.region_zyx])
         return np.flatnonzero(((voxel >= lo) & (voxel < hi)).all(1))
@@ -74,6 +88,8 @@ class PatchRule:
         True gives voxels far from any annotation the weight 0.
     augmentation : Augmentation
         Limits of the random changes.
+    negative_fraction : float
+        Largest share of the patches that are placed about places without a particle.
     """
 
     size: int
@@ -84,10 +100,16 @@ class PatchRule:
     diameters_vox: Mapping[int, float]
     is_unknown: bool = False
     augmentation: Augmentation = dataclasses.field(default_factory=Augmentation)
+    negative_fraction: float = 0.0
+
+    @property
+    def negative_radius_vox(self) -> float:
+        """So far about a place without a particle there is none: half of the smallest class, and the largest label."""
+        return max(min(self.diameters_vox.values()), max(self.label_diameters_vox.values())) / 2
 
 
 class ParticlePatches(Dataset):
-    """Patches around particles, classes in equal numbers, and some background.
+    """Patches around particles, classes in equal numbers, some around places without one, and some background.
 
     Parameters
     ----------
@@ -113,8 +135,12 @@ class ParticlePatches(Dataset):
             for row in tomogram.inside:
                 self._members.setdefault(int(tomogram.channels[row]), []).append((t, int(row)))
         self._order = sorted(self._members)
+        self._negatives = [(t, int(row)) for t, one in enumerate(self.tomograms) for row in one.negatives_inside]
+        particles = sum(map(len, self._members.values()))
+        share = len(self._negatives) / max(1, len(self._negatives) + particles)
+        self._n_negative = round(min(share, rule.negative_fraction) * length)
         fraction = rule.background_fraction if self._members else 1.0
-        self._n_background = round(fraction * length)
+        self._n_background = min(round(fraction * length), length - self._n_negative)
         voxels = [float(np.prod([s.stop - s.start for s in t.region_zyx])) for t in self.tomograms]
         self._share = np.array(voxels) / sum(voxels)
 
@@ -131,17 +157,30 @@ class ParticlePatches(Dataset):
             tomogram = self.tomograms[int(rng.choice(len(self.tomograms), p=self._share))]
             centre = np.array([rng.uniform(s.start, s.stop) for s in tomogram.region_zyx])
         else:
-            t, row = self._particle(epoch, index - before)
-            tomogram, reach = self.tomograms[t], self.rule.jitter * self.rule.size
-            centre = tomogram.positions_zyx_vox[row] + rng.uniform(-reach, reach, 3)
+            tomogram, place_zyx_vox = self._place(epoch, index - before)
+            reach = self.rule.jitter * self.rule.size
+            centre = place_zyx_vox + rng.uniform(-reach, reach, 3)
         warp = random_warp(rng, self.rule.size, self.rule.augmentation)
         start = place(centre, tomogram.region_zyx, self.rule.size)
         return cut(tomogram, self.rule, start, warp)
 
+    def _place(self, epoch: int, rank: int) -> Tuple[Annotated, np.ndarray]:
+        """Return tomogram and place (3,) of the rank-th patch of an epoch that is not background: particle or none."""
+        others = max(1, self.length - self._n_background)
+        before, after = (k * self._n_negative // others for k in (rank, rank + 1))
+        if after > before:
+            t, row = self._in_turn(self._negatives, NEGATIVE, epoch, before)
+            return self.tomograms[t], self.tomograms[t].certain.negatives_zyx_vox[row]
+        t, row = self._particle(epoch, rank - before)
+        return self.tomograms[t], self.tomograms[t].positions_zyx_vox[row]
+
     def _particle(self, epoch: int, rank: int) -> Tuple[int, int]:
         """Return (tomogram, row) of the rank-th particle patch of an epoch: classes in turn, each in random order."""
         channel = self._order[rank % len(self._order)]
-        members, turn = self._members[channel], rank // len(self._order)
+        return self._in_turn(self._members[channel], channel, epoch, rank // len(self._order))
+
+    def _in_turn(self, members: Sequence[Tuple[int, int]], channel: int, epoch: int, turn: int) -> Tuple[int, int]:
+        """Return the member of a turn: all of them in a random order, then in another one."""
         lap, at = divmod(turn, len(members))
         order = np.random.default_rng([self.seed, epoch, lap, channel]).permutation(len(members))
         return members[int(order[at])]
@@ -216,7 +255,8 @@ def drawn(tomogram: Annotated, rule: PatchRule, box_zyx: Slices) -> Tuple[np.nda
     if not rule.is_unknown:
         return label, np.ones(label.shape, bool)
     diameters = np.array([rule.diameters_vox[int(c)] for c in channels])
-    return label, known_mask(shape, positions, diameters, origin)
+    known = known_mask(shape, positions, diameters, origin)
+    return label, known | tomogram.certain.background(shape, rule.negative_radius_vox, origin)
 
 
 class EpochSampler(Sampler):

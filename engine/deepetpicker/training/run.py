@@ -150,6 +150,7 @@ def train(data: PathLike = "", out: PathLike = "model.safetensors", options: Tra
     run = RunFolder(_model_path(out))
     started = load_model(options.init) if options.init else None
     gathered = gather(data, options, params, started[1] if started else None)
+    options = decided(options, gathered)
     options = filled_in(options, [c.diameter_ang / gathered.voxel_size_ang for c in gathered.classes],
                         device.type == "cuda", started[0].options.widths if started else ())
     network = build_network(options, gathered, started)
@@ -184,6 +185,17 @@ def _model_path(out: PathLike) -> pathlib.Path:
     return path if path.suffix == ".safetensors" else path.with_name(path.name + ".safetensors")
 
 
+def decided(options: TrainOptions, gathered: Gathered) -> TrainOptions:
+    """Return the options with what is not annotated decided: by the regions of complete annotation, where left open."""
+    if options.unannotated != "auto":
+        return options
+    n = sum(one.has_regions for one in gathered.certain)
+    if n:
+        log.info("%d tomogram(s) with regions of complete annotation: outside of them, what is not annotated is taken "
+                 "for unknown (--unannotated background for background)", n)
+    return dataclasses.replace(options, unannotated=gathered.unannotated)
+
+
 def _digest(path: str) -> str:
     """Return the SHA-256 of a file; nothing for no file."""
     return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest() if path else ""
@@ -211,7 +223,7 @@ def _prepare(options: TrainOptions, gathered: Gathered, network: ResUNet3D, run:
         options.patch, options.jitter, options.background_fraction, options.label,
         {k: c.label_diameter_vox for k, c in enumerate(gathered.classes, 1)},
         {k: c.diameter_ang / voxel for k, c in enumerate(gathered.classes, 1)}, options.unannotated == "unknown",
-        Augmentation(options.mirror, options.rotation, options.elastic, options.scaling))
+        Augmentation(options.mirror, options.rotation, options.elastic, options.scaling), options.negative_fraction)
     tomograms = annotate(gathered, run.path / "cache")
     kept, held = split(tomograms, options.validation, gathered.classes, gathered.warnings)
     peaks = [PeakRule(c.id, c.diameter_ang / voxel, c.label_diameter_vox, options.label) for c in gathered.classes]
@@ -309,7 +321,7 @@ def _finish(job: Job, best: Mapping[str, Any], curve: List[Dict[str, float]], ma
     network = ResUNet3D(job.network.options)
     network.load_state_dict(best["weights"])
     picks = [ClassScore(**one) for one in best["picks"]]
-    for text in doubts(picks, job.gathered.classes, job.gathered.n_particles, job.rule.is_unknown):
+    for text in doubts(picks, job.gathered.classes, job.gathered.n_particles, job.validator.is_unknown):
         if text not in manifest.warnings:
             log.warning("%s: %s", job.run.model.stem, text)
         manifest.warn(text)
@@ -345,7 +357,7 @@ def _evidence(job: Job, picks: Sequence[ClassScore], curve: Sequence[Mapping[str
     started = read_card(job.options.init).intensity if job.options.init else {}
     steps = len(curve) * job.length // job.options.batch
     return Evidence(picks, job.gathered.classes, job.gathered.n_particles, curve, steps, job.misfits,
-                    job.rule.is_unknown, seen, [float(started[str(p)]) for p in QUANTILES if str(p) in started])
+                    job.validator.is_unknown, seen, [float(started[str(p)]) for p in QUANTILES if str(p) in started])
 
 
 def make_card(job: Job, best: Mapping[str, Any], curve: List[Dict[str, float]],

@@ -163,14 +163,15 @@ class RunFolder:
 def recipe_of(options: TrainOptions, gathered: Gathered) -> Dict[str, Any]:
     """Return what makes two runs the same: options, tomograms, particles and classes, as JSON-ready values.
 
-    Particles go in as a digest of positions and classes in their order, tomogram by tomogram. Left out are options that
-    change where and how fast, not what, is computed.
+    Particles go in as a digest of positions and classes in their order, tomogram by tomogram, places without a particle
+    and complete regions as another. Left out are options that change where and how fast, not what, is computed.
     """
     chosen = {k: v for k, v in options.to_dict().items() if k not in NOT_COMPARED}
     items = [{"name": i.name, "tomogram": i.tomogram, "coordinates": i.coordinates, "voxel_size": v.voxel_size_ang,
               "bytes": v.path.stat().st_size, "modified": round(v.path.stat().st_mtime, 3),
-              "particles": len(t), "table_sha256": t.digest()}
-             for i, v, t in zip(gathered.items, gathered.volumes, gathered.tables)]
+              "particles": len(t), "table_sha256": t.digest(),
+              **({"certain_sha256": c.digest()} if c.digest() else {})}
+             for i, v, t, c in zip(gathered.items, gathered.volumes, gathered.tables, gathered.certain)]
     classes = [{"id": c.id, "name": c.name, "diameter_angstrom": c.diameter_ang} for c in gathered.classes]
     content: Dict[str, Any] = json.loads(json.dumps({"options": chosen, "items": items, "classes": classes}))
     return content
@@ -186,8 +187,14 @@ def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
         return "options changed: " + ", ".join(f"{k} {old.get(k)} -> {new[k]}" for k in changed[:4])
     for what in ("items", "classes"):
         if before.get(what) != now.get(what):
-            return f"the {'tomograms or particles' if what == 'items' else 'classes'} changed"
+            return f"the {'tomograms or particles' if what == 'items' else 'classes'} changed" + (
+                " (or the places without one, or the regions)" if what == "items" and _certain(before, now) else "")
     return "the earlier run cannot be continued"
+
+
+def _certain(*recipes: Mapping[str, Any]) -> bool:
+    """Tell whether a recipe has places without a particle or complete regions."""
+    return any("certain_sha256" in item for recipe in recipes for item in recipe.get("items", []))
 
 
 class MetricsFile:

@@ -66,6 +66,10 @@ class Validator:
     ----------
     looked : list of Looked
         What the last call has found, part by part.
+    n_particles : int
+        Held-out particles by which picks are judged.
+    in_boxes : bool
+        True when picks are judged only where everything is annotated, because elsewhere nobody knows.
     """
 
     def __init__(self, regions: Sequence[Annotated], rule: PatchRule, peak_rules: Sequence[PeakRule],
@@ -79,16 +83,19 @@ class Validator:
                         for r in chosen]
         self.plans = [TilePlan.cover(_shape(r.region_zyx), self.tile, self.border) for r in self.regions]
         self.looked: List[Looked] = []
+        covered = sum(int(r.certain.covers(r.positions_zyx_vox[r.inside]).sum()) for r in self.regions)
+        self.in_boxes = rule.is_unknown and covered >= FEWEST
+        self.n_particles = covered if self.in_boxes else sum(len(region.inside) for region in self.regions)
 
     @property
-    def n_particles(self) -> int:
-        """Held-out particles in the regions that are scanned."""
-        return sum(len(region.inside) for region in self.regions)
+    def is_unknown(self) -> bool:
+        """True when a pick that hits nothing may be a particle that nobody annotated."""
+        return self.rule.is_unknown and not self.in_boxes
 
     @property
     def against_picks(self) -> str:
         """Why picks cannot choose the epoch to keep, and what to do about it; empty when they can."""
-        if self.rule.is_unknown:
+        if self.is_unknown:
             return "particles that nobody annotated count as false picks"
         if self.n_particles < FEWEST:
             return f"only {self.n_particles} particle(s) held out, {FEWEST} would do (label more)"
@@ -123,13 +130,13 @@ class Validator:
         pairs, self.looked = [], []
         try:
             for region, plan in zip(self.regions, self.plans):
-                found = self._scan(region, plan, predictor, counts)
+                found = self._judged(region, self._scan(region, plan, predictor, counts))
                 inside, outside = self._truth(region)
                 pairs.append((inside, without_neighbours(found, inside, outside, self._radii())))
                 self.looked.append(Looked(region.name, *(_moved(t, region.region_zyx) for t in pairs[-1])))
         finally:
             network.train(was_training)
-        return counts.scores(self.alpha), score_picks(pairs, self._radii(), FLOOR, not self.rule.is_unknown)
+        return counts.scores(self.alpha), score_picks(pairs, self._radii(), FLOOR, not self.is_unknown)
 
     def _scan(self, region: Annotated, plan: TilePlan, predictor: Predictor, counts: VoxelCounts) -> CoordinateTable:
         """Count the voxels of a region and return its candidates, in the region's frame."""
@@ -147,12 +154,21 @@ class Validator:
             found = find_peaks(store, self.peak_rules, FLOOR)
         return dataclasses.replace(found, scores=found.scores.round(DECIMALS))
 
+    def _judged(self, region: Annotated, found: CoordinateTable) -> CoordinateTable:
+        """Return the candidates of a region that can be judged: all, or those where everything is annotated."""
+        if not self.in_boxes:
+            return found
+        origin = [s.start for s in region.region_zyx]
+        return found.select(region.certain.covers(found.positions_zyx_vox + origin))
+
     def _truth(self, region: Annotated) -> Tuple[CoordinateTable, CoordinateTable]:
         """Return the tomogram's particles inside and outside a region, in its frame, with the classes' ids."""
         origin = [s.start for s in region.region_zyx]
         ids = np.array([self.peak_rules[int(c) - 1].class_id for c in region.channels], np.int64)
         every = CoordinateTable(region.positions_zyx_vox - origin, ids, np.full(len(ids), np.nan))
         is_inside = np.isin(np.arange(len(ids)), region.inside)
+        if self.in_boxes:
+            is_inside &= region.certain.covers(region.positions_zyx_vox)
         return every.select(is_inside), every.select(~is_inside)
 
     def _radii(self) -> Dict[int, float]:
