@@ -13,6 +13,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 BASE = ("deepetpicker.errors", "deepetpicker.options", "deepetpicker.config", "deepetpicker.geometry",
         "deepetpicker.progress", "deepetpicker.memory", "deepetpicker.perclass", "deepetpicker.io")
 FIGURES = ("deepetpicker.report", "deepetpicker.report.charts", "deepetpicker.report.slices")
+RANKING = ("deepetpicker.proposing.ranking", "deepetpicker.proposing.candidates")  # what the windows need of proposing
 # Each room and the rooms it may import from, the ground floor apart, which all may use.
 ROOMS = {
     "preparation": set(),
@@ -24,8 +25,8 @@ ROOMS = {
     "sampling": {"preparation", "checking"},
     "training": {"preparation", "sampling", "network", "picking", "evaluation"},
     "report": {"evaluation"},
-    "annotation": set(),
-    "windows": {"report", "annotation"},
+    "annotation": {"proposing"},
+    "windows": {"report", "annotation", "proposing"},
     "simulation": set(),
     "studying": {"preparation", "proposing", "network", "picking", "evaluation", "sampling", "training", "report",
                  "simulation"},
@@ -64,7 +65,7 @@ def plugin_may(name: str) -> bool:
 
 def is_windows(name: str) -> bool:
     """Return whether a module belongs to the windows and what they stand on: the plugin opens them in Scipion."""
-    return name.startswith(("deepetpicker.windows", "deepetpicker.annotation"))
+    return name.startswith(("deepetpicker.windows", "deepetpicker.annotation")) or name in RANKING
 
 
 def walk(node: ast.AST, inside_functions: bool) -> Iterator[ast.AST]:

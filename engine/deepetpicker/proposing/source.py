@@ -1,0 +1,68 @@
+"""Where candidates and their features come from: one small interface, so that another look can take its place."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, Protocol, Tuple
+
+import numpy as np
+
+from deepetpicker.config import ProposeOptions
+from deepetpicker.io.volumes import Volume
+from deepetpicker.proposing.blobs import Scene, find_blobs
+from deepetpicker.proposing.features import features_at, n_features
+
+KEPT = 2  # tomograms that stay prepared: questions come for the one on the screen
+
+
+class FeatureSource(Protocol):
+    """What finds candidates in tomograms, and says of any place what it looks like."""
+
+    def how(self) -> Dict[str, Any]:
+        """Return what decides candidates and features beside the tomogram, JSON-ready: what is kept is told by it."""
+
+    def candidates(self, tomogram: Volume) -> Tuple[np.ndarray, np.ndarray]:
+        """Return positions (N, 3) in the tomogram's voxels and scores (N,), the most conspicuous first."""
+
+    def features(self, tomogram: Volume, positions_zyx_vox: np.ndarray) -> np.ndarray:
+        """Return the features (N, F) float32 of positions (N, 3) in the tomogram's voxels."""
+
+
+class BlobSource:
+    """Blobs of the particle's size, described by shells about them.
+
+    Parameters
+    ----------
+    options : ProposeOptions
+        Diameter, number of candidates, contrast.
+    """
+
+    def __init__(self, options: ProposeOptions) -> None:
+        self.options = options
+        self._scenes: Dict[str, Scene] = {}
+
+    def how(self) -> Dict[str, Any]:
+        """Return what decides candidates and features beside the tomogram."""
+        return {"source": f"blobs, {n_features()} features of shells", "contrast": self.options.contrast,
+                "diameter_angstrom": self.options.diameter_angstrom, "most": self.options.most}
+
+    def candidates(self, tomogram: Volume) -> Tuple[np.ndarray, np.ndarray]:
+        """Return positions (N, 3) in the tomogram's voxels and scores (N,), the most conspicuous first."""
+        table = find_blobs(self._scene(tomogram), self.options.most, self.options.contrast)
+        return table.positions_zyx_vox, table.scores
+
+    def features(self, tomogram: Volume, positions_zyx_vox: np.ndarray) -> np.ndarray:
+        """Return the features (N, F) float32 of positions (N, 3) in the tomogram's voxels."""
+        return features_at(self._scene(tomogram), np.asarray(positions_zyx_vox, float).reshape(-1, 3))
+
+    def _scene(self, tomogram: Volume) -> Scene:
+        """Return a tomogram prepared; the last few stay so."""
+        scene = self._scenes.pop(tomogram.name, None) or Scene.open(tomogram, self.options.diameter_angstrom)
+        self._scenes[tomogram.name] = scene
+        while len(self._scenes) > KEPT:
+            del self._scenes[next(iter(self._scenes))]
+        return scene
+
+
+def source_of(options: ProposeOptions) -> FeatureSource:
+    """Return the source of candidates and features that options name."""
+    return BlobSource(options)

@@ -1,0 +1,151 @@
+"""Find more like these, without a window: the engine in the background, the ranking, and that every answer counts."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+from deepetpicker.annotation.records import AnnotatedTomogram, Negative, Particle
+from deepetpicker.annotation.session import Session
+from deepetpicker.annotation.similar import Similar
+from deepetpicker.errors import InputError
+from deepetpicker.io.classes import ParticleClass
+from deepetpicker.io.volumes import write_volume
+
+SHAPE, VOXEL, DIAMETER = (40, 88, 104), 10.0, 120.0
+GRID = np.stack(np.meshgrid([10.0, 29], np.arange(12.0, 80, 20), np.arange(12.0, 100, 20), indexing="ij"), -1)
+SPOTS = GRID.reshape(-1, 3)
+
+
+def grey(seed, hollow):
+    """Return grey values (Z, Y, X) with a ball or a shell at each spot, and which are shells."""
+    rng = np.random.default_rng(seed)
+    axes = np.ogrid[tuple(map(slice, SHAPE))]
+    out = rng.normal(0, 0.4, SHAPE)
+    for spot, is_hollow in zip(SPOTS, hollow):
+        r = np.sqrt(sum((a - c) ** 2 for a, c in zip(axes, spot)))
+        out -= 1.6 * np.exp(-((r - 4.5) / 1.3) ** 2) if is_hollow else 1 / (1 + np.exp(2 * (r - 5)))
+    return out.astype(np.float32)
+
+
+HOLLOW = {name: np.random.default_rng(seed).permutation(len(SPOTS)) < len(SPOTS) // 2
+          for seed, name in enumerate(("TS_1", "TS_2"))}
+
+
+@pytest.fixture(scope="module")
+def tomograms(tmp_path_factory):
+    """Return two tomograms with balls and shells, and one that is damaged."""
+    folder = tmp_path_factory.mktemp("similar")
+    for seed, (name, hollow) in enumerate(HOLLOW.items()):
+        write_volume(folder / f"{name}.mrc", grey(seed, hollow), VOXEL)
+    (folder / "TS_3.mrc").write_bytes((folder / "TS_1.mrc").read_bytes()[:3000])
+    return [AnnotatedTomogram(name, str(folder / f"{name}.mrc"), VOXEL, SHAPE) for name in ("TS_1", "TS_2", "TS_3")]
+
+
+def waited(similar, until=lambda one: one.is_complete, seconds=40.0):
+    """Wait for the background."""
+    end = time.monotonic() + seconds
+    while not until(similar):
+        similar.poll()
+        assert time.monotonic() < end, similar.problem
+        time.sleep(0.02)
+    return similar
+
+
+@pytest.fixture(scope="module")
+def opened(tomograms, tmp_path_factory):
+    """Yield a session with four marked shells, and the list of what is like them."""
+    with Session(tmp_path_factory.mktemp("session") / "out") as session:
+        session.set_tomograms(tomograms)
+        session.set_classes([ParticleClass(1, "shell", DIAMETER), ParticleClass(2, "ball", DIAMETER)])
+        similar = Similar(session)
+        with pytest.raises(InputError, match=r"mark at least 3 particles of the class shell first \(there are 0\)"):
+            similar.begin(1)
+        for spot in SPOTS[HOLLOW["TS_1"]][:4] + [0.4, -0.5, 0.3]:
+            session.add("TS_1", Particle(tuple(spot), 1))
+        similar.begin(1, first="TS_2")
+        yield session, waited(similar)
+        similar.close()
+
+
+@pytest.fixture
+def similar(opened):
+    """Return both; what a test changes is undone behind it."""
+    session, found = opened
+    count = len(session._done)
+    yield session, found
+    while len(session._done) > count:
+        session.undo()
+
+
+def is_hollow(proposal):
+    """Tell whether a proposal is a shell."""
+    distances = np.linalg.norm(SPOTS - proposal.position_zyx_vox, axis=1)
+    return bool(distances.min() < 4 and HOLLOW[proposal.tomogram][distances.argmin()])
+
+
+def test_what_is_like_the_marked_comes_first_in_all_tomograms(similar):
+    session, found = similar
+    assert found.names[0] == "TS_2"
+    assert set(found.failed) == {"TS_3"}
+    first = found.ranked()[:14]
+    assert sum(map(is_hollow, first)) >= 13
+    assert {one.tomogram for one in first} == {"TS_1", "TS_2"}
+    assert all(np.linalg.norm(np.array(p.position_zyx_vox) - one.position_zyx_vox) > 0.7 * DIAMETER / VOXEL
+               for p in session.particles("TS_1").values() for one in found.ranked() if one.tomogram == "TS_1")
+
+
+def test_every_answer_ranks_anew_and_undo_takes_it_back(similar):
+    session, found = similar
+    before = found.ranked()
+    first, ball = before[0], next(one for one in before if not is_hollow(one))
+    session.add(first.tomogram, Particle(first.position_zyx_vox, 1))
+    session.add(ball.tomogram, Negative(ball.position_zyx_vox))
+    start = time.perf_counter()
+    after = found.ranked()
+    assert time.perf_counter() - start < 1
+    assert {(one.tomogram, one.row) for one in (first, ball)}.isdisjoint((one.tomogram, one.row) for one in after)
+    assert [one.likeness for one in after] == sorted((one.likeness for one in after), reverse=True)
+    session.undo()
+    session.undo()
+    assert found.ranked() == before
+    found.later(first)
+    assert found.ranked()[-1].row == first.row
+    assert len(found.ranked()) == len(before)
+
+
+def test_a_mark_beside_all_candidates_is_asked_for(similar):
+    session, found = similar
+    at = (20.0, 22.0, 22.0)  # between the spots
+    session.add("TS_2", Negative(at))
+    found.ranked()
+    assert found._known["TS_2", at] is None
+    waited(found, lambda one: one._known["TS_2", at] is not None)
+    assert found._known["TS_2", at].shape == (found._found["TS_2"].features.shape[1],)
+    assert found.ranked()
+
+
+def test_each_class_has_its_own_list_and_candidates_are_made_once(similar):
+    session, found = similar
+    for spot in SPOTS[~HOLLOW["TS_1"]][:4]:
+        session.add("TS_1", Particle(tuple(spot), 2))
+    background = found.background
+    found.begin(2)
+    assert found.background is background  # the diameter is the same
+    assert not any(map(is_hollow, found.ranked()[:10]))
+    path = background.folder / "TS_1.npz"
+    before = path.stat().st_mtime_ns
+    other = Similar(session)
+    other.begin(2)
+    waited(other)
+    assert path.stat().st_mtime_ns == before
+    assert other.ranked() == found.ranked()
+    other.background._process.kill()
+    waited(other, lambda one: one.problem)
+    assert "status -9" in other.problem or other.problem
+    other.begin(2)  # begins anew
+    assert waited(other).ranked() == found.ranked()
+    other.close()
+    found.begin(1)
