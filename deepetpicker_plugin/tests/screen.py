@@ -99,7 +99,7 @@ def picture(widget: Any, name: str) -> None:
     folder = os.environ.get(PICTURES)
     if not folder:
         return
-    from PIL import ImageGrab
+    from PIL import Image, ImageGrab
 
     widget.geometry("+0+0")
     widget.lift()
@@ -110,6 +110,6 @@ def picture(widget: Any, name: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     image = ImageGrab.grab(bbox=box, xdisplay=os.environ["DISPLAY"]).convert("RGB")
     for colours in (128, 64, 32, 16):
-        image.quantize(colours).save(path, optimize=True)
+        image.quantize(colours, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(path, optimize=True)
         if path.stat().st_size < MOST_BYTES:
             return

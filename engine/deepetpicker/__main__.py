@@ -38,6 +38,7 @@ VERBS: Dict[str, str] = {
     "study": "Compare variants of training or methods on the same labels and budget.",
     "view": "See tomograms and picks in a window.",
     "annotate": "Annotate particles in tomograms, in a window.",
+    "review": "Look through picks on contact sheets, in a window; keep what is right, refuse what is not.",
     "benchmark": "Time picking against the published algorithm on this machine.",
     "info": "Show what a model file says about itself.",
     "import-reference": "Turn a checkpoint of the published reference implementation into a model file.",
@@ -48,6 +49,7 @@ KEPT: Dict[str, str] = {
     "pick": "tomograms that were finished are kept",
     "study": "variants that were finished are kept, and the same command goes on with the others",
     "annotate": "everything that was annotated is kept, and the same command goes on with it",
+    "review": "every answer is kept, and the same command goes on with the rest",
     "simulate": "tomograms that were finished are kept",
 }
 DONE, SOME_FAILED, BAD_INPUT, INTERNAL, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 3, 130, 141

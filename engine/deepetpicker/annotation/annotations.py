@@ -74,6 +74,10 @@ class Annotations:
         """Return the regions of a tomogram by their keys."""
         return _only(Region, self._of("region", tomogram))
 
+    def get(self, kind: str, tomogram: str, key: int) -> Optional[Record]:
+        """Return one record, None when there is none."""
+        return self._of(kind, tomogram).get(key)
+
     def table(self, tomogram: str) -> CoordinateTable:
         """Return the particles of a tomogram as a table, in the order in which they came."""
         found = list(self.particles(tomogram).values())

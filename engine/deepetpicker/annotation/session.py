@@ -154,6 +154,24 @@ class Session(Annotations):
         """
         self._keep("do", [Change(kind, tomogram, key, self._known(kind, tomogram, key), None)])
 
+    def change_many(self, changes: Sequence[Change]) -> None:
+        """Make several changes that are undone together.
+
+        Raises
+        ------
+        InputError
+            If one of them does not begin with what is there.
+        """
+        for one in changes:
+            if self._of(one.kind, one.tomogram).get(one.key) != one.before:
+                raise InputError(f"{one.kind} {one.key} in {one.tomogram} is no longer what it was")
+        self._keep("do", list(changes))
+
+    @property
+    def next_key(self) -> int:
+        """The key that the next new record gets."""
+        return self._next
+
     def refuse(self, tomogram: str, key: int) -> int:
         """Make a negative of a particle: this is not one. Return the key of the negative.
 

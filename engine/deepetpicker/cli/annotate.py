@@ -35,6 +35,12 @@ def main(args: argparse.Namespace) -> int:
         annotate(folder, args)
     elif not folder.is_dir():
         raise InputError(f"nothing was annotated in {folder} yet: run the command without --tables-only first")
+    write_version(folder)
+    return 0
+
+
+def write_version(folder: pathlib.Path) -> None:
+    """Write the tables of an annotation, and say where they are."""
     from deepetpicker.annotation.session import Session
     from deepetpicker.annotation.versions import save_version, versions
 
@@ -48,7 +54,6 @@ def main(args: argparse.Namespace) -> int:
             log.info("%s says everything already", versions(folder)[-1])
         else:
             log.info("nothing was annotated, no tables were written")
-    return 0
 
 
 def annotate(folder: pathlib.Path, args: argparse.Namespace) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, List, Sequence, Tuple
+from typing import Any, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -97,7 +97,7 @@ def grey_limits(image: np.ndarray, clipped_percent: float) -> Tuple[float, float
 
 
 def view_picture(volume_zyx: np.ndarray, cut: Tuple[int, int], window: Sequence[float], size_px: Tuple[int, int],
-                 look: Look) -> np.ndarray:
+                 look: Look, limits: Optional[Tuple[float, float]] = None) -> np.ndarray:
     """Return the picture of a part of a plane, (height, width, 4) uint8, top row first.
 
     Parameters
@@ -112,6 +112,8 @@ def view_picture(volume_zyx: np.ndarray, cut: Tuple[int, int], window: Sequence[
         Width and height in pixels.
     look : Look
         Slab, low-pass, contrast.
+    limits : tuple of float, optional
+        Grey values of black and white; default: those of the part itself.
     """
     right, up = AXES[cut[0]]
     across = _Side(window[0], window[1], size_px[0], volume_zyx.shape[right])
@@ -122,13 +124,11 @@ def view_picture(volume_zyx: np.ndarray, cut: Tuple[int, int], window: Sequence[
     margin = int(np.ceil(3 * look.smooth_vox))
     image = read_plane(volume_zyx, cut, (across.part(margin), upward.part(margin)), look.average)
     image = np.nan_to_num(image, copy=False) if not np.isfinite(image).all() else image
-    low, high = grey_limits(image, look.clipped_percent)
     if look.smooth_vox > 0:
         from scipy.ndimage import gaussian_filter
 
-        sigma = [look.smooth_vox / side.step for side in (upward, across)]
-        image = gaussian_filter(image, sigma)
-        low, high = grey_limits(image, look.clipped_percent)
+        image = gaussian_filter(image, [look.smooth_vox / side.step for side in (upward, across)])
+    low, high = limits or grey_limits(image, look.clipped_percent)
     image = _stretched(_stretched(image, upward, margin).T, across, margin).T
     scale = 255 / (high - low)
     greys = np.clip((image - low) * scale, 0, 255).astype(np.uint8)
@@ -172,7 +172,7 @@ def _coloured(greys: np.ndarray) -> np.ndarray:
 
 
 def crop_greys(volume_zyx: np.ndarray, centre_zyx_vox: Sequence[float], half_vox: float, pixels: int,
-               look: Look, axis: int = 0) -> np.ndarray:
+               look: Look, axis: int = 0, limits: Optional[Tuple[float, float]] = None) -> np.ndarray:
     """Return the grey square about a point in one plane through it, (pixels, pixels) uint8, top row first.
 
     Parameters
@@ -189,9 +189,23 @@ def crop_greys(volume_zyx: np.ndarray, centre_zyx_vox: Sequence[float], half_vox
         Slab, low-pass, contrast.
     axis : int
         Axis that is cut.
+    limits : tuple of float, optional
+        Grey values of black and white; default: those of the square itself.
     """
     right, up = AXES[axis]
     plane = int(np.clip(round(centre_zyx_vox[axis]), 0, volume_zyx.shape[axis] - 1))
     window = (centre_zyx_vox[right] - half_vox, centre_zyx_vox[right] + half_vox,
               centre_zyx_vox[up] - half_vox, centre_zyx_vox[up] + half_vox)
-    return view_picture(volume_zyx, (axis, plane), window, (pixels, pixels), look)[..., 0]
+    return view_picture(volume_zyx, (axis, plane), window, (pixels, pixels), look, limits)[..., 0]
+
+
+def plane_limits(volume_zyx: np.ndarray, look: Look) -> Tuple[float, float]:
+    """Return the grey values of black and white that fit a whole tomogram (Z, Y, X), from its middle plane."""
+    shape = volume_zyx.shape
+    plane = volume_zyx[max(shape[0] // 2 - look.average, 0):shape[0] // 2 + look.average + 1]
+    image = np.nan_to_num(_mean(plane, 0))
+    if look.smooth_vox > 0:
+        from scipy.ndimage import gaussian_filter
+
+        image = gaussian_filter(image, look.smooth_vox)
+    return grey_limits(image, look.clipped_percent)

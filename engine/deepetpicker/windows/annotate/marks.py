@@ -14,8 +14,8 @@ from deepetpicker.report.slices import DEFAULT_DIAMETER_VOX
 from deepetpicker.windows.scene import AXES, Layer
 from deepetpicker.windows.slices import Point, SlicePanel, Tool
 
-PARTICLE, NEGATIVE, REGION, LOOK = "particle", "negative", "region", "look"
-NEGATIVE_COLOUR, REGION_COLOUR, SELECTED_COLOUR = "#ff3b30", "#7fe0ff", "#ffffff"
+PARTICLE, NEGATIVE, REGION, LOOK, CANDIDATE = "particle", "negative", "region", "look", "candidate"
+NEGATIVE_COLOUR, REGION_COLOUR, SELECTED_COLOUR, CANDIDATE_COLOUR = "#ff3b30", "#7fe0ff", "#ffffff", "#ff5fd2"
 NEAR_PX = 7
 Mark = Tuple[str, int]  # kind and key of a record
 
@@ -59,6 +59,7 @@ class MarkTool(Tool):
         self.mode = PARTICLE
         self.reach_vox = 5.0
         self.selected: Optional[Mark] = None
+        self.candidate: Optional[np.ndarray] = None  # z, y, x of what the window asks about
         self._looking = False
         self._grabbed: Optional[Tuple[Mark, np.ndarray, np.ndarray]] = None  # mark, offset, where it is now
         self._box: Optional[Tuple[Optional[int], Region]] = None  # key, or None for a new one, and how it is now
@@ -132,12 +133,16 @@ class MarkTool(Tool):
     def near(self, position_zyx_vox: np.ndarray) -> Optional[Mark]:
         """Return the particle or negative that a click at a position means, None when there is none."""
         reach = max(self.reach_vox, NEAR_PX / self.panel.viewport.scale_px)
+        if self.candidate is not None and np.linalg.norm(self.candidate - position_zyx_vox) <= reach:
+            return CANDIDATE, 0
         return self.session.nearest(self.panel.tomogram, position_zyx_vox.tolist(), reach)
 
     def place(self, mark: Mark) -> Optional[np.ndarray]:
         """Return the position (3,) zyx of a particle or negative, None when it is gone or a box."""
         kind, key = mark
         name = self.panel.tomogram
+        if kind == CANDIDATE:
+            return self.candidate
         found: Any = (self.session.particles(name) if kind == PARTICLE else
                       self.session.negatives(name) if kind == NEGATIVE else {})
         return np.array(found[key].position_zyx_vox) if key in found else None
@@ -200,10 +205,26 @@ class MarkTool(Tool):
             place = self.place(self.selected)
             if place is not None and abs(place[axis] - plane) <= self.reach_vox:
                 axes.plot(place[right], place[up], "+", color=SELECTED_COLOUR, markersize=14, markeredgewidth=1.6)
+        self._draw_candidate(axis, axes)
         for negative in self.session.negatives(name).values():
             place = np.array(negative.position_zyx_vox)
             if abs(place[axis] - plane) <= self.reach_vox:
                 axes.plot(place[right], place[up], "x", color=NEGATIVE_COLOUR, markersize=9, markeredgewidth=1.8)
+
+
+    def _draw_candidate(self, axis: int, axes: Any) -> None:
+        """Draw a ring about the candidate that is asked about, as large as the plane cuts it."""
+        from matplotlib.patches import Circle
+
+        centre = self.candidate
+        if self._grabbed is not None and self._grabbed[0][0] == CANDIDATE:
+            centre = self._grabbed[2]
+        if centre is None or abs(centre[axis] - self.panel.position[axis]) >= self.reach_vox:
+            return
+        right, up = AXES[axis]
+        radius = np.sqrt(self.reach_vox ** 2 - (centre[axis] - self.panel.position[axis]) ** 2)
+        axes.add_patch(Circle((centre[right], centre[up]), radius, fill=False, color=CANDIDATE_COLOUR, linewidth=2.2,
+                              linestyle="--"))
 
 
 def _region(low: Sequence[int], high: Sequence[int]) -> Region:

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import pathlib
 import tkinter as tk
 from tkinter import ttk
-from typing import Any, Callable, List, Optional
+from typing import Any, List, Optional, Sequence
 
 import numpy as np
 
 from deepetpicker.annotation.annotations import moved
+from deepetpicker.annotation.background import Start, this_python
 from deepetpicker.annotation.records import Change, Negative, Particle, Position
 from deepetpicker.annotation.session import Session
 from deepetpicker.annotation.snap import snap
-from deepetpicker.annotation.versions import save_version, write_tables
-from deepetpicker.errors import DeepETPickerError
-from deepetpicker.windows.annotate.classbox import ClassBox
+from deepetpicker.windows.gallery import CropRow, GalleryWindow, OverviewWindow, Pick
 from deepetpicker.windows.annotate.marks import (
+    CANDIDATE,
     LOOK,
     NEGATIVE,
     PARTICLE,
@@ -29,7 +28,9 @@ from deepetpicker.windows.annotate.marks import (
     diameter_vox,
     layers_of,
 )
-from deepetpicker.windows.gallery import CropRow, GalleryWindow, OverviewWindow, Pick
+from deepetpicker.windows.annotate.classbox import ClassBox
+from deepetpicker.windows.annotate.more import MorePanel
+from deepetpicker.windows.session import SessionWindow
 from deepetpicker.windows.picks import SliceControls, replace_line
 from deepetpicker.windows.scene import Scene
 from deepetpicker.windows.slices import Point, SlicePanel
@@ -38,10 +39,10 @@ from deepetpicker.windows.window import FigureWindow, bind_keys, button_row, hea
 MODES = ((PARTICLE, "Particle", "a"), (NEGATIVE, "Not one", "x"), (REGION, "Complete box", "b"), (LOOK, "Look", "v"))
 HELP = ("click: add   drag: move   right click, Delete: remove\nCtrl-Z, Ctrl-Y: undo, redo   Shift+click: look there\n"
         "n, p: next, previous   Space: it is right; next new one\nx: it is not one   c: give it the chosen class\n"
-        "wheel: slices   Ctrl+wheel, Ctrl+drag: zoom   0: all")
+        "f: find more like these   wheel: slices\nCtrl+wheel, Ctrl+drag: zoom   0: everything")
 
 
-class AnnotateWindow(FigureWindow, SliceControls):
+class AnnotateWindow(SessionWindow, SliceControls, FigureWindow):
     """Three linked slices in which a click adds a particle of the chosen class.
 
     Every change is on disk before it is shown. Closing the window leaves the session open: its owner saves and closes
@@ -57,12 +58,14 @@ class AnnotateWindow(FigureWindow, SliceControls):
         Title of the window.
     parent : Tk widget, optional
         Window that opened it.
+    start : callable
+        How the engine is started, which finds more; see :class:`~deepetpicker.annotation.background.Background`.
     """
 
     def __init__(self, session: Session, scene: Scene, title: str = "Annotate particles",
-                 parent: Optional[tk.Misc] = None) -> None:
+                 parent: Optional[tk.Misc] = None, start: Start = this_python) -> None:
         super().__init__(title, parent, (1280, 920))
-        self.session, self.scene = session, scene
+        self.session, self.scene, self._start = session, scene, start
         self.gallery: Optional[GalleryWindow] = None
         self._keys: List[List[int]] = []
 
@@ -81,14 +84,16 @@ class AnnotateWindow(FigureWindow, SliceControls):
         self.panel.tool = self.tool
         self.status, self.error = tk.StringVar(top), tk.StringVar(top)
         self._build_footer(controls)
-        book = ttk.Notebook(controls)
-        book.pack(fill=tk.BOTH, expand=True)
-        pages = [ttk.Frame(book), ttk.Frame(book)]
-        for page, name in zip(pages, ("Annotate", "View")):
-            book.add(page, text=name)
+        self.book = ttk.Notebook(controls)
+        self.book.pack(fill=tk.BOTH, expand=True)
+        pages = [ttk.Frame(self.book), ttk.Frame(self.book)]
+        self.book.add(pages[0], text="Annotate")
         self._build_tomograms(pages[0], "Tomograms (particles, not looked at)")
         self.classes = ClassBox(pages[0], self.session, self._attempt, self._refresh)
         self.classes.pack(fill=tk.X)
+        self.more = MorePanel(self.book, self, self._start)
+        for page, name in ((self.more, "Find more"), (pages[1], "View")):
+            self.book.add(page, text=name)
         self._build_modes(pages[0])
         self._build_slices(pages[1])
         self._build_crops(pages[1])
@@ -114,7 +119,8 @@ class AnnotateWindow(FigureWindow, SliceControls):
         button_row(parent, ("Undo", self.undo), ("Redo", self.redo), ("Remove", self.remove_selected))
         button_row(parent, ("Previous", lambda: self.next_particle(-1)), ("Next", lambda: self.next_particle(1)),
                    ("Next new", lambda: self.next_particle(1, True)))
-        button_row(parent, ("Gallery", self.open_gallery), ("Overview", self.open_overview))
+        button_row(parent, ("Gallery", self.open_gallery), ("Overview", self.open_overview),
+                   ("Find more", self.more.toggle))
         self.save_buttons = button_row(parent, ("Save tables", self.save), ("Save a copy ...", self.ask_copy))
 
     def _build_crops(self, parent: tk.Misc) -> None:
@@ -134,10 +140,12 @@ class AnnotateWindow(FigureWindow, SliceControls):
 
     def _bind(self, top: tk.Toplevel) -> None:
         """Bind the keys."""
-        keys: List[Any] = [*self._navigation(), ("<Key-n>", lambda: self.next_particle(1)),
-                           ("<Key-p>", lambda: self.next_particle(-1)),
+        keys: List[Any] = [*self._navigation(), ("<Key-f>", self.more.toggle),
+                           ("<Key-n>", lambda: self.more.next() if self.more.active else self.next_particle(1)),
+                           ("<Key-p>", lambda: self.more.back() if self.more.active else self.next_particle(-1)),
                            ("<Key-u>", lambda: self.next_particle(1, True)),
-                           ("<space>", self.accept), ("<Key-c>", self.give_class), ("<Delete>", self.remove_selected),
+                           ("<space>", lambda: self.more.accept() if self.more.active else self.accept()),
+                           ("<Key-c>", self.give_class), ("<Delete>", self.remove_selected),
                            ("<BackSpace>", self.remove_selected), ("<Control-z>", self.undo),
                            ("<Control-y>", self.redo), ("<Control-Shift-Z>", self.redo), ("<Control-s>", self.save),
                            ("<Key-s>", lambda: self.snapping.set(not self.snapping.get())),
@@ -147,18 +155,6 @@ class AnnotateWindow(FigureWindow, SliceControls):
         bind_keys(top, keys)
 
     # ---- what the user does
-    def _attempt(self, action: Callable[..., Any], *words: Any) -> Any:
-        """Do something that changes the session; what went wrong is shown, and nothing has changed then."""
-        try:
-            found = action(*words)
-        except (DeepETPickerError, OSError) as error:
-            self.error.set(str(error))
-            self.top.bell()
-            return None
-        self.error.set("")
-        self._refresh()
-        return found
-
     def _add(self, record: Any) -> None:
         """Add a record and select it."""
         key = self.session.add(self.panel.tomogram, record)
@@ -173,9 +169,13 @@ class AnnotateWindow(FigureWindow, SliceControls):
         elif look is None:
             self.error.set("there is no class: make one first")
         else:
-            self._attempt(lambda: self._add(Particle(self._snapped(position_zyx_vox), look.kind.id)))
+            self._attempt(lambda: self._add(Particle(self.snapped(position_zyx_vox), look.kind.id)))
 
-    def _snapped(self, position_zyx_vox: np.ndarray) -> Position:
+    def keep(self, tomogram: str, record: Any) -> Optional[int]:
+        """Add a record to a tomogram and return its key; None when it could not be kept, which is shown."""
+        return self._attempt(self.session.add, tomogram, record)  # type: ignore[no-any-return]
+
+    def snapped(self, position_zyx_vox: np.ndarray) -> Position:
         """Return a click's position, or the centre of density near it when that is wanted."""
         look, name = self.classes.look, self.panel.tomogram
         if not self.snapping.get() or look is None:
@@ -188,14 +188,19 @@ class AnnotateWindow(FigureWindow, SliceControls):
         """Move a particle or negative."""
         kind, key = mark
         name = self.panel.tomogram
-        if kind == PARTICLE:
+        if kind == CANDIDATE:
+            self.more.move(position_zyx_vox)
+        elif kind == PARTICLE:
             self._attempt(lambda: self.session.change(name, key, moved(self.session.particles(name)[key],
                                                                        position_zyx_vox.tolist())))
         else:
             self._attempt(lambda: self.session.change(name, key, Negative(_position(position_zyx_vox))))
 
     def remove(self, mark: Mark) -> None:
-        """Remove a particle, negative or box."""
+        """Remove a particle, negative or box; the candidate that is asked about is refused."""
+        if mark[0] == CANDIDATE:
+            self.more.refuse()
+            return
         self._attempt(self.session.remove, mark[0], self.panel.tomogram, mark[1])
 
     def remove_selected(self) -> None:
@@ -220,7 +225,9 @@ class AnnotateWindow(FigureWindow, SliceControls):
     def _not_one(self) -> None:
         """Make a negative of the selected particle; without one, let clicks mark negatives."""
         mark = self.tool.selected
-        if mark is not None and mark[0] == PARTICLE and self.tool.place(mark) is not None:
+        if self.more.active:
+            self.more.refuse()
+        elif mark is not None and mark[0] == PARTICLE and self.tool.place(mark) is not None:
             self.refuse_selected()
         else:
             self.set_mode(NEGATIVE)
@@ -253,27 +260,37 @@ class AnnotateWindow(FigureWindow, SliceControls):
         else:
             self.next_particle(1, True)
 
-    def undo(self) -> None:
-        """Take the last change back."""
-        self._show_changes(self._attempt(self.session.undo))
-
-    def redo(self) -> None:
-        """Do again what was taken back last."""
-        self._show_changes(self._attempt(self.session.redo))
-
     def _show_changes(self, changes: Optional[List[Change]]) -> None:
         """Go where something has changed."""
         for change in changes or []:
-            if change.tomogram in self.scene.names and change.tomogram != self.panel.tomogram:
-                self.tomograms.selection_clear(0, tk.END)
-                self.tomograms.selection_set(self.scene.names.index(change.tomogram))
-                self._chosen()
+            self._open(change.tomogram)
             if change.kind in (PARTICLE, NEGATIVE):
                 record = change.after if change.after is not None else change.before
                 if isinstance(record, (Particle, Negative)):
                     z, y, x = record.position_zyx_vox
                     self.panel.move_to(z=z, y=y, x=x)
+                    self.more.ask_at(change.tomogram, record.position_zyx_vox)
                 self.tool.selected = None if change.after is None else (change.kind, change.key)
+        self._refresh()
+
+    def _open(self, tomogram: str) -> None:
+        """Show a tomogram, if it is another one of the list; the zoom stays."""
+        if tomogram in self.scene.names and tomogram != self.panel.tomogram:
+            scale = self.panel.viewport.scale_px
+            self.tomograms.selection_clear(0, tk.END)
+            self.tomograms.selection_set(self.scene.names.index(tomogram))
+            self._chosen()
+            self.panel.viewport.zoom(scale / self.panel.viewport.scale_px, self.panel.position)
+
+    def show_place(self, tomogram: str, position_zyx_vox: Sequence[float]) -> None:
+        """Cut a tomogram through a position, and bring it into the middle."""
+        self._open(tomogram)
+        self.panel.centre_on(position_zyx_vox)
+
+    def show_particle(self, tomogram: str, key: int, position_zyx_vox: Sequence[float]) -> None:
+        """Show where a particle is, and select it if it is there."""
+        self.show_place(tomogram, position_zyx_vox)
+        self.tool.selected = (PARTICLE, key) if self.session.get(PARTICLE, tomogram, key) is not None else None
         self._refresh()
 
     # ---- particles one by one
@@ -320,32 +337,6 @@ class AnnotateWindow(FigureWindow, SliceControls):
         """Open the window with all particles of the tomogram in three dimensions."""
         OverviewWindow(self.panel, self.top).open()
 
-    # ---- saving
-    def save(self) -> None:
-        """Write the tables as a new version."""
-        folder = self._attempt(save_version, self.session)
-        if not self.error.get():
-            self.status.set(f"tables written: {folder}" if folder else "the tables say everything already")
-
-    def ask_copy(self) -> None:
-        """Ask for a folder and save a copy of everything there."""
-        from tkinter import filedialog
-
-        folder = filedialog.askdirectory(parent=self.top, title="Folder for a copy", mustexist=False)
-        if folder:
-            self._attempt(self.save_copy, pathlib.Path(folder))
-
-    def save_copy(self, folder: pathlib.Path) -> None:
-        """Save everything in another folder: tables, and what this window needs to go on there.
-
-        Raises
-        ------
-        OutputError
-            If it cannot be written.
-        """
-        self.session.write_snapshot(folder)
-        write_tables(self.session, folder, folder)
-
     # ---- what follows
     def _moved(self) -> None:
         """Let the sliders follow the position."""
@@ -376,6 +367,7 @@ class AnnotateWindow(FigureWindow, SliceControls):
                          f"{one} ({len(self.session.particles(one))}{f', {new} new' if new else ''})")
         self.crops.show(self.tool.place(self.tool.selected) if self.tool.selected else None, self.tool.reach_vox)
         self.panel.changed()
+        self.more.refresh()
 
     def _chosen(self) -> None:
         """Show the chosen tomogram, with nothing selected."""

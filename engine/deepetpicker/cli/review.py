@@ -1,0 +1,105 @@
+"""``deepetpicker review``: look through picks on contact sheets; keep what is right, refuse what is not."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import pathlib
+from typing import Dict, List, Sequence
+
+from deepetpicker.cli.annotate import write_version
+from deepetpicker.cli.view import add_classes, need_screen
+from deepetpicker.errors import DeepETPickerError, InputError
+from deepetpicker.io.classes import ParticleClass
+from deepetpicker.options import read_params
+
+log = logging.getLogger(__name__)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``review`` to a parser."""
+    parser.description = ("Review picks on contact sheets: by score, by doubt, or tomogram by tomogram, those unlike "
+                          "the others first. Every answer is on disk at once; the same command, also without picks, "
+                          "goes on where it ended. Tables are written when the window is closed, each time in a new folder.")
+    parser.add_argument("picks", nargs="*", metavar="PICKS",
+                        help="coordinate files named like the tomograms, or folders with them")
+    parser.add_argument("--tomograms", nargs="+", default=[], metavar="TOMO",
+                        help="tomograms (.mrc, .rec, .map), or folders of them")
+    parser.add_argument("--out", required=True, metavar="DIR",
+                        help="folder of the review: a new one, or one to go on with; 'annotate' opens the same")
+    parser.add_argument("--threshold", default="", metavar="T",
+                        help="score from which doubt counts: one, or per class as 1:0.4,2:0.6 (default: what the "
+                        "manifest beside the picks says, else the lowest score)")
+    parser.add_argument("--show", nargs="+", default=[], metavar="T",
+                        help="other versions of the same tomograms, denoised or binned otherwise, to show in their "
+                        "place: files of the same names, or a folder with them; coordinates stay those of TOMO")
+    parser.add_argument("--voxel-size", type=float, default=0.0, metavar="V",
+                        help="voxel size of TOMO [angstrom], where the header is wrong")
+    add_classes(parser)
+    parser.add_argument("--tables-only", action="store_true",
+                        help="open no window, only write the tables of what was reviewed")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Review until the window is closed, then write the tables; return 0."""
+    folder = pathlib.Path(args.out)
+    if not args.tables_only:
+        need_screen()
+        review(folder, args)
+    elif not folder.is_dir():
+        raise InputError(f"nothing was reviewed in {folder} yet: run the command without --tables-only first")
+    write_version(folder)
+    return 0
+
+
+def review(folder: pathlib.Path, args: argparse.Namespace) -> None:
+    """Open the window on the review in a folder and wait until it is closed."""
+    from deepetpicker.annotation.session import Session
+    from deepetpicker.io.classes import parse_classes
+    from deepetpicker.windows.inputs import find_classes, find_tomograms, prepare_session, read_tables
+    from deepetpicker.windows.review import ReviewWindow
+    from deepetpicker.windows.scene import Scene
+
+    params = read_params(args.params) if getattr(args, "params", None) else None
+    tomograms = find_tomograms(args.tomograms, args.voxel_size, args.show, params)
+    picks = read_tables(tomograms, args.picks, "PICKS")
+    if not picks and not folder.is_dir():
+        raise InputError(f"expected picks, or a folder in which some are being reviewed: got no PICKS, and there is no "
+                         f"{folder}")
+    classes = find_classes(picks, [*args.picks, *args.tomograms], parse_classes(args.classes), args.diameter_angstrom)
+    scene = Scene(tomograms, [])
+    for name in scene.names:
+        scene.volume(name)
+    with Session(folder) as session:
+        for name in prepare_session(session, scene, picks, classes):
+            log.warning("%s: is being reviewed already, its PICKS are passed over", name)
+        known = [one.kind for one in session.classes]
+        ReviewWindow(session, scene, f"DeepETPicker: review, {folder}",
+                     thresholds=thresholds(args.threshold, args.picks, known)).show()
+
+
+def thresholds(text: str, places: Sequence[str], classes: Sequence[ParticleClass]) -> Dict[int, float]:
+    """Return the score thresholds by class id: those given, else those of a manifest beside the picks.
+
+    Raises
+    ------
+    InputError
+        If the text does not fit the classes.
+    """
+    from deepetpicker.io.classes import numbers_by_class
+    from deepetpicker.io.manifest import read_manifest
+
+    if text:
+        return numbers_by_class(text, classes, "--threshold")
+    found: Dict[int, float] = {}
+    for place in map(pathlib.Path, places):
+        folder = place if place.is_dir() else place.parent
+        try:
+            items: List[Dict[str, object]] = read_manifest(folder / "manifest.json")["items"]
+        except (DeepETPickerError, OSError):
+            continue
+        for item in items:
+            told = item.get("thresholds")
+            if isinstance(told, dict):
+                found.update({int(one): float(value) for one, value in told.items()})
+    return found

@@ -1,0 +1,322 @@
+"""The window in which picks are reviewed: contact sheets of crops, answered by keyboard, whole rows too."""
+
+from __future__ import annotations
+
+import functools
+import tkinter as tk
+from tkinter import ttk
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Set
+
+import numpy as np
+
+from deepetpicker.annotation.background import Start, this_python
+from deepetpicker.annotation.outliers import Unlike
+from deepetpicker.annotation.records import Change, Position
+from deepetpicker.annotation.review import GONE, OPEN, REFUSED, Review
+from deepetpicker.annotation.session import Session
+from deepetpicker.annotation.snap import snap
+from deepetpicker.windows.annotate.marks import diameter_vox
+from deepetpicker.windows.review.controls import EVERYTHING, ReviewControls
+from deepetpicker.windows.session import SessionWindow
+from deepetpicker.windows.sheet import Sheet, Tile, caption
+from deepetpicker.windows.scene import Scene
+from deepetpicker.windows.window import FigureWindow, bind_keys, button_row
+
+SHIFT, MOST_REASONS = 1, 3
+HELP = ("Space: right   x: not one   1-9: give the class\nReturn: the rest of the page is right, next page\n"
+        "arrows: go   Shift and arrows: choose several\nr: choose the row   Ctrl-A: the page   Escape: nothing\n"
+        "pull a crop, or Ctrl and arrows: move the centre\ns: snap it to the density   g: show it in the slices\n"
+        "Ctrl-Z, Ctrl-Y: undo, redo   k: three cuts   o: rings")
+STEPS = {"Right": (0, 0, 1), "Left": (0, 0, -1), "Up": (0, 1, 0), "Down": (0, -1, 0), "Prior": (1, 0, 0),
+         "Next": (-1, 0, 0)}
+
+
+class ReviewWindow(SessionWindow, ReviewControls, FigureWindow):
+    """Contact sheets of the picks of a session.
+
+    Every answer is on disk before it is shown. Closing the window leaves the session open: its owner saves and closes
+    it.
+
+    Parameters
+    ----------
+    session : Session
+        Holds the picks; knows the tomograms of the scene.
+    scene : Scene
+        The tomograms.
+    title : str
+        Title of the window.
+    parent : Tk widget, optional
+        Window that opened it.
+    thresholds : mapping
+        Score threshold by class id, where it is known: doubt counts from it.
+    start : callable
+        How the engine is started from the slices; see :class:`~deepetpicker.annotation.background.Background`.
+    """
+
+    def __init__(self, session: Session, scene: Scene, title: str = "Review picks", parent: Optional[tk.Misc] = None,
+                 thresholds: Optional[Mapping[int, float]] = None, start: Start = this_python) -> None:
+        super().__init__(title, parent, (1320, 930))
+        self.session, self.scene, self._start = session, scene, start
+        self.review = Review(session, thresholds or {})
+        self.page, self.cursor = 0, 0
+        self.chosen: Set[int] = set()
+        self.names: List[str] = []
+        self.unlike: Dict[str, Unlike] = {}
+        self.slices: Any = None
+        self._seen = -1
+
+    # ---- the window
+    def _build(self, top: tk.Toplevel) -> None:
+        """Fill the window: controls on the left, the sheet on the right."""
+        controls = ttk.Frame(top, width=330)
+        controls.pack(side=tk.LEFT, fill=tk.Y)
+        controls.pack_propagate(False)
+        right = ttk.Frame(top)
+        right.pack(side=tk.LEFT, fill=tk.BOTH, expand=True)
+        self.status, self.error = tk.StringVar(top), tk.StringVar(top)
+        self._build_bar(right)
+        self.sheet = Sheet(right, self.scene, self._clicked, self.fit, self._pulled)
+        self.sheet.pack(fill=tk.BOTH, expand=True)
+        self._build_footer(controls)
+        self._build_order(controls)
+        self._build_classes(controls)
+        self._build_crops(controls)
+        button_row(controls, ("Undo", self.undo), ("Redo", self.redo), ("Slices", self.open_slices))
+        button_row(controls, ("Save tables", self.save), ("Save a copy ...", self.ask_copy))
+        self._bind(top)
+        self.arrange()
+
+    def _build_bar(self, parent: tk.Misc) -> None:
+        """Add the line below the sheet."""
+        bar = ttk.Frame(parent, padding=4)
+        bar.pack(side=tk.BOTTOM, fill=tk.X)
+        self.place = tk.StringVar(parent)
+        ttk.Label(bar, textvariable=self.place).pack(side=tk.LEFT)
+        for text, command in (("Next page", lambda: self.turn(1)), ("Rest is right, next page", self.accept_page),
+                              ("Previous page", lambda: self.turn(-1))):
+            ttk.Button(bar, text=text, command=command, takefocus=False).pack(side=tk.RIGHT, padx=3)
+        self.progress = ttk.Progressbar(bar, length=160)
+        self.progress.pack(side=tk.RIGHT, padx=8)
+
+    def _build_footer(self, parent: tk.Misc) -> None:
+        """Add the lines of help and status; errors are red."""
+        ttk.Label(parent, textvariable=self.status, wraplength=318, justify=tk.LEFT).pack(
+            side=tk.BOTTOM, anchor=tk.W, padx=6, pady=3)
+        tk.Label(parent, textvariable=self.error, fg="#b3261e", wraplength=314, justify=tk.LEFT).pack(
+            side=tk.BOTTOM, anchor=tk.W, padx=4)
+        ttk.Label(parent, text=HELP, justify=tk.LEFT, foreground="#57606a", font=("TkDefaultFont", 8)).pack(
+            side=tk.BOTTOM, anchor=tk.W, padx=6, pady=3)
+
+    def _bind(self, top: tk.Toplevel) -> None:
+        """Bind the keys."""
+        keys: List[Any] = [
+            ("<space>", self.accept), ("<Key-x>", self.refuse), ("<Delete>", self.refuse),
+            ("<Return>", self.accept_page), ("<Key-r>", self.choose_row), ("<Control-a>", self.choose_page),
+            ("<Escape>", lambda: self.go(self.cursor)),
+            ("<Key-s>", self.snap), ("<Key-g>", self.open_slices), ("<Prior>", lambda: self.turn(-1)),
+            ("<Next>", lambda: self.turn(1)), ("<Home>", lambda: self.turn(-10 ** 9)),
+            ("<End>", lambda: self.turn(10 ** 9)), ("<Control-z>", self.undo), ("<Control-y>", self.redo),
+            ("<Control-Shift-Z>", self.redo), ("<Control-s>", self.save),
+            ("<Key-k>", lambda: self._flip(self.three)), ("<Key-o>", lambda: self._flip(self.rings)),
+            ("<Button-4>", lambda: self.turn(-1)), ("<Button-5>", lambda: self.turn(1))]
+        keys += [(f"<Control-{key}>", functools.partial(self.nudge, step)) for key, step in STEPS.items()]
+        keys += [(f"<Key-{n}>", functools.partial(self.give_class, n)) for n in range(1, 10)]
+        for key, step in (("Right", lambda: 1), ("Left", lambda: -1), ("Down", lambda: self.sheet.columns),
+                          ("Up", lambda: -self.sheet.columns)):
+            keys += [(f"<{key}>", functools.partial(self._walk, step, False)),
+                     (f"<Shift-{key}>", functools.partial(self._walk, step, True))]
+        bind_keys(top, keys)
+        top.bind("<FocusIn>", lambda event: self._refresh() if self._seen != self.session.sequence else None)
+        self.sheet.canvas.bind("<Double-Button-1>", lambda event: self.open_slices())
+
+    # ---- the list
+    def arrange(self) -> None:
+        """Make the list anew, as the controls say, and show its first page."""
+        chosen = self.tomograms.curselection()
+        only = self.names[chosen[0] - 1] if chosen and chosen[0] > 0 else ""
+        self.unlike = self.review.unlike()
+        names = self.review.tomograms()
+        if names != self.names:
+            self.names = names
+            self.tomograms.delete(0, tk.END)
+            self.tomograms.insert(tk.END, EVERYTHING, *names)
+            self.tomograms.selection_set(names.index(only) + 1 if only else 0)
+        self.review.arrange(self.order.get(), only, self.shown.get())
+        told = [only] if only else [name for name in names if self.unlike[name].reasons][:MOST_REASONS]
+        self.reasons.set("\n".join(f"{name}: {', '.join(self.unlike[name].reasons)}" for name in told
+                                   if self.unlike[name].reasons))
+        self.turn(-10 ** 9)
+
+    @property
+    def capacity(self) -> int:
+        """Picks on a page."""
+        return self.sheet.capacity
+
+    def on_page(self) -> range:
+        """Return the numbers of the entries on the page."""
+        first = self.page * self.capacity
+        return range(first, min(first + self.capacity, len(self.review.entries)))
+
+    def turn(self, pages: int) -> None:
+        """Go so many pages on."""
+        last = max(0, (len(self.review.entries) - 1) // self.capacity)
+        self.page = int(np.clip(self.page + pages, 0, last))
+        self.cursor, self.chosen = 0, set()
+        self.sheet.show([self._tile(number) for number in self.on_page()])
+        self._refresh()
+
+    def fit(self) -> None:
+        """Show as many tiles as there is room for; the one with the cursor stays on the page."""
+        at = self.page * max(len(self.sheet.tiles), 1) + self.cursor if self.sheet.tiles else 0
+        self.page = at // self.capacity
+        self.turn(0)
+        self.go(at % self.capacity)
+
+    def _tile(self, number: int) -> Tile:
+        """Return how an entry is shown."""
+        one, name = self.review.now(number), self.review.entries[number].tomogram
+        look = next((c for c in self.session.classes if c.kind.id == one.class_id), None)
+        size = diameter_vox(look.kind.diameter_ang if look else 0.0, self.scene.voxel_size_ang(name))
+        state = self.review.state(number)
+        score = "removed" if state == GONE else "" if np.isnan(one.score) else f"{one.score:.2f}"
+        return Tile(name, one.position_zyx_vox, size / 2, look.colour if look else "#ffffff",
+                    caption(score, name, self.sheet.width_px), REFUSED if state == GONE else state)
+
+    # ---- cursor and choice
+    def go(self, place: int, add: bool = False) -> None:
+        """Put the cursor on a tile of the page; with ``add`` what lies between is chosen, too."""
+        if not self.sheet.tiles:
+            return
+        place = int(np.clip(place, 0, len(self.sheet.tiles) - 1))
+        if add:
+            low, high = sorted((self.cursor, place))
+            self.chosen |= set(range(low, high + 1))
+        else:
+            self.chosen = set()
+        self.cursor = place
+        self._refresh()
+
+    def _walk(self, step: Any, add: bool) -> None:
+        """Move the cursor; beyond the ends of the page, to the next or previous one."""
+        place = self.cursor + step()
+        if place >= len(self.sheet.tiles) and not add and self.on_page().stop < len(self.review.entries):
+            self.turn(1)
+        elif place < 0 and not add and self.page > 0:
+            self.turn(-1)
+            self.go(len(self.sheet.tiles) - 1)
+        else:
+            self.go(place, add)
+
+    def choose_row(self) -> None:
+        """Choose the row of the cursor."""
+        first = self.cursor // self.sheet.columns * self.sheet.columns
+        self.chosen |= set(range(first, min(first + self.sheet.columns, len(self.sheet.tiles))))
+        self._refresh()
+
+    def choose_page(self) -> None:
+        """Choose the whole page."""
+        self.chosen = set(range(len(self.sheet.tiles)))
+        self._refresh()
+
+    def _clicked(self, place: int, state: int) -> None:
+        """Put the cursor on the clicked tile; with Shift choose what lies between."""
+        self.go(place, bool(state & SHIFT))
+
+    def targets(self) -> List[int]:
+        """Return the numbers of the entries that keys mean: the chosen ones, else the one under the cursor."""
+        first = self.on_page().start
+        return [first + place for place in sorted(self.chosen or {self.cursor}) if place < len(self.sheet.tiles)]
+
+    # ---- answers
+    def _answer(self, action: Any, *words: Any, stay: bool = False) -> None:
+        """Do something with the targets, and go to the next that nobody has looked at."""
+        targets = self.targets()
+        if not targets:
+            return
+        self._attempt(action, targets, *words)
+        if not self.error.get() and not stay:
+            last = targets[-1] - self.on_page().start
+            ahead = [n for n in range(last + 1, len(self.sheet.tiles)) if not self.sheet.tiles[n].answer]
+            self.go(ahead[0] if ahead else last)
+
+    def accept(self) -> None:
+        """Note that the targets are right."""
+        self._answer(self.review.accept)
+
+    def refuse(self) -> None:
+        """Make negatives of the targets."""
+        self._answer(self.review.refuse)
+
+    def give_class(self, place: int) -> None:
+        """Give the targets the class at a place of the list, counted from 1."""
+        if place <= len(self.session.classes):
+            self._answer(self.review.give_class, self.session.classes[place - 1].kind.id)
+
+    def accept_page(self) -> None:
+        """Note that whatever nobody has looked at on the page is right, and turn the page."""
+        numbers = [number for number in self.on_page() if self.review.state(number) == OPEN]
+        self._attempt(self.review.accept, numbers)
+        if not self.error.get():
+            self.turn(1)
+
+    def nudge(self, step_zyx: Sequence[int]) -> None:
+        """Move the targets by a voxel."""
+        self._answer(lambda numbers: self.review.move({
+            n: _position(np.add(self.review.now(n).position_zyx_vox, step_zyx)) for n in numbers}), stay=True)
+
+    def _pulled(self, place: int, position_zyx_vox: np.ndarray) -> None:
+        """Move the pick whose crop was pulled."""
+        self._attempt(self.review.move, {self.on_page().start + place: _position(position_zyx_vox)})
+
+    def snap(self) -> None:
+        """Move the targets to the centre of density near them."""
+        self._answer(lambda numbers: self.review.move({n: self._snapped(n) for n in numbers}), stay=True)
+
+    def _snapped(self, number: int) -> Position:
+        """Return the centre of density near a pick."""
+        tile, one = self._tile(number), self.review.now(number)
+        return _position(snap(self.scene.header(tile.tomogram).data_zyx, one.position_zyx_vox, 2 * tile.radius_vox))
+
+    def open_slices(self) -> None:
+        """Show the pick under the cursor in the slices, where it can be moved in all directions."""
+        from deepetpicker.windows.annotate import AnnotateWindow
+
+        if not self.sheet.tiles:
+            return
+        entry = self.review.entries[self.on_page().start + self.cursor]
+        if self.slices is None or not self.slices.top.winfo_exists():
+            scene = Scene(list(self.scene.files.values()), [])
+            self.slices = AnnotateWindow(self.session, scene, f"{self.title}: slices", self.top, self._start).open()
+        self.slices.show_particle(entry.tomogram, entry.key, self.review.now(
+            self.on_page().start + self.cursor).position_zyx_vox)
+        self.slices.top.lift()
+
+    # ---- what follows
+    def _show_changes(self, changes: Optional[List[Change]]) -> None:
+        """Go to the page where something has changed."""
+        found = self.review.find(changes or [])
+        if found:
+            if found[0] not in self.on_page():
+                self.page = found[0] // self.capacity
+                self.turn(0)
+            self.go(found[0] - self.on_page().start)
+
+    def _refresh(self) -> None:
+        """Draw what has changed, and the numbers."""
+        self._seen = self.session.sequence
+        page = self.on_page()
+        if len(page) == len(self.sheet.tiles):
+            for place, number in enumerate(page):
+                self.sheet.change(place, self._tile(number))
+        self.sheet.mark(self.cursor, self.chosen)
+        looked, total, refused = self.review.looked_at()
+        self.progress.configure(maximum=max(total, 1), value=looked)
+        pages = max(1, -(-len(self.review.entries) // self.capacity))
+        self.place.set(f"page {self.page + 1} of {pages}, {len(self.review.entries)} in the list;   {looked} right, "
+                       f"{refused} refused, {total - looked} not yet seen")
+        self.fill_lists()
+
+def _position(values: np.ndarray) -> Position:
+    """Return three numbers."""
+    z, y, x = (float(value) for value in values)
+    return z, y, x
