@@ -9,6 +9,7 @@ from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tupl
 
 import numpy as np
 
+from deepetpicker.io.volumes import release_pages
 from deepetpicker.windows.gallery import photo
 from deepetpicker.windows.render import Look, crop_greys, plane_limits
 from deepetpicker.windows.scene import AXES, Scene
@@ -123,9 +124,11 @@ class Sheet(ttk.Frame):
         self.tiles = list(tiles)
         self.canvas.delete("all")
         self._images.clear()
-        order = sorted(range(len(tiles)), key=lambda number: tiles[number].tomogram)  # each tomogram is opened once
-        for number in order:
-            self._draw(number)
+        for name in sorted({tile.tomogram for tile in tiles}):  # each tomogram is opened once, and let go again
+            for number in (number for number, tile in enumerate(tiles) if tile.tomogram == name):
+                self._draw(number)
+            if len(self.scene.names) > 1:
+                release_pages(self.scene.volume(name))
 
     def change(self, number: int, tile: Tile) -> None:
         """Show another tile in a place; nothing is drawn when it is the same."""
