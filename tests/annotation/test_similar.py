@@ -15,6 +15,7 @@ from deepetpicker.errors import InputError
 from deepetpicker.io.classes import ParticleClass
 from deepetpicker.io.volumes import write_volume
 
+
 @pytest.fixture(scope="module")
 def tomograms(tmp_path_factory):
     """Return two tomograms with balls and shells, and one that is damaged."""

@@ -53,7 +53,9 @@ class Tile:
 def caption(number: str, name: str, width_px: int) -> str:
     """Return a number with the name of a tomogram behind it, or of that as much of its end as there is room for."""
     room = width_px // LETTER_PX - len(number) - 1
-    return f"{number} {name if len(name) <= room else '…' + name[len(name) - room + 1:]}".strip() if room > 2 else number
+    if room < 3:
+        return number
+    return f"{number} {name if len(name) <= room else '…' + name[len(name) - room + 1:]}".strip()
 
 
 class Sheet(ttk.Frame):

@@ -194,9 +194,10 @@ class MorePanel(ttk.Frame):
         self._shown = every[:self.sheet.capacity]
         look, scene = self.window.classes.look, self.window.scene
         self.sheet.look = self.window.panel.look
-        self.sheet.show([Tile(one.tomogram, one.position_zyx_vox,
-                              diameter_vox(look.kind.diameter_ang, scene.voxel_size_ang(one.tomogram)) / 2,
-                              look.colour, caption(f"{one.likeness:.2f}", one.tomogram, EDGE_PX)) for one in self._shown])
+        sizes = [diameter_vox(look.kind.diameter_ang, scene.voxel_size_ang(one.tomogram)) for one in self._shown]
+        self.sheet.show([Tile(one.tomogram, one.position_zyx_vox, size / 2, look.colour,
+                              caption(f"{one.likeness:.2f}", one.tomogram, EDGE_PX))
+                         for one, size in zip(self._shown, sizes)])
 
     def _clicked(self, number: int, state: int) -> None:
         """Ask about a candidate of the list."""

@@ -15,7 +15,7 @@ from deepetpicker.annotation.background import Start, this_python
 from deepetpicker.annotation.records import Change, Negative, Particle, Position
 from deepetpicker.annotation.session import Session
 from deepetpicker.annotation.snap import snap
-from deepetpicker.windows.gallery import CropRow, GalleryWindow, OverviewWindow, Pick
+from deepetpicker.windows.annotate.classbox import ClassBox
 from deepetpicker.windows.annotate.marks import (
     CANDIDATE,
     LOOK,
@@ -28,11 +28,11 @@ from deepetpicker.windows.annotate.marks import (
     diameter_vox,
     layers_of,
 )
-from deepetpicker.windows.annotate.classbox import ClassBox
 from deepetpicker.windows.annotate.more import MorePanel
-from deepetpicker.windows.session import SessionWindow
+from deepetpicker.windows.gallery import CropRow, GalleryWindow, OverviewWindow, Pick
 from deepetpicker.windows.picks import SliceControls, replace_line
 from deepetpicker.windows.scene import Scene
+from deepetpicker.windows.session import SessionWindow
 from deepetpicker.windows.slices import Point, SlicePanel
 from deepetpicker.windows.window import FigureWindow, bind_keys, button_row, heading
 

@@ -11,8 +11,8 @@ from typing import Any, Dict, List
 from deepetpicker.annotation.outliers import Unlike
 from deepetpicker.annotation.review import ALL, DOUBT, NEW, REFUSED_ONLY, SCORE, TOMOGRAM
 from deepetpicker.annotation.session import Session
-from deepetpicker.windows.sheet import Sheet
 from deepetpicker.windows.picks import replace_line
+from deepetpicker.windows.sheet import Sheet
 from deepetpicker.windows.window import heading, slider
 
 ORDERS = ((SCORE, "score"), (DOUBT, "doubt"), (TOMOGRAM, "tomogram"))

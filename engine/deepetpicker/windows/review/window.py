@@ -17,9 +17,9 @@ from deepetpicker.annotation.session import Session
 from deepetpicker.annotation.snap import snap
 from deepetpicker.windows.annotate.marks import diameter_vox
 from deepetpicker.windows.review.controls import EVERYTHING, ReviewControls
+from deepetpicker.windows.scene import Scene
 from deepetpicker.windows.session import SessionWindow
 from deepetpicker.windows.sheet import Sheet, Tile, caption
-from deepetpicker.windows.scene import Scene
 from deepetpicker.windows.window import FigureWindow, bind_keys, button_row
 
 SHIFT, MOST_REASONS = 1, 3
