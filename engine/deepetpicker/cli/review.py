@@ -20,7 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``review`` to a parser."""
     parser.description = ("Review picks on contact sheets: by score, by doubt, or tomogram by tomogram, those unlike "
                           "the others first. Every answer is on disk at once; the same command, also without picks, "
-                          "goes on where it ended. Tables are written when the window is closed, each time in a new folder.")
+                          "goes on where it ended. Tables are written when the window is closed, each time in a new "
+                          "folder.")
     parser.add_argument("picks", nargs="*", metavar="PICKS",
                         help="coordinate files named like the tomograms, or folders with them")
     parser.add_argument("--tomograms", nargs="+", default=[], metavar="TOMO",
