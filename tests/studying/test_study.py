@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import pathlib
 import re
@@ -20,6 +21,7 @@ from deepetpicker.studying.data import drawn_labels, open_data
 from deepetpicker.studying.variants import KINDS
 
 QUICK = StudyOptions(quick=True)
+TWO = StudyOptions(quick=True, values=("overlap", "deduplication"), labels=6)  # they share a model
 
 
 def rows_of(folder: pathlib.Path) -> List[Dict[str, str]]:
@@ -37,71 +39,78 @@ def tomograms(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 
 @pytest.fixture(scope="module")
-def numbers(tomograms: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """Return the folder of a study of the number of labels that was killed in its second variant and went on."""
-    folder = tmp_path_factory.mktemp("numbers")
-    options = StudyOptions(quick=True, values=("4", "all"))
+def parts(tomograms: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """Return the folder of a study of two variants that was killed in its second one and went on."""
+    folder = tmp_path_factory.mktemp("parts")
     real = running.scores
 
     def killed(*args: Any) -> Any:
         """Evaluate the first variant, and be interrupted in the second."""
-        if (folder / "results/4_seed0.json").exists():
+        if (folder / "results/overlap_seed0.json").exists():
             raise KeyboardInterrupt
         return real(*args)
 
     patch = pytest.MonkeyPatch()
     patch.setattr(running, "scores", killed)
     with pytest.raises(KeyboardInterrupt):
-        study("number", folder, tomograms, options, quiet=True)
+        study("ablation", folder, tomograms, TWO, quiet=True)
     patch.undo()
     (folder / "before").mkdir()
-    for name in ("study.csv", "results/4_seed0.json"):
+    for name in ("study.csv", "results/overlap_seed0.json"):
         (folder / "before" / pathlib.Path(name).name).write_bytes((folder / name).read_bytes())
-    manifest = study("number", folder, tomograms, options, quiet=True)
+    manifest = study("ablation", folder, tomograms, TWO, quiet=True)
     assert [item["status"] for item in manifest["items"]] == ["done", "done"]
     return folder
 
 
-def test_a_killed_study_keeps_what_was_finished_and_goes_on(numbers: pathlib.Path):
-    before = (numbers / "before/study.csv").read_text("utf-8").splitlines()
-    after = (numbers / "study.csv").read_text("utf-8").splitlines()
+def test_a_killed_study_keeps_what_was_finished_and_goes_on(parts: pathlib.Path):
+    before = (parts / "before/study.csv").read_text("utf-8").splitlines()
+    after = (parts / "study.csv").read_text("utf-8").splitlines()
     assert len(before) == 2
     assert before == after[:2], "the first variant was computed again"
-    assert [row["variant"] for row in rows_of(numbers)] == ["4", "8"]
-    assert (numbers / "before/4_seed0.json").read_bytes() == (numbers / "results/4_seed0.json").read_bytes()
+    assert [row["variant"] for row in rows_of(parts)] == ["overlap", "deduplication"]
+    assert (parts / "before/overlap_seed0.json").read_bytes() == (parts / "results/overlap_seed0.json").read_bytes()
 
 
-def test_a_finished_study_computes_nothing(numbers: pathlib.Path, tomograms: pathlib.Path, monkeypatch):
+def test_a_finished_study_computes_nothing(parts: pathlib.Path, tomograms: pathlib.Path, monkeypatch):
     monkeypatch.setitem(running.METHODS, "network", lambda task: pytest.fail(f"{task.name} is computed again"))
-    before = (numbers / "study.csv").read_bytes()
-    study("number", numbers, tomograms, StudyOptions(quick=True, values=("4", "all")), quiet=True)
-    assert (numbers / "study.csv").read_bytes() == before
+    before = (parts / "study.csv").read_bytes()
+    study("ablation", parts, tomograms, TWO, quiet=True)
+    assert (parts / "study.csv").read_bytes() == before
 
 
-def test_another_budget_is_another_study(numbers: pathlib.Path, tomograms: pathlib.Path, monkeypatch):
+@pytest.mark.parametrize("change", [{"megavoxels": 0.4}, {"labels": 5}, {"seed": 1}])
+def test_another_budget_label_or_seed_is_another_run(parts: pathlib.Path, tomograms: pathlib.Path, monkeypatch, change):
     asked = []
     monkeypatch.setitem(running.METHODS, "network", lambda task: asked.append(task.name) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        study("number", numbers, tomograms, StudyOptions(quick=True, values=("4", "all"), megavoxels=0.4), quiet=True)
-    assert asked == ["4_seed0"]
+        study("ablation", parts, tomograms, dataclasses.replace(TWO, **change), quiet=True)
+    assert asked == [f"overlap_seed{change.get('seed', 0)}"]
 
 
-def test_table_figure_and_page_say_what_was_run(numbers: pathlib.Path):
-    rows = rows_of(numbers)
-    assert [(row["seed"], row["n_labels"], row["n_truth"]) for row in rows] == [("0", "4", "8"), ("0", "8", "8")]
-    assert len({(row["steps"], row["megavoxels"]) for row in rows}) == 1, "all get the same budget"
+def test_all_variants_have_the_same_labels_and_budget(parts: pathlib.Path, tomograms: pathlib.Path):
+    rows = rows_of(parts)
+    assert [(row["seed"], row["n_labels"], row["n_truth"]) for row in rows] == [("0", "6", "8")] * 2
+    assert len({(row["labels_sha256"], row["steps"], row["megavoxels"]) for row in rows}) == 1
     assert 0.1 <= float(rows[0]["megavoxels"]) <= 0.3
+    drawn = drawn_labels(open_data(tomograms, parts, TWO), 6, 0)["tomo_00"]
+    written = [read_coordinates(path) for path in (parts / "labels").glob("*/tomo_00.csv")]
+    assert [table.digest() for table in written] == [drawn.digest()], "what trains is what was drawn, and once"
+
+
+def test_table_figure_and_page_say_what_was_run(parts: pathlib.Path):
+    rows = rows_of(parts)
     assert all(float(row["training_s"]) > 0 and 0 <= float(row["F1"]) <= 1 for row in rows)
-    assert (numbers / "study.png").read_bytes()[:4] == b"\x89PNG"
-    page = (numbers / "study.html").read_text("utf-8")
+    assert (parts / "study.png").read_bytes()[:4] == b"\x89PNG"
+    page = (parts / "study.html").read_text("utf-8")
     words = " ".join(re.sub(r"<[^>]+>", " ", page).split())
-    for text in ("Study: number", "2 of 2 runs are finished", "4 labels", "8 labels (all)", "0.2 million voxels",
-                 "tomo_00 with 8 particles", "cage (124", rows[0]["labels_sha256"][:8], "Seeds 0 to 0", "trial run"):
+    for text in ("Study: ablation", "2 of 2 runs are finished", "+ overlap-tile", "+ deduplication",
+                 "have the same labels", "0.2 million voxels", "tomo_00 with 8 particles", "cage (124",
+                 rows[0]["labels_sha256"][:8], "Seeds 0 to 0", "trial run"):
         assert text in words, text
     assert "<svg" in page
-    manifest = json.loads((numbers / "manifest.json").read_text("utf-8"))
-    assert manifest["options"]["kind"] == "number"
-    assert manifest["options"]["megavoxels"] == 0.2
+    manifest = json.loads((parts / "manifest.json").read_text("utf-8"))
+    assert (manifest["options"]["kind"], manifest["options"]["megavoxels"]) == ("ablation", 0.2)
 
 
 def test_fewer_labels_are_among_the_more(tomograms: pathlib.Path, tmp_path: pathlib.Path):
@@ -111,14 +120,6 @@ def test_fewer_labels_are_among_the_more(tomograms: pathlib.Path, tmp_path: path
     assert {tuple(p) for p in few.positions_zyx_vox} < {tuple(p) for p in more.positions_zyx_vox}
     assert drawn_labels(data, 0, 1)["tomo_00"].equals(data.labelled[0].table)
     assert not drawn_labels(data, 3, 2)["tomo_00"].equals(few), "another seed draws others"
-
-
-def test_a_training_gets_the_labels_that_were_drawn(numbers: pathlib.Path, tomograms: pathlib.Path):
-    data = open_data(tomograms, numbers, QUICK)
-    tables = [read_coordinates(path) for path in (numbers / "labels").glob("*/tomo_00.csv")]
-    assert sorted(len(t) for t in tables) == [4, 8]
-    few = min(tables, key=len)
-    assert few.digest() == drawn_labels(data, 4, 0)["tomo_00"].digest()
 
 
 def test_bad_wishes_are_one_line_before_anything_is_computed(tomograms: pathlib.Path, tmp_path: pathlib.Path, capsys):

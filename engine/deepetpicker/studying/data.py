@@ -15,6 +15,7 @@ from deepetpicker.errors import InputError
 from deepetpicker.io.classes import ParticleClass, classes_to_json
 from deepetpicker.io.coordinates import CoordinateTable, write_coordinates
 from deepetpicker.io.manifest import read_manifest
+from deepetpicker.io.records import identity
 from deepetpicker.io.volumes import Volume, open_volume, write_volume
 from deepetpicker.sampling.gather import gather
 from deepetpicker.simulation import simulate
@@ -78,8 +79,9 @@ class StudyData:
         return sum(len(one.table) for one in self.labelled)
 
     def fingerprint(self) -> Dict[str, Any]:
-        """Return what makes two sets of data the same, as JSON-ready values; paths are left out."""
-        return {role: [[one.name, one.volume.path.stat().st_size, one.table.digest()] for one in tomograms]
+        """Return what makes two sets of data the same, as JSON-ready values: names, contents and tables, not paths."""
+        return {role: [[one.name, identity(one.volume.path)["size"], identity(one.volume.path)["sample"],
+                        one.table.digest()] for one in tomograms]
                 for role, tomograms in (("labelled", self.labelled), ("scored", self.scored))}
 
     def describe(self) -> str:

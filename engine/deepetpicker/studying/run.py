@@ -9,6 +9,7 @@ import shutil
 import time
 from typing import Any, Callable, Dict, List, Mapping, Optional, Union
 
+from deepetpicker import __version__
 from deepetpicker.config import StudyOptions, suggestion
 from deepetpicker.errors import DeepETPickerError, InputError
 from deepetpicker.io.atomic import atomic_output, write_text
@@ -28,7 +29,7 @@ FIGURE_DPI = 150
 METHODS: Dict[str, Callable[[Task], Picked]] = {NETWORK: by_network, BLOBS: by_blobs, TEMPLATE: by_template,
                                                 CLUSTERS: by_clusters}
 USUAL, QUICK = (3, 30.0), (1, 0.2)  # seeds and million voxels of a training where nothing is said
-NOT_COMPARED = ("seeds", "values", "device")  # a finished variant stays finished when these change
+NOT_COMPARED = ("seeds", "seed", "values", "device")  # a finished variant stays finished when these change
 
 
 def study(kind: str, out: PathLike, data: PathLike = "", options: StudyOptions = StudyOptions(),
@@ -68,9 +69,11 @@ def study(kind: str, out: PathLike, data: PathLike = "", options: StudyOptions =
         raise InputError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}{suggestion(kind, list(KINDS))}")
     folder, options = pathlib.Path(out), completed(options)
     run = _Study(kind, folder, options, open_data(data, folder / "data", options, params, quiet))
-    for seed in range(options.seed, options.seed + options.seeds):
-        for variant in run.variants:
-            run.do(variant, seed, quiet)
+    todo = run.unfinished(quiet)
+    run.write()
+    for task in todo:
+        run.do(task)
+        run.write()
     return run.manifest.to_dict()
 
 
@@ -92,35 +95,45 @@ class _Study:
         for one in (*data.labelled, *data.scored):
             self.manifest.add_input(one.volume)
         self.results = Results(folder / "results")
-        self.records: List[Dict[str, Any]] = []
-        self.conditions = {"kind": name, "data": data.fingerprint(), "classes": [dataclasses.asdict(c) for c in
-                                                                                 data.classes],
-                           **{k: v for k, v in options.to_dict().items() if k not in (*NOT_COMPARED, "seed")}}
+        self.records: Dict[str, Optional[Dict[str, Any]]] = {}  # of each task in order, None until it is finished
+        self.failed: Dict[str, str] = {}
+        classes = [dataclasses.asdict(c) for c in data.classes]
+        chosen = {k: v for k, v in options.to_dict().items() if k not in NOT_COMPARED}
+        self.conditions = {"kind": name, "version": __version__, "data": data.fingerprint(), "classes": classes,
+                           **chosen}
 
-    def do(self, variant: Variant, seed: int, quiet: bool) -> None:
-        """Compute a variant with a seed unless it was finished before; write what there is then."""
+    def unfinished(self, quiet: bool) -> List[Task]:
+        """Return what is to be computed, all variants of a seed before the next; records of the rest are read."""
+        tasks = [self._task(variant, seed, quiet) for seed in range(self.options.seed, self.options.seed
+                                                                    + self.options.seeds) for variant in self.variants]
+        self.records = {task.name: self.results.find(task.name, self._made(task)) for task in tasks}
+        finished = [name for name, record in self.records.items() if record is not None]
+        if finished:
+            log.info("%s: %d of %d runs were finished before: %s", self.name, len(finished), len(tasks),
+                     ", ".join(finished))
+        return [task for task in tasks if self.records[task.name] is None]
+
+    def _task(self, variant: Variant, seed: int, quiet: bool) -> Task:
+        """Return a variant with a seed and its labels."""
         labels = drawn_labels(self.data, variant.labels or self.options.labels, seed)
         if variant.shift:
             labels = shifted(self.data, labels, variant.shift, seed)
-        task = Task(variant, seed, self.data, labels, self.options, self.folder, quiet)
-        made = {**self.conditions, "variant": dataclasses.asdict(dataclasses.replace(variant, value=0.0)),
-                "seed": seed, "labels": digest(labels)}
-        record = self.results.find(task.name, made)
-        if record is not None:
-            log.info("%s: finished before", task.name)
-        else:
-            log.info("%s: %s, %s, seed %d", self.name, variant.title, task.name, seed)
-            try:
-                record = self._compute(task, made)
-            except DeepETPickerError as error:
-                log.error("%s: %s", task.name, error)
-                self.manifest.warn(f"{variant.title}, seed {seed}, failed: {error}")
-                self.manifest.add_item(task.name, "failed", str(error))
-        if record is not None:
-            self.records.append(record)
-            self.manifest.add_item(task.name, "done", seconds=record["seconds"], F1=record["F1"],
-                                   macro_F1=record["macro_F1"])
-        self._write()
+        return Task(variant, seed, self.data, labels, self.options, self.folder, quiet)
+
+    def _made(self, task: Task) -> Dict[str, Any]:
+        """Return what decides the outcome of a task."""
+        variant = {**dataclasses.asdict(task.variant), "value": None}  # NaN is not equal to itself
+        return {**self.conditions, "variant": variant, "seed": task.seed, "labels": digest(task.labels)}
+
+    def do(self, task: Task) -> None:
+        """Compute a variant with a seed, or note why that failed."""
+        log.info("%s: %s, seed %d", self.name, task.variant.title, task.seed)
+        try:
+            self.records[task.name] = self._compute(task, self._made(task))
+        except DeepETPickerError as error:
+            log.error("%s: %s", task.name, error)
+            self.manifest.warn(f"{task.variant.title}, seed {task.seed}, failed: {error}")
+            self.failed[task.name] = str(error)
 
     def _compute(self, task: Task, made: Mapping[str, Any]) -> Dict[str, Any]:
         """Do a task and write its record."""
@@ -139,16 +152,24 @@ class _Study:
                  f"{record['F1']:.3f}", record["training_s"], record["picking_s"])
         return record
 
-    def _write(self) -> None:
+    def write(self) -> None:
         """Write table, figure, page and manifest of what there is."""
+        records = [record for record in self.records.values() if record is not None]
         found = Studied(self.name, self.kind, self.variants, self.data, self.options,
-                        summaries(self.variants, self.records), self.manifest.warnings, self.manifest.to_dict()["argv"])
+                        summaries(self.variants, records), self.manifest.warnings, self.manifest.to_dict()["argv"])
         paths = {what: self.folder / f"study.{what}" for what in ("csv", "png", "html")}
-        if found.summaries:
-            write_text(paths["csv"], as_csv(self.records))
+        if records:
+            write_text(paths["csv"], as_csv(records))
             figure = study_figure(points_of(found), panels_of(found), self.kind.axis)
             with atomic_output(paths["png"]) as temporary:
                 figure.savefig(temporary, dpi=FIGURE_DPI, format="png")
             write_page(page_of(found), figure, paths["html"])
             self.manifest.outputs.update({what: str(path) for what, path in paths.items()})
+        self.manifest.items = []
+        for name, record in self.records.items():
+            if record is not None:
+                self.manifest.add_item(name, "done", seconds=record["seconds"], F1=record["F1"],
+                                       macro_F1=record["macro_F1"])
+            elif name in self.failed:
+                self.manifest.add_item(name, "failed", self.failed[name])
         self.manifest.write(self.folder / "manifest.json")

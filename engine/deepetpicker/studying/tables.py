@@ -86,7 +86,7 @@ def page_of(found: Studied) -> StudyPage:
         head=["variant", *(label for _, label, _ in figures)], rows=rows, legend=LEGEND, caption=CAPTION,
         conditions=conditions(found), findings=findings(found), warnings=found.warnings,
         run_head=["run", "seed", "labels", "their digest", "F1", "precision", "recall", "particles", "picks",
-                  "megavoxels", "training [s]", "picking [s]"],
+                  "megavoxels", "training [s]", "picking [s]", "CPU [s]"],
         run_rows=[_run_row(record) for record in records], command=shlex.join(found.argv))
 
 
@@ -128,7 +128,7 @@ def _run_row(record: Mapping[str, Any]) -> List[str]:
     ratios = [_cell(facts.get(name), 3) for name in ("F1", "precision", "recall")]
     return [facts["title"], str(facts["seed"]), str(facts["n_labels"]), facts["labels_sha256"][:8], *ratios,
             str(facts["n_truth"]), str(facts["n_picks"]), _cell(facts.get("megavoxels"), 1),
-            _cell(facts.get("training_s"), 0), _cell(facts.get("picking_s"), 0)]
+            *(_cell(facts.get(name), 0) for name in ("training_s", "picking_s", "cpu_s"))]
 
 
 def _cell(value: Any, digits: int) -> str:
