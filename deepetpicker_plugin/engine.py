@@ -10,7 +10,7 @@ import shlex
 import signal
 import socket
 import time
-from typing import Any, Dict, Mapping, Optional, Sequence
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
 from deepetpicker.errors import DeepETPickerError
 from deepetpicker.io.atomic import write_text
@@ -96,6 +96,22 @@ def writeScript(folder: str, words: Sequence[str], plugin: Any, threads: int = 0
     path = os.path.join(folder, ENGINE_SCRIPT)
     write_text(path, text)
     return path
+
+
+def backgroundCommand(plugin: Any) -> Callable[[Sequence[str]], List[str]]:
+    """Return what makes the command line of a process that runs the engine beside a window, in its environment.
+
+    Parameters
+    ----------
+    plugin : type
+        The plugin, which knows interpreter and activation.
+    """
+    def command(words: Sequence[str]) -> List[str]:
+        engine = " ".join(shlex.quote(word) for word in (plugin.getPython(), "-m", "deepetpicker", *words))
+        steps = [exportOwnEngine(), plugin.getActivation(), f"exec {engine}"]
+        return ["bash", "-c", " && ".join(step for step in steps if step)]
+
+    return command
 
 
 def writeParams(folder: str, options: Mapping[str, Any], items: Sequence[Mapping[str, Any]],

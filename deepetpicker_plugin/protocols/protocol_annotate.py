@@ -20,6 +20,7 @@ from deepetpicker.io.regions import NEGATIVES, REGIONS, read_negatives
 from deepetpicker_plugin import convert
 from deepetpicker_plugin.classes import classesOf, setClasses, tableLines, withDiameters, withNames
 from deepetpicker_plugin.constants import ANNOTATION_DIR
+from deepetpicker_plugin.engine import backgroundCommand
 from deepetpicker_plugin.objects import DeepETPickerRegions
 from deepetpicker_plugin.protocols.protocol_base import ProtDeepETPickerBase
 
@@ -76,12 +77,25 @@ class ProtDeepETPickerAnnotate(ProtDeepETPickerBase):
 
     def annotateStep(self) -> None:
         """Open the window, wait until it is closed, and make the outputs."""
-        from deepetpicker.windows.annotate import AnnotateWindow
-
         with Session(self.getFolder()) as session:
-            AnnotateWindow(session, self._prepare(session), f"Annotate particles: {self.getRunName()}").show()
+            self._window(session, self._prepare(session)).show()
             save_version(session)
         self.createOutputs()
+
+    def _window(self, session: Session, scene: Any) -> Any:
+        """Return the window on a session and its scene."""
+        from deepetpicker.windows.annotate import AnnotateWindow
+
+        return AnnotateWindow(session, scene, f"Annotate particles: {self.getRunName()}",
+                              start=backgroundCommand(self.getClassPackage().Plugin))
+
+    def _source(self) -> Any:
+        """Return what the outputs lie in: a pointer to tomograms, or the set itself."""
+        return self.inputTomograms
+
+    def _tomograms(self) -> Any:
+        """Return the tomograms; None while the form does not say which."""
+        return self.inputTomograms.get()
 
     def _prepare(self, session: Session) -> Any:
         """Let a session know what the form gives; return the scene.
@@ -115,7 +129,7 @@ class ProtDeepETPickerAnnotate(ProtDeepETPickerBase):
 
     def _places(self) -> Dict[str, convert.Place]:
         """Return the tomograms by tsId."""
-        return {ts: convert.Place.of(t) for ts, t in convert.tomogramsOf(self.inputTomograms.get()).items()}
+        return {ts: convert.Place.of(t) for ts, t in convert.tomogramsOf(self._tomograms()).items()}
 
     def _start(self, places: Dict[str, convert.Place]) -> Dict[str, CoordinateTable]:
         """Return the coordinates to start from, in the voxels of the tomograms."""
@@ -147,7 +161,7 @@ class ProtDeepETPickerAnnotate(ProtDeepETPickerBase):
             names = [name.strip() for name in (self.classNames.get() or "").split(",") if name.strip()]
             if len(set(names)) < len(names):
                 raise InputError(f"{what[0]}: classes need different names, got {', '.join(names)}")
-            size = 20 * self.inputTomograms.get().getSamplingRate()
+            size = 20 * self._tomograms().getSamplingRate()
             found = tuple(ParticleClass(n, name, size) for n, name in enumerate(names or ["particle"], start=1))
         return withDiameters(found, self.diameterAngstrom.get(), what[1])
 
@@ -176,7 +190,7 @@ class ProtDeepETPickerAnnotate(ProtDeepETPickerBase):
             outputs[names[2]] = regions
         self._defineOutputs(**outputs)
         for output in outputs.values():
-            self._defineSourceRelation(self.inputTomograms, output)
+            self._defineSourceRelation(self._source(), output)
 
     @staticmethod
     def _tables(folder: str, end: str) -> Dict[str, CoordinateTable]:
@@ -193,10 +207,10 @@ class ProtDeepETPickerAnnotate(ProtDeepETPickerBase):
     def _newSet(self, tables: Dict[str, CoordinateTable], classes: Tuple[ParticleClass, ...],
                 suffix: str) -> SetOfCoordinates3D:
         """Return a set of coordinates made from tables."""
-        tomograms = convert.tomogramsOf(self.inputTomograms.get())
-        rate = self.inputTomograms.get().getSamplingRate()
+        tomograms = convert.tomogramsOf(self._tomograms())
+        rate = self._tomograms().getSamplingRate()
         box = convert.boxSize(max([c.diameter_ang for c in classes], default=0.0) or 20 * rate, rate)
-        output = self._newCoordinates(self.inputTomograms, suffix, rate, box)
+        output = self._newCoordinates(self._source(), suffix, rate, box)
         for ts, table in tables.items():
             if ts in tomograms:
                 convert.appendTable(output, tomograms[ts], convert.Place.of(tomograms[ts]), table)
@@ -222,11 +236,11 @@ class ProtDeepETPickerAnnotate(ProtDeepETPickerBase):
     def _validate(self) -> List[str]:
         """Return everything that is wrong with the form."""
         errors: List[str] = []
-        if self.inputTomograms.get() is None:
+        if self._tomograms() is None:
             return errors
         self._collect(errors, self._classes)
         start = self.inputCoordinates.get()
-        names = set(self.inputTomograms.get().getTSIds())
+        names = set(self._tomograms().getTSIds())
         for what, other in (("Start from coordinates", start), ("Tomograms to show", self.shownTomograms.get())):
             if other is not None and not names & set(other.getTSIds()):
                 errors.append(f"*{what}* none of them belongs to the tomograms: expected some of the tsIds "
@@ -241,7 +255,7 @@ class ProtDeepETPickerAnnotate(ProtDeepETPickerBase):
         tables, negatives = self._tables(str(found[-1]), ""), self._tables(str(found[-1]), NEGATIVES)
         lines = [f"*{sum(map(len, tables.values()))} particles* in {sum(bool(len(t)) for t in tables.values())} "
                  f"tomograms, {sum(map(len, negatives.values()))} places without one",
-                 *tableLines(read_classes(found[-1])[0], self.inputTomograms.get().getSamplingRate())]
+                 *tableLines(read_classes(found[-1])[0], self._tomograms().getSamplingRate())]
         if len(found) > 1:
             lines.append(f"{len(found)} versions; the newest output has the number {found[-1].name[-3:].lstrip('0')}")
         return [*lines, "*Execute* opens the window again where it ended."]

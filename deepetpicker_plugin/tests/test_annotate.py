@@ -7,7 +7,6 @@ import os
 import pathlib
 import shutil
 import signal
-import subprocess
 import tempfile
 import time
 
@@ -20,26 +19,21 @@ from deepetpicker.io.regions import Region
 from deepetpicker_plugin.classes import classesOf, knownClasses
 from deepetpicker_plugin.protocols import ProtDeepETPickerAnnotate
 from deepetpicker_plugin.protocols.protocol_annotate import newestCoordinates
-from deepetpicker_plugin.tests.base import RATE, PluginTest, alive, noiseTomograms, positions
-from deepetpicker_plugin.tests.screen import gui, pump, startScreen
+from deepetpicker_plugin.tests.base import RATE, alive, noiseTomograms, positions
+from deepetpicker_plugin.tests.screen import gui, pump
+from deepetpicker_plugin.tests.window import WindowTest, xdotool
 
 SHAPES = {"TS_01": (32, 64, 80), "TS_02": (24, 48, 40)}
 TITLE = "Annotate particles: "
 WANTED = [(16.0, 40.0, 30.0), (16.0, 20.5, 61.25)]  # z, y, x; the window opens in the middle plane
 
 
-def xdotool(*words):
-    """Use mouse and keyboard of the virtual screen."""
-    return subprocess.run(["xdotool", *map(str, words)], capture_output=True, text=True, timeout=90,
-                          check=True).stdout.split()
-
-
 @gui
-class TestAnnotate(PluginTest):
+class TestAnnotate(WindowTest):
+    title = TITLE
+
     @classmethod
     def setUpClass(cls):
-        cls.before = os.environ.get("DISPLAY")
-        cls.screen, os.environ["DISPLAY"] = startScreen()
         super().setUpClass()
         cls.folder = noiseTomograms(tempfile.mkdtemp(prefix="deepetpicker_annotate_"), SHAPES)
         cls.tomograms = cls.importTomograms(cls.folder)
@@ -47,13 +41,8 @@ class TestAnnotate(PluginTest):
 
     @classmethod
     def tearDownClass(cls):
-        cls.screen.terminate()
-        cls.screen.wait()
         shutil.rmtree(cls.folder, ignore_errors=True)
-        if cls.before is None:
-            del os.environ["DISPLAY"]
-        else:
-            os.environ["DISPLAY"] = cls.before
+        super().tearDownClass()
 
     @classmethod
     def pixelsOf(cls, places):
@@ -79,26 +68,6 @@ class TestAnnotate(PluginTest):
             root.destroy()
         shutil.rmtree(folder)
         return found
-
-    def launched(self, protocol):
-        """Execute a protocol and return the number of its window."""
-        self.proj.launchProtocol(protocol, wait=False)
-        window = xdotool("search", "--onlyvisible", "--sync", "--name", TITLE)[0]
-        xdotool("windowfocus", "--sync", window)
-        time.sleep(1.0)
-        return window
-
-    def closed(self, protocol):
-        """Close the window with the keyboard and wait for the protocol."""
-        def ended():
-            for window in subprocess.run(["xdotool", "search", "--onlyvisible", "--name", TITLE], capture_output=True,
-                                         text=True, check=False).stdout.split():  # a busy window may miss a key
-                subprocess.run(["xdotool", "windowfocus", window, "key", "ctrl+w"], capture_output=True, check=False)
-            time.sleep(2.0)
-            return self.refresh(protocol).getStatus() not in ("running", "launched")
-
-        self.waitFor(ended, 90, "the end")
-        return protocol
 
     def click(self, window, place, *more):
         """Click at a place of the window."""
@@ -167,7 +136,7 @@ class TestAnnotate(PluginTest):
         given = self.coordinates()
         viewer = DeepETPickerPicksViewer(project=self.proj, protocol=None)
         window = viewer._windows(given)[0]
-        self.assertEqual([text for text, _ in window.extras], ["Annotate from these"])
+        self.assertEqual([text for text, _ in window.extras], ["Review these", "Annotate from these"])
         made = viewer.annotate(given)
         found = xdotool("search", "--onlyvisible", "--sync", "--name", TITLE)[0]
         xdotool("windowfocus", "--sync", found)

@@ -21,6 +21,7 @@ from deepetpicker_plugin.protocols import (
     ProtDeepETPickerEvaluate,
     ProtDeepETPickerImportModel,
     ProtDeepETPickerPick,
+    ProtDeepETPickerReview,
     ProtDeepETPickerSimulate,
     ProtDeepETPickerThreshold,
     ProtDeepETPickerTrain,
@@ -86,7 +87,7 @@ class DeepETPickerPicksViewer(DeepETPickerViewer):
 
     _name = "DeepETPicker picks on slices"
     _targets = [ProtDeepETPickerPick, ProtDeepETPickerThreshold, ProtDeepETPickerCompare, ProtDeepETPickerSimulate,
-                ProtDeepETPickerAnnotate, SetOfCoordinates3D]
+                ProtDeepETPickerAnnotate, ProtDeepETPickerReview, SetOfCoordinates3D]
 
     def _windows(self, obj: Any) -> List[Any]:
         """Return the window with the picks."""
@@ -97,13 +98,22 @@ class DeepETPickerPicksViewer(DeepETPickerViewer):
             return self._nothing("There are no picks yet.")
         sets = [obj] if isinstance(obj, SetOfCoordinates3D) else [
             s for _, s in obj.iterOutputAttributes(SetOfCoordinates3D) if s.getSize()]
-        extras = [("Annotate from these", lambda: self.annotate(sets[0]))] if len(sets) == 1 else []
+        extras = [("Review these", lambda: self.review(sets[0])),
+                  ("Annotate from these", lambda: self.annotate(sets[0]))] if len(sets) == 1 else []
         return [PicksWindow(f"Picks: {titleOf(obj)}", scene, self.getTkRoot(), extras=extras)]
 
     def annotate(self, coordinates: SetOfCoordinates3D) -> ProtDeepETPickerAnnotate:
         """Add the protocol *annotate particles* that starts from a set to the project, launch it and return it."""
+        return self._launch(ProtDeepETPickerAnnotate, coordinates)
+
+    def review(self, coordinates: SetOfCoordinates3D) -> ProtDeepETPickerReview:
+        """Add the protocol *review picks* of a set to the project, launch it and return it."""
+        return self._launch(ProtDeepETPickerReview, coordinates)
+
+    def _launch(self, kind: Any, coordinates: SetOfCoordinates3D) -> Any:
+        """Add a protocol that opens a window on a set of coordinates to the project, launch it and return it."""
         project = self.getProject()
-        protocol = project.newProtocol(ProtDeepETPickerAnnotate)
+        protocol = project.newProtocol(kind)
         protocol.inputTomograms.copy(pointerTo(coordinates.getPrecedents(), project))
         protocol.inputCoordinates.copy(pointerTo(coordinates, project))
         project.launchProtocol(protocol)
