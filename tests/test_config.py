@@ -20,6 +20,7 @@ from deepetpicker.config import (
     Options,
     PickOptions,
     ProposeOptions,
+    ReportOptions,
     SimulateOptions,
     StudyOptions,
     TrainOptions,
@@ -33,7 +34,8 @@ from deepetpicker.config import (
 from deepetpicker.errors import InputError
 
 CLASSES: List[Type[Options]] = [NetworkOptions, TrainOptions, PickOptions, SimulateOptions, EvaluateOptions,
-                                CompareOptions, CheckOptions, ProposeOptions, StudyOptions, BenchmarkOptions]
+                                CompareOptions, CheckOptions, ProposeOptions, ReportOptions, StudyOptions,
+                                BenchmarkOptions]
 
 
 def parse(cls: Type[Options], words: List[str], **extra: Any) -> Options:

@@ -34,6 +34,7 @@ VERBS: Dict[str, str] = {
     "train": "Train a picker from tomograms and labelled centres.",
     "pick": "Pick particles in tomograms with a trained model.",
     "evaluate": "Score picks against known positions.",
+    "report": "Write one page about a training or about picks: what to think of it, pictures, what went in.",
     "compare": "Compare two pick sets: what they share and what only one of them has.",
     "study": "Compare variants of training or methods on the same labels and budget.",
     "view": "See tomograms and picks in a window.",

@@ -218,6 +218,14 @@ class EvaluateOptions(Options):
 
 
 @dataclasses.dataclass(frozen=True)
+class ReportOptions(Options):
+    """Options of ``deepetpicker report``."""
+
+    crops: int = opt(12, "crops in each group of a contact sheet; 0 leaves pictures of tomograms out",
+                     check=at_least(0))
+
+
+@dataclasses.dataclass(frozen=True)
 class CompareOptions(Options):
     """Options of ``deepetpicker compare``."""
 

@@ -5,6 +5,7 @@ Colours are those of Okabe and Ito, which the colour-blind can tell apart; lines
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Sequence, Tuple
 
 import numpy as np
@@ -20,6 +21,8 @@ BLUE, ORANGE, GREEN, VERMILLION, PURPLE, GREY = "#0072b2", "#e69f00", "#009e73",
 CYCLE = ((BLUE, "-"), (VERMILLION, "--"), (GREEN, "-."), (PURPLE, ":"), (ORANGE, (0, (5, 1, 1, 1, 1, 1))))
 CHART_INCHES = (4.8, 3.4)
 COUNTED = ("picks", "hits", "particles")
+MOST_NAMES, MOST_LETTERS = 40, 100  # tomograms that are named below their bars, and letters that go side by side
+DWARFED = 4      # so many times higher bars are cut off
 WORDS = {"f_alpha": "F\u03b1", "f1": "F1", "val": "validation", "train": "training", "pick": "picking"}
 
 
@@ -46,7 +49,8 @@ def curve_figure(curve: ScoreCurve, parts: Sequence[str] = ("precision_recall", 
     return figure
 
 
-def score_histogram(hit_scores: np.ndarray, other_scores: np.ndarray, threshold: float = float("nan")) -> Figure:
+def score_histogram(hit_scores: np.ndarray, other_scores: np.ndarray, threshold: float = float("nan"),
+                    names: Tuple[str, str] = ("hits", "false positives")) -> Figure:
     """Return the scores of hits and of false positives.
 
     Parameters
@@ -55,6 +59,8 @@ def score_histogram(hit_scores: np.ndarray, other_scores: np.ndarray, threshold:
         Scores; NaN are left out. With no hits and one colour, pass all scores as ``other_scores``.
     threshold : float
         Threshold in force, marked where it is known.
+    names : tuple of str
+        What the two are called.
     """
     figure, (axes,) = chart(1)
     sets = [s[~np.isnan(s)] for s in (np.asarray(hit_scores, float), np.asarray(other_scores, float))]
@@ -64,11 +70,75 @@ def score_histogram(hit_scores: np.ndarray, other_scores: np.ndarray, threshold:
         return figure
     low, high = min(0.0, float(everything.min())), max(1.0, float(everything.max()))
     edges = np.linspace(low, high, 31)
-    names = ("hits", "false positives") if len(sets[0]) else ("", "picks")
-    _bars(axes, edges, np.histogram(sets[0], edges)[0], (BLUE, ""), names[0])
-    _bars(axes, edges, np.histogram(sets[1], edges)[0], (VERMILLION, "////") if names[0] else (BLUE, ""), names[1])
+    shown = names if len(sets[0]) else ("", "picks" if names[0] == "hits" else names[1])
+    counts = [np.histogram(values, edges)[0] for values in sets]
+    _bars(axes, edges, counts[0], (BLUE, ""), shown[0])
+    _bars(axes, edges, counts[1], (VERMILLION, "////") if shown[0] else (BLUE, ""), shown[1])
     _mark_threshold(axes, threshold)
     finish(axes, "score", "picks", legend=True)
+    _cut_off(axes, int(counts[0].max()), int(counts[1].max()))
+    return figure
+
+
+def counts_figure(names: Sequence[str], counts: np.ndarray, labels: Sequence[str],
+                  outliers: Sequence[int] = ()) -> Figure:
+    """Return the picks per tomogram as stacked bars, the median as a line, outliers marked.
+
+    Parameters
+    ----------
+    names : sequence of str
+        The tomograms.
+    counts : (N, C) int
+        Picks of each class.
+    labels : sequence of str
+        Names of the classes.
+    outliers : sequence of int
+        Rows that are marked.
+    """
+    figure, (axes,) = chart(1)
+    if not len(names):
+        _say_nothing(axes, "no tomogram was picked")
+        return figure
+    figure.set_size_inches(2 * CHART_INCHES[0], CHART_INCHES[1])
+    at, base = np.arange(len(names)), np.zeros(len(names))
+    for column, (label, (colour, _)) in enumerate(zip(labels, itertools.cycle(CYCLE))):
+        axes.bar(at, counts[:, column], 0.8, base, facecolor=colour, alpha=0.75, label=plain(label))
+        base = base + counts[:, column]
+    if len(names) > 1:
+        axes.axhline(float(np.median(base)), color=INK, linewidth=1, linestyle=(0, (2, 2)),
+                     label=f"median {np.median(base):g}")
+    if len(outliers):
+        chosen = np.asarray(outliers, int)
+        axes.plot(at[chosen], base[chosen] + 0.03 * max(base.max(), 1), "v", color=VERMILLION, markersize=7,
+                  label="outlier")
+    shown = at if len(names) <= MOST_NAMES else np.asarray(outliers, int)
+    is_short = sum(len(names[i]) for i in shown) < MOST_LETTERS
+    axes.set_xticks(shown, [plain(names[i]) for i in shown], rotation=0 if is_short else 60,
+                    ha="center" if is_short else "right", rotation_mode=None if is_short else "anchor")
+    axes.set_xlim(-0.6, len(names) - 0.4)
+    finish(axes, "", "picks", legend=True)
+    axes.set_ylim(0, 1.25 * max(float(base.max()), 1.0))
+    return figure
+
+
+def depth_figure(edges: np.ndarray, counts: Mapping[str, np.ndarray], is_relative: bool = False) -> Figure:
+    """Return the picks of each class over depth.
+
+    Parameters
+    ----------
+    edges : (bins + 1,) float
+        Voxels, or shares of the depth.
+    counts : mapping of str to (bins,) int
+        Picks by name of the class.
+    is_relative : bool
+        Whether the edges are shares.
+    """
+    figure, (axes,) = chart(1)
+    for (name, values), (colour, dashes) in zip(counts.items(), itertools.cycle(CYCLE)):
+        axes.stairs(values, edges, color=colour, linestyle=dashes, linewidth=1.8, label=plain(name))
+    finish(axes, "depth, bottom 0 to top 1" if is_relative else "z [voxels]", "picks", legend=True)
+    axes.set_xlim(edges[0], edges[-1])
+    axes.set_ylim(0)
     return figure
 
 
@@ -245,6 +315,18 @@ def finish(axes: Axes, x_label: str, y_label: str, legend: bool = False) -> None
     if legend and axes.get_legend_handles_labels()[1]:
         box = axes.legend(fontsize=8, frameon=False, labelcolor=INK)
         box.set_zorder(5)
+
+
+def _cut_off(axes: Axes, low: int, high: int) -> None:
+    """Let the larger of two histograms leave the chart where the smaller one would not be seen."""
+    if 0 < low < high / DWARFED:
+        axes.set_ylim(0, DWARFED * low)
+        axes.set_title(f"bars of up to {high} are cut off", color=INK, fontsize=8, loc="left")
+
+
+def plain(text: str) -> str:
+    """Return a text so that matplotlib shows it as it is: no formulas, no hidden labels."""
+    return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
 
 
 def _say_nothing(axes: Axes, text: str) -> None:

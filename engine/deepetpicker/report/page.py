@@ -1,22 +1,17 @@
 """An evaluation as one self-contained HTML page: tables, charts and pictures, for screen, phone and paper.
 
-Here is what the page says; ``report.html.jinja`` and ``report.css`` beside this file say how it looks.
+Here is what the page says; ``evaluation.html.jinja`` and ``report.css`` beside this file say how it looks.
 """
 
 from __future__ import annotations
 
-import base64
 import dataclasses
-import html
-import io
 import itertools
 import pathlib
-import re
 from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
-from deepetpicker import __version__
 from deepetpicker.errors import DeepETPickerError
 from deepetpicker.evaluation.measures import distance_histogram
 from deepetpicker.evaluation.pairing import PathLike
@@ -25,7 +20,6 @@ from deepetpicker.io.atomic import atomic_output, write_text
 from deepetpicker.io.volumes import open_volume
 from deepetpicker.report import (
     PictureStyle,
-    charts,
     choose_planes,
     curve_figure,
     distance_figure,
@@ -34,15 +28,14 @@ from deepetpicker.report import (
     slices_with_picks,
     z_profile_figure,
 )
+from deepetpicker.report.markup import SLICE_DPI, Chart, chart, number, render
 
 if TYPE_CHECKING:
-    from jinja2 import Template
     from matplotlib.figure import Figure
 
 SHOWN_TOMOGRAMS = 3
 PLANES = 4
 SEEN = {"training": "trained on", "validation": "validation"}  # what a tomogram was to the model
-SLICE_DPI = 170
 COUNTS = ["particles", "picks", "hits", "false pos.", "missed"]
 MARKS = (("hit", slices.HIT, "", ""), ("hit, other class", slices.OTHER_CLASS, "7 2 1 2", ""),
          ("false positive", slices.FALSE_POSITIVE, "", "M7 7l6 6M13 7l-6 6"), ("miss", slices.MISS, "4 2.5", ""))
@@ -119,7 +112,7 @@ def write_slices(report: EvaluationReport, folder: PathLike, limit: int = SHOWN_
         Tomogram name to the picture's path.
     """
     paths = {}
-    for number, one in enumerate(_shown(report, limit), 1):
+    for place, one in enumerate(_shown(report, limit), 1):
         try:
             volume = open_volume(one.tomogram, one.voxel_size_ang, one.name)
         except DeepETPickerError:
@@ -127,7 +120,7 @@ def write_slices(report: EvaluationReport, folder: PathLike, limit: int = SHOWN_
         style = PictureStyle(voxel_size_ang=one.voxel_size_ang, diameters_ang=report.diameters_ang,
                              planes=tuple(choose_planes(volume.shape_zyx[0], [one.truth, one.picks], PLANES)))
         figure = slices_with_picks(volume.data_zyx, one.picks, one.truth, one.match, style)
-        target = pathlib.Path(folder) / f"slices_{number}.png"
+        target = pathlib.Path(folder) / f"slices_{place}.png"
         with atomic_output(target) as temporary:
             figure.savefig(temporary, dpi=SLICE_DPI, format="png")
         paths[one.name] = str(target)
@@ -147,24 +140,14 @@ def page(report: EvaluationReport, pictures: Sequence[Picture] = ()) -> str:
     """Return the HTML text of the report."""
     beta = f"F{report.overall['beta']:g}"
     groups = [(title, list(group)) for title, group in itertools.groupby(pictures, lambda one: one.title)]
-    return template("report.html.jinja").render(
-        report=report, total=report.overall, options=report.options, version=__version__, counts=COUNTS, marks=MARKS,
-        measures=["F1", "precision", "recall", beta], tiles=_tiles(report, beta), charts=_charts(report),
-        tomograms=[_tomogram_row(name, row) for name, row in report.per_tomogram.items()],
-        all=_tomogram_row("all", report.overall), classes=[_class_row(row) for row in report.per_class],
-        labels=[report.class_names[c] for c in report.class_ids], pictures=groups,
-        shares=report.confusion / np.maximum(report.confusion.sum(axis=1, keepdims=True), 1),
-        thresholds=_threshold_rows(report, beta))
-
-
-def template(name: str) -> Template:
-    """Return a template of this folder; it escapes whatever is not marked as safe."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(loader=FileSystemLoader(pathlib.Path(__file__).parent), autoescape=True,
-                              undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(number=_number, jpeg=_jpeg)
-    return environment.get_template(name)
+    return render("evaluation.html.jinja", {
+        "report": report, "total": report.overall, "options": report.options, "counts": COUNTS, "marks": MARKS,
+        "measures": ["F1", "precision", "recall", beta], "tiles": _tiles(report, beta), "charts": _charts(report),
+        "tomograms": [_tomogram_row(name, row) for name, row in report.per_tomogram.items()],
+        "all": _tomogram_row("all", report.overall), "classes": [_class_row(row) for row in report.per_class],
+        "labels": [report.class_names[c] for c in report.class_ids], "pictures": groups,
+        "shares": report.confusion / np.maximum(report.confusion.sum(axis=1, keepdims=True), 1),
+        "thresholds": _threshold_rows(report, beta)})
 
 
 def _slices(one: TomogramResult, report: EvaluationReport) -> List[Picture]:
@@ -184,25 +167,25 @@ def _slices(one: TomogramResult, report: EvaluationReport) -> List[Picture]:
 def _tiles(report: EvaluationReport, beta: str) -> List[Tuple[str, str, str]]:
     """Return the headline numbers: name, value, what stands below it."""
     total, ends = report.overall, report.overall["confidence_95"]
-    tiles = [(name, _number(total[key]), " to ".join(map(_number, ends[key])))
+    tiles = [(name, number(total[key]), " to ".join(map(number, ends[key])))
              for key, name in (("F1", "F1"), ("precision", "precision"), ("recall", "recall"), ("Fbeta", beta))]
-    angstrom = "voxels" if np.isnan(total["AD_ang"]) else f"voxels, {_number(total['AD_ang'], 1)} Å"
-    tiles.append(("distance to centre", _number(total["AD_vox"], 2), angstrom))
+    angstrom = "voxels" if np.isnan(total["AD_ang"]) else f"voxels, {number(total['AD_ang'], 1)} Å"
+    tiles.append(("distance to centre", number(total["AD_vox"], 2), angstrom))
     if len(report.per_class) > 1:
-        tiles.append(("macro F1", _number(total["macro_F1"]), f"{len(report.per_class)} classes"))
+        tiles.append(("macro F1", number(total["macro_F1"]), f"{len(report.per_class)} classes"))
     return tiles
 
 
 def _tomogram_row(name: str, row: Mapping[str, Any]) -> List[str]:
     """Return the localisation of a tomogram, or of all, as cells."""
     role = SEEN.get(row.get("seen", ""), "")
-    return [f"{name} ({role})" if role else name, *_ratios(row), _number(row["AD_vox"], 2), _number(row["AD_ang"], 1),
+    return [f"{name} ({role})" if role else name, *_ratios(row), number(row["AD_vox"], 2), number(row["AD_ang"], 1),
             *_counts(row)]
 
 
 def _class_row(row: Mapping[str, Any]) -> List[str]:
     """Return the metrics of a class as cells."""
-    return [row["name"], *_ratios(row), *(_number(row[n]) for n in ("average_precision", "best_threshold", "best_F1")),
+    return [row["name"], *_ratios(row), *(number(row[n]) for n in ("average_precision", "best_threshold", "best_F1")),
             *_counts(row)]
 
 
@@ -211,12 +194,12 @@ def _threshold_rows(report: EvaluationReport, beta: str) -> List[List[str]]:
     if not len(report.curve):
         return []
     return [[f"best {beta if metric == 'Fbeta' else metric}", f"{best['threshold']:.4g}",
-             *(_number(best[n]) for n in ("value", "precision", "recall"))]
+             *(number(best[n]) for n in ("value", "precision", "recall"))]
             for metric, best in report.best_threshold.items()]
 
 
-def _charts(report: EvaluationReport) -> List[Tuple[str, str, str]]:
-    """Return the charts: title, caption, inline SVG."""
+def _charts(report: EvaluationReport) -> List[Chart]:
+    """Return the charts."""
     scores = np.concatenate([t.scored.scores for t in report.tomograms])
     hits = np.concatenate([t.adds_hit for t in report.tomograms])
     threshold = report.options.get("threshold") or float("nan")
@@ -231,7 +214,7 @@ def _charts(report: EvaluationReport) -> List[Tuple[str, str, str]]:
              ("Distance of hits", "To the true centre.",
               distance_figure(distance_histogram(report.distances_vox), voxel_size_ang)),
              ("Depth", "Missing wedge, ice and borders show here.", z_profile_figure(report.z_profile())))
-    return [(title, caption, svg(figure, title)) for title, caption, figure in drawn]
+    return [chart(title, caption, figure) for title, caption, figure in drawn]
 
 
 def _counts(row: Mapping[str, Any]) -> List[str]:
@@ -242,31 +225,4 @@ def _counts(row: Mapping[str, Any]) -> List[str]:
 
 def _ratios(row: Mapping[str, Any]) -> List[str]:
     """Return F1, precision, recall and Fbeta of a row as text."""
-    return [_number(row[name]) for name in ("F1", "precision", "recall", "Fbeta")]
-
-
-def _number(value: float, digits: int = 3) -> str:
-    """Return a number with a fixed number of digits, a dash for NaN."""
-    return "-" if value != value else f"{value:.{digits}f}"
-
-
-def svg(figure: Figure, label: str) -> str:
-    """Return a chart as inline SVG whose ink follows the page's text colour."""
-    from matplotlib import rc_context
-
-    figure.patch.set_alpha(0)
-    stream = io.StringIO()
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": label}):
-        figure.savefig(stream, format="svg")
-    text = stream.getvalue()
-    text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", text[text.index("<svg"):], flags=re.DOTALL)
-    text = re.sub(r'<svg [^>]*viewBox="([^"]*)"[^>]*>',
-                  rf'<svg viewBox="\1" role="img" aria-label="{html.escape(label)}">', text, count=1)
-    return re.sub(charts.INK, "currentColor", text, flags=re.IGNORECASE)
-
-
-def _jpeg(figure: Figure) -> str:
-    """Return a picture as base64 text of a JPEG image."""
-    stream = io.BytesIO()
-    figure.savefig(stream, format="jpeg", dpi=SLICE_DPI, pil_kwargs={"quality": 86, "subsampling": 0})
-    return base64.b64encode(stream.getvalue()).decode("ascii")
+    return [number(row[name]) for name in ("F1", "precision", "recall", "Fbeta")]

@@ -1,20 +1,24 @@
-"""The command ``evaluate``: the score of picks, and the page and pictures that show it."""
+"""The commands ``evaluate``, picks scored on a page with pictures, and ``report``, the page of a training or picks."""
 
 from __future__ import annotations
 
 import json
 import os
 import pathlib
-from typing import Optional, Union
+from typing import Optional, Sequence, Union
 
 from deepetpicker import evaluation
-from deepetpicker.config import EvaluateOptions
+from deepetpicker.config import EvaluateOptions, ReportOptions
 from deepetpicker.evaluation.results import EvaluationReport
 from deepetpicker.evaluation.run import Params
 from deepetpicker.io.atomic import write_text
 from deepetpicker.report.page import write_report, write_slices
+from deepetpicker.report.picks_page import picks_page
+from deepetpicker.report.sources import TrainingRun, find_run
+from deepetpicker.report.training_page import training_page
 
 PathLike = Union[str, "os.PathLike[str]"]
+REPORT_FILE = "report.html"
 
 
 def evaluate(truth: PathLike = "", picks: PathLike = "", options: Optional[EvaluateOptions] = None,
@@ -68,3 +72,41 @@ def write_results(report: EvaluationReport, out: PathLike) -> None:
     manifest.outputs.update({"report": str(folder / "report.html"), "evaluation": str(folder / "evaluation.json"),
                              "curve": str(folder / "curve.csv"), "slices": write_slices(report, folder)})
     manifest.write(folder / "manifest.json")
+
+
+def report(places: Sequence[PathLike], out: Optional[PathLike] = None, options: ReportOptions = ReportOptions(),
+           tomograms: Sequence[PathLike] = ()) -> pathlib.Path:
+    """Write the page of a training or a picking as one HTML file that needs no other file and no network.
+
+    Parameters
+    ----------
+    places : sequence of path
+        A model file or the folder of a training; or one or several folders of picks.
+    out : path, optional
+        File to write; default: report.html in the folder.
+    options : ReportOptions
+        How much to show.
+    tomograms : sequence of path
+        Tomograms, or folders with them, that are no longer where they were. One that cannot be read is noted on the
+        page.
+
+    Returns
+    -------
+    pathlib.Path
+        The page.
+
+    Raises
+    ------
+    InputError
+        If there is nothing to report.
+    OutputError
+        If the page cannot be written.
+    """
+    run = find_run([os.fspath(place) for place in places], [os.fspath(one) for one in tomograms])
+    if isinstance(run, TrainingRun):
+        text, folder = training_page(run, options.crops), run.folder
+    else:
+        text, folder = picks_page(run, options.crops), run.folders[0]
+    target = pathlib.Path(out) if out is not None else folder / REPORT_FILE
+    write_text(target, text)
+    return target

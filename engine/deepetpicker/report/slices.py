@@ -9,6 +9,7 @@ import numpy as np
 
 from deepetpicker.errors import InputError
 from deepetpicker.io.coordinates import CoordinateTable
+from deepetpicker.report.charts import plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,6 +51,8 @@ class PictureStyle:
         True leaves out the legend and all margins: for pages that place and explain the pictures themselves.
     title : str
         Above the picture.
+    looks : mapping of int to tuple
+        Colour and dashes of picks by class, where there is no truth; classes without one are told by their order.
     """
 
     planes: Tuple[int, ...] = ()
@@ -62,6 +65,7 @@ class PictureStyle:
     columns: int = 0
     bare: bool = False
     title: str = ""
+    looks: Mapping[int, Tuple[str, str]] = dataclasses.field(default_factory=dict)
 
     def radius_vox(self, class_id: int) -> float:
         """Return the radius at which particles of a class are drawn, in voxels."""
@@ -112,7 +116,7 @@ def slices_with_picks(volume_zyx: np.ndarray, picks: CoordinateTable, truth: Opt
 
     style = style or PictureStyle()
     _check(volume_zyx, style.planes)
-    layers = _layers(picks, truth, match)
+    layers = _layers(picks, truth, match, style.looks)
     tables = [layer.table for layer in layers]
     planes = style.planes or choose_planes(volume_zyx.shape[0], tables, style.n_planes)
     columns = style.columns or (len(planes) if len(planes) < 4 else 2)
@@ -181,7 +185,7 @@ def orthogonal_views(volume_zyx: np.ndarray, position_zyx_vox: Sequence[float], 
         axes.set_ylabel(up, fontsize=9, rotation=0, labelpad=6)
         _scale_bar(axes, extent, style.voxel_size_ang)
     if style.title:
-        figure.suptitle(_plain(style.title), fontsize=10)
+        figure.suptitle(plain(style.title), fontsize=10)
     return figure
 
 
@@ -212,7 +216,8 @@ def _check(volume_zyx: np.ndarray, planes: Sequence[int]) -> None:
         raise InputError(f"plane {outside[0]} is outside the tomogram: expected 0 to {volume_zyx.shape[0] - 1}")
 
 
-def _layers(picks: CoordinateTable, truth: Optional[CoordinateTable], match: Optional[Match]) -> List[_Layer]:
+def _layers(picks: CoordinateTable, truth: Optional[CoordinateTable], match: Optional[Match],
+            looks: Mapping[int, Tuple[str, str]]) -> List[_Layer]:
     """Return what is drawn in which look."""
     if truth is not None and match is not None:
         if (match.n_truth, match.n_picks) != (len(truth), len(picks)):
@@ -229,7 +234,7 @@ def _layers(picks: CoordinateTable, truth: Optional[CoordinateTable], match: Opt
     for index, class_id in enumerate(np.unique(picks.class_ids).tolist()):
         one = picks.select(picks.class_ids == class_id)
         name = picks.class_names.get(class_id) or f"class {class_id}"
-        colour, dashes = CLASS_LOOKS[index % len(CLASS_LOOKS)]
+        colour, dashes = looks.get(class_id, CLASS_LOOKS[index % len(CLASS_LOOKS)])
         layers.append(_Layer(one, colour, dashes, False, f"{name} ({len(one)})"))
     return layers
 
@@ -330,17 +335,12 @@ def _legend(figure: Figure, layers: Sequence[_Layer], title: str) -> None:
     for layer in layers:
         look: Dict[str, Any] = {"marker": "x", "markersize": 6} if layer.cross else {}
         handles.append(Line2D([], [], color=layer.colour, linestyle=layer.dashes, linewidth=2,
-                              label=_plain(layer.label), path_effects=_halo(0.6), **look))
+                              label=plain(layer.label), path_effects=_halo(0.6), **look))
     if handles:
         figure.legend(handles=handles, loc="lower center", ncols=min(len(handles), 5), frameon=False, fontsize=9,
                       handlelength=2.6)
     if title:
-        figure.suptitle(_plain(title), fontsize=11, y=0.99)
-
-
-def _plain(text: str) -> str:
-    """Return a text so that matplotlib shows it as it is: no formulas, no hidden labels."""
-    return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
+        figure.suptitle(plain(title), fontsize=11, y=0.99)
 
 
 def _halo(width: float = 1.0) -> List[Any]:

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, List, Mapping, Sequence, Tuple
 
 import numpy as np
 
-from deepetpicker import __version__
 from deepetpicker.evaluation.pairing import PathLike
 from deepetpicker.io.atomic import write_text
-from deepetpicker.report.charts import CYCLE, INK, chart, finish
-from deepetpicker.report.page import svg, template
+from deepetpicker.report.charts import CYCLE, INK, chart, finish, plain
+from deepetpicker.report.markup import render, svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -106,8 +105,7 @@ def write_page(page: StudyPage, figure: Figure, out_html: PathLike) -> None:
     OutputError
         If the file cannot be written.
     """
-    text = template("study.html.jinja").render(page=page, figure=svg(figure, page.title), version=__version__)
-    write_text(out_html, text)
+    write_text(out_html, render("study.html.jinja", {"page": page, "figure": svg(figure, page.title)}))
 
 
 def study_figure(points: Sequence[StudyPoint], panels: Sequence[Panel], axis: str = "") -> Figure:
@@ -147,7 +145,7 @@ def _draw_categories(axes: Axes, points: Sequence[StudyPoint], panel: Panel) -> 
             axes.plot(found.mean(), at, MARKERS[k], color=colour, markersize=7.5)
         axes.plot([], [], MARKERS[k], color=colour, label=name)
     finish(axes, panel.label, "")
-    axes.set_yticks(range(len(points)), [_plain(point.title) for point in points], fontsize=9, color=INK)
+    axes.set_yticks(range(len(points)), [plain(point.title) for point in points], fontsize=9, color=INK)
     axes.set_ylim(len(points) - 0.4, -0.6)
     _end(axes, panel, upwards=False)
 
@@ -185,8 +183,3 @@ def _end(axes: Axes, panel: Panel, upwards: bool) -> None:
     if len(panel.names) > 1:
         axes.legend(fontsize=8, frameon=False, labelcolor=INK, loc="lower left", bbox_to_anchor=(0, 1), ncols=2,
                     borderaxespad=0.2)
-
-
-def _plain(text: str) -> str:
-    """Return a text so that matplotlib shows it as it is: no formulas."""
-    return text.replace("$", r"\$")
