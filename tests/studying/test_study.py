@@ -113,6 +113,24 @@ def test_table_figure_and_page_say_what_was_run(parts: pathlib.Path):
     assert (manifest["options"]["kind"], manifest["options"]["megavoxels"]) == ("ablation", 0.2)
 
 
+def test_what_a_seed_cannot_change_is_computed_once(tomograms: pathlib.Path, tmp_path: pathlib.Path, monkeypatch):
+    def asked(seeds: int, labels: int) -> List[str]:
+        """Return the runs that a study of three peers asks for."""
+        names: List[str] = []
+        for method in running.METHODS:
+            monkeypatch.setitem(running.METHODS, method, lambda task: names.append(task.name) or refuse())
+        study("peers", tmp_path, tomograms, StudyOptions(quick=True, seeds=seeds, labels=labels, values=(
+            "blobs", "ours")), quiet=True)
+        return names
+
+    def refuse() -> None:
+        """Fail as a method does."""
+        raise InputError("not computed")
+
+    assert asked(2, 0) == ["blobs_seed0", "ours_seed0", "ours_seed1"]
+    assert asked(2, 5) == ["blobs_seed0", "ours_seed0", "blobs_seed1", "ours_seed1"], "other labels are drawn"
+
+
 def test_fewer_labels_are_among_the_more(tomograms: pathlib.Path, tmp_path: pathlib.Path):
     data = open_data(tomograms, tmp_path, QUICK)
     few, more = (drawn_labels(data, n, 1)["tomo_00"] for n in (3, 6))

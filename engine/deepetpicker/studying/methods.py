@@ -124,7 +124,7 @@ def training_options(task: Task) -> TrainOptions:
     if study.minutes:
         return dataclasses.replace(options, minutes=study.minutes, patches_per_epoch=max(
             FEWEST_PATCHES, sum(map(len, task.labels.values()))))
-    full = filled_in(options, [c.diameter_ang / data.voxel_size_ang for c in data.classes], study.device == "cuda")
+    full = filled_in(options, [c.diameter_ang / data.voxel_size_ang for c in data.classes])
     steps = max(1, round(1e6 * study.megavoxels / (full.batch * full.patch ** 3)))
     epochs = min(EPOCHS, steps)
     return dataclasses.replace(options, epochs=epochs, patches_per_epoch=full.batch * max(1, round(steps / epochs)))

@@ -88,6 +88,8 @@ class _Study:
 
     def __init__(self, name: str, folder: pathlib.Path, options: StudyOptions, data: StudyData) -> None:
         self.name, self.kind, self.folder, self.options, self.data = name, KINDS[name], folder, options, data
+        if 0 < options.labels < len(data.classes):
+            raise InputError(f"labels must give each of {len(data.classes)} classes one, got {options.labels}")
         self.variants = self.kind.make(options.values, Facts(
             min(options.labels or data.n_labels, data.n_labels), len(data.classes),
             min(c.diameter_ang for c in data.classes) / data.voxel_size_ang))
@@ -104,8 +106,9 @@ class _Study:
 
     def unfinished(self, quiet: bool) -> List[Task]:
         """Return what is to be computed, all variants of a seed before the next; records of the rest are read."""
-        tasks = [self._task(variant, seed, quiet) for seed in range(self.options.seed, self.options.seed
-                                                                    + self.options.seeds) for variant in self.variants]
+        first, has_draw = self.options.seed, 0 < self.options.labels < self.data.n_labels
+        tasks = [self._task(variant, seed, quiet) for seed in range(first, first + self.options.seeds)
+                 for variant in self.variants if seed == first or has_draw or not variant.is_untrained]
         self.records = {task.name: self.results.find(task.name, self._made(task)) for task in tasks}
         finished = [name for name, record in self.records.items() if record is not None]
         if finished:
@@ -155,7 +158,7 @@ class _Study:
     def write(self) -> None:
         """Write table, figure, page and manifest of what there is."""
         records = [record for record in self.records.values() if record is not None]
-        found = Studied(self.name, self.kind, self.variants, self.data, self.options,
+        found = Studied(self.name, self.kind, self.variants, self.data, self.options, len(self.records),
                         summaries(self.variants, records), self.manifest.warnings, self.manifest.to_dict()["argv"])
         paths = {what: self.folder / f"study.{what}" for what in ("csv", "png", "html")}
         if records:

@@ -34,6 +34,8 @@ class Studied:
         What it works on.
     options : StudyOptions
         Budget and seeds.
+    total : int
+        Runs that there will be.
     summaries : list of Summary
         The variants that have a finished seed.
     warnings : list of str
@@ -47,6 +49,7 @@ class Studied:
     variants: List[Variant]
     data: StudyData
     options: StudyOptions
+    total: int
     summaries: List[Summary]
     warnings: List[str]
     argv: List[str]
@@ -79,10 +82,9 @@ def page_of(found: Studied) -> StudyPage:
                ("picking_s", "picking [s]", 0), ("steps", "steps", 0)]
     rows = [[s.variant.title, *(s.text(name, digits) for name, _, digits in figures)] for s in found.summaries]
     records = [record for s in found.summaries for record in s.records]
-    total = len(found.variants) * found.options.seeds
     return StudyPage(
         title=f"Study: {found.name}", question=found.kind.question,
-        state=f"{len(records)} of {total} runs are finished.",
+        state=f"{len(records)} of {found.total} runs are finished.",
         head=["variant", *(label for _, label, _ in figures)], rows=rows, legend=LEGEND, caption=CAPTION,
         conditions=conditions(found), findings=findings(found), warnings=found.warnings,
         run_head=["run", "seed", "labels", "their digest", "F1", "precision", "recall", "particles", "picks",
