@@ -27,6 +27,9 @@ REPORT_FILE = "evaluation/report.html"
 EVALUATION_FILE = "evaluation/evaluation.json"
 CURVE_FILE = "evaluation/curve.csv"
 
+PAGE_DIR = "page"  # what the engine wrote when the page of a training or picking was asked for
+PAGE_FILE = "page/report.html"
+
 COMPARISON_DIR = "comparison"
 SIMULATION_DIR = "simulation"
 PROPOSALS_DIR = "proposals"

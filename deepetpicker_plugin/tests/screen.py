@@ -94,6 +94,18 @@ def texts(widget: Any) -> List[str]:
     return found
 
 
+def press(widget: Any, text: str) -> None:
+    """Press the button of a widget and its children that has a text; fails when there is none."""
+    todo = [widget]
+    while todo:
+        one = todo.pop()
+        if one.winfo_class() in ("Button", "TButton") and one.cget("text") == text:
+            one.invoke()
+            return
+        todo += one.winfo_children()
+    raise AssertionError(f"no button {text!r}")
+
+
 def picture(widget: Any, name: str) -> None:
     """Keep a picture of a window for the documents, where they are asked for."""
     folder = os.environ.get(PICTURES)

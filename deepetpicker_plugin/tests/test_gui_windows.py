@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import pathlib
 import unittest
 
 import numpy as np
@@ -22,7 +23,7 @@ from deepetpicker_plugin.protocols import (
     ProtDeepETPickerTrain,
 )
 from deepetpicker_plugin.tests.base import RATE, TINY, PluginTest
-from deepetpicker_plugin.tests.screen import gui, mouse, picture, pump, pumpUntil, startScreen, texts
+from deepetpicker_plugin.tests.screen import gui, mouse, picture, press, pump, pumpUntil, startScreen, texts
 from deepetpicker_plugin.wizards.diameter import Diameters
 from deepetpicker_plugin.wizards.names import ClassNames
 from deepetpicker_plugin.wizards.threshold import thresholdText
@@ -222,6 +223,24 @@ class TestGuiWindows(PluginTest):
         window.open_report()
         self.assertTrue(opened[0].startswith("file:///"))
         self.assertTrue(opened[0].endswith("report.html"))
+
+    def test_the_pages_of_a_training_and_of_picks_open_in_the_browser(self):
+        """Analyze results leads to them; they are made when asked for, while the window goes on working."""
+        import webbrowser
+
+        opened, original = [], webbrowser.open
+        webbrowser.open = opened.append
+        self.addCleanup(setattr, webbrowser, "open", original)
+        for shown, word in ((self.train, "Training: "), (self.pick, f"{self.pick.coordinates.getSize()} picks in"),
+                            (self.pick.coordinates, "Best picks")):
+            window = self.view(shown)
+            press(window.top, "Report in the browser")
+            pumpUntil(window.top, lambda: opened, 60.0)
+            page = pathlib.Path(opened.pop()[len("file://"):]).read_text("utf-8")
+            self.assertIn(word, page)
+            for name in ("ring", "rod"):
+                self.assertIn(name, page)
+        self.assertIsNone(self.view(self.choice).page)  # a threshold has no page of its own
 
     # ---- forms and wizards
     def test_every_form_opens(self):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterable, List, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
 
 from pyworkflow.object import Pointer
 from pyworkflow.viewer import DESKTOP_TKINTER, Viewer
@@ -12,8 +12,9 @@ from deepetpicker.errors import DeepETPickerError
 from deepetpicker.windows.charts import EvaluationWindow, HistogramWindow, TrainingWindow
 from deepetpicker.windows.picks import PicksWindow
 from deepetpicker.windows.scene import Scene
-from deepetpicker_plugin import classes, convert
+from deepetpicker_plugin import classes, convert, pages
 from deepetpicker_plugin.classes import lookOf
+from deepetpicker_plugin.constants import PICKS_DIR
 from deepetpicker_plugin.objects import DeepETPickerEvaluation, DeepETPickerModel
 from deepetpicker_plugin.protocols import (
     ProtDeepETPickerAnnotate,
@@ -72,14 +73,16 @@ class DeepETPickerTrainingViewer(DeepETPickerViewer):
                 return bool(obj.isActive())
 
             return [TrainingWindow(f"Training: {obj.getObjLabel() or obj.getRunName()}", lambda: readRows(path),
-                                   running, self.getTkRoot())]
+                                   running, self.getTkRoot(), pages.pageOfTraining(obj))]
         model = getattr(obj, "model", None) if isinstance(obj, ProtDeepETPickerImportModel) else obj
         if model is None:
             return self._nothing("No model was imported yet.")
         rows = [dict(row) for row in model.getCard().validation]
         if not rows:
             return self._nothing(f"{model}\nThe model says nothing about its training.")
-        return [TrainingWindow(f"Training: {model}", lambda: rows, lambda: False, self.getTkRoot())]
+        maker = self.getProject().getProtocol(int(model.getObjParentId()))
+        return [TrainingWindow(f"Training: {model}", lambda: rows, lambda: False, self.getTkRoot(),
+                               pages.pageOfModel(maker, model.getFileName()))]
 
 
 class DeepETPickerPicksViewer(DeepETPickerViewer):
@@ -100,7 +103,14 @@ class DeepETPickerPicksViewer(DeepETPickerViewer):
             s for _, s in obj.iterOutputAttributes(SetOfCoordinates3D) if s.getSize()]
         extras = [("Review these", lambda: self.review(sets[0])),
                   ("Annotate from these", lambda: self.annotate(sets[0]))] if len(sets) == 1 else []
-        return [PicksWindow(f"Picks: {titleOf(obj)}", scene, self.getTkRoot(), extras=extras)]
+        return [PicksWindow(f"Picks: {titleOf(obj)}", scene, self.getTkRoot(), extras=extras, page=self._page(obj))]
+
+    def _page(self, obj: Any) -> Optional[Callable[[], str]]:
+        """Return what makes the page of a picking, or of the picking that a set comes from; None for others."""
+        if isinstance(obj, SetOfCoordinates3D):
+            parent = obj.getObjParentId()
+            obj = self.getProject().getProtocol(int(parent)) if parent is not None else None
+        return pages.pageOfPicks(obj, obj._getExtraPath(PICKS_DIR)) if isinstance(obj, ProtDeepETPickerPick) else None
 
     def annotate(self, coordinates: SetOfCoordinates3D) -> ProtDeepETPickerAnnotate:
         """Add the protocol *annotate particles* that starts from a set to the project, launch it and return it."""

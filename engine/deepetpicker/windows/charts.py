@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import pathlib
 import tkinter as tk
@@ -52,6 +53,10 @@ class ChartWindow(FigureWindow):
         self.buttons = bar
         self.canvas: Any = None
 
+    def say(self, text: str) -> None:
+        """Say something in the line of text."""
+        self.text.set(text)
+
     def _button(self, text: str, command: Callable[[], Any]) -> ttk.Button:
         """Add a button to the lower edge."""
         button = ttk.Button(self.buttons, text=text, command=command)
@@ -80,18 +85,22 @@ class TrainingWindow(ChartWindow):
         Tells whether more may come.
     parent : Tk widget, optional
         Window that opened it.
+    page : callable, optional
+        Makes the page of the training and returns its path; there is a button for it.
     """
 
     def __init__(self, title: str, rows: Callable[[], List[Dict[str, Any]]], running: Callable[[], bool],
-                 parent: Optional[tk.Misc] = None) -> None:
+                 parent: Optional[tk.Misc] = None, page: Optional[Callable[[], str]] = None) -> None:
         super().__init__(title, parent, (1050, 520))
-        self.rows, self.running = rows, running
+        self.rows, self.running, self.page = rows, running, page
         self.shown: List[Dict[str, Any]] = []
 
     def _build(self, top: tk.Toplevel) -> None:
         """Fill the window and begin to follow."""
         super()._build(top)
         self._button("Refresh", self.refresh)
+        if self.page is not None:
+            self._button("Report in the browser", functools.partial(self.open_page, self.page))
         self._show(self.rows())
         self._follow()
 

@@ -134,12 +134,15 @@ class PicksWindow(FigureWindow, SliceControls):
         Lowest score shown at first, per layer; empty shows all.
     extras : sequence of tuple
         More buttons: text, and what it does.
+    page : callable, optional
+        Makes the page of the picks and returns its path; there is a button for it.
     """
 
     def __init__(self, title: str, scene: Scene, parent: Optional[tk.Misc] = None, lows: Sequence[float] = (),
-                 extras: Sequence[Tuple[str, Callable[[], Any]]] = ()) -> None:
+                 extras: Sequence[Tuple[str, Callable[[], Any]]] = (),
+                 page: Optional[Callable[[], str]] = None) -> None:
         super().__init__(title, parent, (1240, 900))
-        self.extras = list(extras)
+        self.extras, self.page = list(extras), page
         self.scene = scene
         scores = np.concatenate([np.zeros(0), *(layer.all_scores() for layer in scene.layers)])
         scores = scores[np.isfinite(scores)]
@@ -226,6 +229,12 @@ class PicksWindow(FigureWindow, SliceControls):
                                        ("Next", lambda: self.next_pick(1)))
         self.more_buttons = button_row(parent, ("Gallery", self.open_gallery), ("Overview", self.open_overview))
         self.extra_buttons = button_row(parent, *self.extras) if self.extras else []
+        if self.page is not None:
+            button_row(parent, ("Report in the browser", functools.partial(self.open_page, self.page)))
+
+    def say(self, text: str) -> None:
+        """Say something in the line of the status."""
+        self.status.set(text)
 
     def _build_footer(self, parent: tk.Misc) -> None:
         """Add the line that says what is shown; wizards add their buttons here."""

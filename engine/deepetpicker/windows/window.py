@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import functools
+import pathlib
+import threading
 import tkinter as tk
+import webbrowser
 from tkinter import ttk
-from typing import Any, Callable, Optional, Sequence, TypeVar
+from typing import Any, Callable, List, Optional, Sequence, TypeVar
 
-from deepetpicker.errors import InputError
+from deepetpicker.errors import DeepETPickerError, InputError
 
 INK = "#24292f"
 PAPER = "#ebebeb"
+LOOK_MS = 200
 Window = TypeVar("Window", bound="FigureWindow")
 
 
@@ -59,6 +63,42 @@ class FigureWindow:
         self.top.bind("<Control-w>", lambda event: self.close())
         self._build(self.top)
         return self
+
+    def say(self, text: str) -> None:
+        """Say something in the window's line of text; windows that have none do not say it."""
+
+    def open_page(self, make: Callable[[], str]) -> None:
+        """Make a page beside the window, which goes on working, and open it in the user's browser.
+
+        Parameters
+        ----------
+        make : callable
+            Returns the path of the page, or raises DeepETPickerError; called in a thread of its own.
+        """
+        found: List[str] = []
+        said: List[str] = []
+
+        def work() -> None:
+            try:
+                found.append(make())
+            except (DeepETPickerError, OSError) as error:
+                said.append(f"No page could be made: {error}")
+
+        def look() -> None:
+            if not self.top.winfo_exists():
+                return
+            if thread.is_alive():
+                self.top.after(LOOK_MS, look)
+            elif found:
+                self.say(f"The page is open in the browser: {found[0]}")
+                webbrowser.open(pathlib.Path(found[0]).absolute().as_uri())
+            else:
+                self.say(said[0] if said else "No page could be made")
+
+        self.say("The page is being made, which takes some seconds ...")
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        self.top.after(LOOK_MS, look)
 
     def close(self) -> None:
         """Close the window."""
