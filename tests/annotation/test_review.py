@@ -13,6 +13,7 @@ from deepetpicker.annotation.review import (
     ALL,
     DOUBT,
     GONE,
+    OFFER,
     OPEN,
     REFUSED,
     REFUSED_ONLY,
@@ -120,6 +121,39 @@ def test_classes_are_given_and_refused_ones_are_listed_and_taken_back_after_a_re
     assert sum(len(session.particles(name)) for name in NAMES) == 8
     session.undo()
     assert [other.state(n) for n in range(2)] == [REFUSED, REFUSED]
+
+
+def test_candidates_below_the_threshold_are_offered_and_count_only_when_accepted(session):
+    table = CoordinateTable(np.array([[15.0, 30, 40], [20, 30, 50], [5, 35, 9], PLACES["a"][0] + 0.5]),
+                            np.array([1, 2, 1, 1]), np.array([0.3, 0.25, 0.2, 0.88]))
+    review = Review(session, {1: 0.32}, below={"a": table})
+    review.arrange(DOUBT, tomogram="a")
+    assert scores(review)[:2] == [0.35, 0.3]  # of class 2 the lowest score counts
+    at = {one.given.score: number for number, one in enumerate(review.entries)}
+    assert 0.88 not in at  # it is a pick already
+    before = content(session)
+    assert [review.state(at[score]) for score in (0.3, 0.25, 0.2)] == [OFFER] * 3
+    assert sum(len(session.particles(name)) for name in NAMES) == 8
+    review.refuse([at[0.25]])
+    review.accept([at[0.3], at[0.25]])
+    assert [review.state(at[score]) for score in (0.3, 0.25, 0.2)] == [RIGHT, RIGHT, OFFER]
+    assert review.now(at[0.25]) == Particle((20.0, 30.0, 50.0), 2, 0.25, True)
+    review.refuse([at[0.3], at[0.2]])
+    other = Review(session, below={"a": table})
+    other.arrange(tomogram="a")
+    assert {0.3, 0.25, 0.2}.isdisjoint(scores(other))  # all are answered
+    for _ in range(3):
+        assert set(review.find(session.undo())) <= set(at.values())
+    assert [review.state(at[score]) for score in (0.3, 0.25, 0.2)] == [OFFER] * 3
+    assert content(session) == before
+
+
+def test_only_the_tomograms_that_are_open_are_reviewed(session):
+    review = Review(session, within=["b"])
+    review.arrange(show=ALL)
+    assert {one.tomogram for one in review.entries} == {"b"}
+    assert review.looked_at() == (1, 4, 0)
+    assert review.tomograms() == ["b"]
 
 
 def test_what_is_on_disk_is_what_was_answered(session, tmp_path, monkeypatch):

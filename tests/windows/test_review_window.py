@@ -15,13 +15,14 @@ from virtual_screen import pump, pumpUntil
 from deepetpicker import __main__ as command
 from deepetpicker.annotation.session import Session
 from deepetpicker.annotation.versions import save_version
-from deepetpicker.cli.review import thresholds
+from deepetpicker.cli.review import candidates, thresholds
 from deepetpicker.errors import InputError
 from deepetpicker.io.classes import ParticleClass
 from deepetpicker.io.coordinates import CoordinateTable, read_coordinates, write_coordinates
 from deepetpicker.io.manifest import Manifest
 from deepetpicker.io.regions import read_negatives
 from deepetpicker.io.volumes import write_volume
+from deepetpicker.windows.annotate import AnnotateWindow
 from deepetpicker.windows.inputs import find_tomograms, prepare_session, read_tables
 from deepetpicker.windows.review import ReviewWindow
 from deepetpicker.windows.scene import Scene
@@ -204,6 +205,49 @@ def test_thresholds_come_from_the_command_or_the_manifest_beside_the_picks(tmp_p
     assert thresholds("", [], CLASSES) == {}
     with pytest.raises(InputError, match="--threshold"):
         thresholds("nine", [], CLASSES)
+
+
+def test_the_candidates_of_a_picking_are_offered_and_enter_with_an_answer_only(root, folder, tmp_path):
+    scene = Scene(find_tomograms([str(folder / "b.mrc")]), [])
+    write_coordinates(tmp_path / "all.csv", CoordinateTable(np.array([[12.0, 20, 28], [3, 4, 5]]), np.array([1, 2]),
+                                                            np.array([0.29, 0.1])))
+    manifest = Manifest("pick", {}, seed=0)
+    manifest.add_item("b", "done", candidates=str(tmp_path / "all.csv"))
+    manifest.write(tmp_path / "manifest.json")
+    below = {"b": candidates([str(tmp_path)], scene.header("b"))}
+    with pytest.raises(InputError, match=r"no manifest\.json beside the picks names candidates of b"):
+        candidates([str(folder / "picks")], scene.header("b"))
+    with Session(folder / "out") as session:
+        prepare_session(session, scene, read_tables(list(scene.files.values()), [str(folder / "picks")]), CLASSES)
+        window = ReviewWindow(session, scene, parent=root, below=below).open()
+        pump(window.top, 0.3)
+        window.top.focus_force()
+        assert sum(tile.text.startswith("0.29 offered") for tile in window.sheet.tiles) == 1
+        key(window, "Return")  # the rest of the page: the picks alone
+        assert answers(window).count("right") == 40
+        window.go(next(n for n, tile in enumerate(window.sheet.tiles) if "offered" in tile.text))
+        key(window, "space")
+        assert len(session.particles("b")) == 41
+        window.close()
+
+
+def test_sheets_open_from_the_slices_on_the_same_particles(root, folder):
+    scene = Scene(find_tomograms([str(folder)]), [])
+    with Session(folder / "out") as session:
+        prepare_session(session, scene, read_tables(list(scene.files.values()), [str(folder / "picks")]), CLASSES)
+        slices = AnnotateWindow(session, scene, parent=root).open()
+        pump(slices.top, 0.3)
+        first = session.ordered("a")[0]
+        slices.show_particle("a", first, session.particles("a")[first].position_zyx_vox)
+        slices.open_sheets()
+        pump(slices.top, 0.3)
+        slices.sheets.top.focus_force()
+        key(slices.sheets, "Key-x")  # the best of all, which is selected in the slices
+        assert first not in session.particles("a")
+        slices.sheets.close()
+        slices.top.focus_force()
+        pumpUntil(slices.top, lambda: slices.tool.selected is None)
+        slices.close()
 
 
 def test_what_cannot_be_reviewed_is_one_line_and_status_2(folder, display, capfd):

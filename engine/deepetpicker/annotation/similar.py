@@ -43,10 +43,12 @@ class Similar:
         What is annotated.
     start : callable
         How the engine is started; see :class:`~deepetpicker.annotation.background.Background`.
+    within : sequence of str, optional
+        Names of the tomograms to look in; default: all of the session.
     """
 
-    def __init__(self, session: Session, start: Start = this_python) -> None:
-        self.session, self._start = session, start
+    def __init__(self, session: Session, start: Start = this_python, within: Optional[Sequence[str]] = None) -> None:
+        self.session, self._start, self._within = session, start, within
         self.class_id: Optional[int] = None
         self.background: Optional[Background] = None
         self.failed: Dict[str, str] = {}
@@ -79,7 +81,8 @@ class Similar:
                              f"{marked})")
         if not look.kind.diameter_ang > 0:
             raise InputError(f"the class {look.kind.name} has no diameter: enter it first")
-        tomograms = sorted(self.session.tomograms, key=lambda one: one.name != first)
+        tomograms = sorted((one for one in self.session.tomograms if self._within is None or one.name in self._within),
+                           key=lambda one: one.name != first)
         names = [one.name for one in tomograms]
         running = self.background is not None and not self.problem
         if not running or self.diameter_ang != look.kind.diameter_ang or set(names) != set(self.names):

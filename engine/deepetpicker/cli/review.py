@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import pathlib
-from typing import Dict, List, Sequence
+from typing import TYPE_CHECKING, Any, Dict, List, Sequence
 
 from deepetpicker.cli.annotate import write_version
 from deepetpicker.cli.view import add_classes, need_screen
 from deepetpicker.errors import DeepETPickerError, InputError
-from deepetpicker.io.classes import ParticleClass
 from deepetpicker.options import read_params
+
+if TYPE_CHECKING:
+    from deepetpicker.io.classes import ParticleClass
+    from deepetpicker.io.coordinates import CoordinateTable
+    from deepetpicker.io.volumes import Volume
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threshold", default="", metavar="T",
                         help="score from which doubt counts: one, or per class as 1:0.4,2:0.6 (default: what the "
                         "manifest beside the picks says, else the lowest score)")
+    parser.add_argument("--candidates", action="store_true",
+                        help="offer what lies below the threshold, too: the candidates that the manifest beside the "
+                        "picks names; they become particles only when they are accepted")
     parser.add_argument("--show", nargs="+", default=[], metavar="T",
                         help="other versions of the same tomograms, denoised or binned otherwise, to show in their "
                         "place: files of the same names, or a folder with them; coordinates stay those of TOMO")
@@ -74,9 +82,38 @@ def review(folder: pathlib.Path, args: argparse.Namespace) -> None:
     with Session(folder) as session:
         for name in prepare_session(session, scene, picks, classes):
             log.warning("%s: is being reviewed already, its PICKS are passed over", name)
-        known = [one.kind for one in session.classes]
-        ReviewWindow(session, scene, f"DeepETPicker: review, {folder}",
-                     thresholds=thresholds(args.threshold, args.picks, known)).show()
+        lows = thresholds(args.threshold, args.picks, [one.kind for one in session.classes])
+        offered = scene.names if args.candidates else []
+        below = {name: candidates(args.picks, scene.header(name)) for name in offered}
+        ReviewWindow(session, scene, f"DeepETPicker: review, {folder}", thresholds=lows, below=below).show()
+
+
+def candidates(places: Sequence[str], tomogram: Volume) -> CoordinateTable:
+    """Return the candidates of a tomogram that a manifest beside the picks names.
+
+    Raises
+    ------
+    InputError
+        If no manifest names any.
+    """
+    from deepetpicker.io.coordinates import Frame, read_coordinates
+
+    for item in manifest_items(places):
+        if item.get("name") == tomogram.name and item.get("candidates"):
+            return read_coordinates(str(item["candidates"]), Frame(tomogram.voxel_size_ang, tomogram.shape_zyx))
+    raise InputError(f"--candidates: no manifest.json beside the picks names candidates of {tomogram.name}: give the "
+                     "output folder of 'deepetpicker pick' as PICKS, or leave the option out")
+
+
+def manifest_items(places: Sequence[str]) -> List[Dict[str, Any]]:
+    """Return the items of the manifests in folders, or beside files."""
+    from deepetpicker.io.manifest import read_manifest
+
+    found: List[Dict[str, Any]] = []
+    for place in map(pathlib.Path, places):
+        with contextlib.suppress(DeepETPickerError):
+            found += read_manifest((place if place.is_dir() else place.parent) / "manifest.json")["items"]
+    return found
 
 
 def thresholds(text: str, places: Sequence[str], classes: Sequence[ParticleClass]) -> Dict[int, float]:
@@ -88,19 +125,8 @@ def thresholds(text: str, places: Sequence[str], classes: Sequence[ParticleClass
         If the text does not fit the classes.
     """
     from deepetpicker.io.classes import numbers_by_class
-    from deepetpicker.io.manifest import read_manifest
 
     if text:
         return numbers_by_class(text, classes, "--threshold")
-    found: Dict[int, float] = {}
-    for place in map(pathlib.Path, places):
-        folder = place if place.is_dir() else place.parent
-        try:
-            items: List[Dict[str, object]] = read_manifest(folder / "manifest.json")["items"]
-        except (DeepETPickerError, OSError):
-            continue
-        for item in items:
-            told = item.get("thresholds")
-            if isinstance(told, dict):
-                found.update({int(one): float(value) for one, value in told.items()})
-    return found
+    told = [item["thresholds"] for item in manifest_items(places) if isinstance(item.get("thresholds"), dict)]
+    return {int(one): float(value) for some in told for one, value in some.items()}

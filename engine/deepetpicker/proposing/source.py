@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Protocol, Tuple
+from typing import Any, Dict, Optional, Protocol, Tuple
 
 import numpy as np
 
@@ -10,8 +10,6 @@ from deepetpicker.config import ProposeOptions
 from deepetpicker.io.volumes import Volume
 from deepetpicker.proposing.blobs import Scene, find_blobs
 from deepetpicker.proposing.features import features_at, n_features
-
-KEPT = 2  # tomograms that stay prepared: questions come for the one on the screen
 
 
 class FeatureSource(Protocol):
@@ -38,7 +36,7 @@ class BlobSource:
 
     def __init__(self, options: ProposeOptions) -> None:
         self.options = options
-        self._scenes: Dict[str, Scene] = {}
+        self._scene: Optional[Tuple[str, Scene]] = None
 
     def how(self) -> Dict[str, Any]:
         """Return what decides candidates and features beside the tomogram."""
@@ -47,20 +45,19 @@ class BlobSource:
 
     def candidates(self, tomogram: Volume) -> Tuple[np.ndarray, np.ndarray]:
         """Return positions (N, 3) in the tomogram's voxels and scores (N,), the most conspicuous first."""
-        table = find_blobs(self._scene(tomogram), self.options.most, self.options.contrast)
+        table = find_blobs(self._prepared(tomogram), self.options.most, self.options.contrast)
         return table.positions_zyx_vox, table.scores
 
     def features(self, tomogram: Volume, positions_zyx_vox: np.ndarray) -> np.ndarray:
         """Return the features (N, F) float32 of positions (N, 3) in the tomogram's voxels."""
-        return features_at(self._scene(tomogram), np.asarray(positions_zyx_vox, float).reshape(-1, 3))
+        return features_at(self._prepared(tomogram), np.asarray(positions_zyx_vox, float).reshape(-1, 3))
 
-    def _scene(self, tomogram: Volume) -> Scene:
-        """Return a tomogram prepared; the last few stay so."""
-        scene = self._scenes.pop(tomogram.name, None) or Scene.open(tomogram, self.options.diameter_angstrom)
-        self._scenes[tomogram.name] = scene
-        while len(self._scenes) > KEPT:
-            del self._scenes[next(iter(self._scenes))]
-        return scene
+    def _prepared(self, tomogram: Volume) -> Scene:
+        """Return a tomogram prepared; the last one stays so."""
+        if self._scene is None or self._scene[0] != tomogram.name:
+            self._scene = None  # one at a time is in memory
+            self._scene = (tomogram.name, Scene.open(tomogram, self.options.diameter_angstrom))
+        return self._scene[1]
 
 
 def source_of(options: ProposeOptions) -> FeatureSource:

@@ -12,6 +12,7 @@ from deepetpicker.windows.scene import AXES
 
 KEPT_BYTES = 192 * 2 ** 20  # tomograms up to this size stay in memory once seen
 TOUCHED_BYTES = 96 * 2 ** 20  # of larger ones, so much is in memory at once
+PLANE_EDGE = 256            # edge of what is looked at for the contrast of a whole tomogram, in voxels
 SAMPLED = 20_000            # pixels that are looked at for the contrast
 OUTSIDE = 235               # grey beside the tomogram
 _GREYS = np.arange(256, dtype=np.uint32)
@@ -200,9 +201,14 @@ def crop_greys(volume_zyx: np.ndarray, centre_zyx_vox: Sequence[float], half_vox
 
 
 def plane_limits(volume_zyx: np.ndarray, look: Look) -> Tuple[float, float]:
-    """Return the grey values of black and white that fit a whole tomogram (Z, Y, X), from its middle plane."""
-    shape = volume_zyx.shape
-    plane = volume_zyx[max(shape[0] // 2 - look.average, 0):shape[0] // 2 + look.average + 1]
+    """Return the grey values of black and white that fit a whole tomogram (Z, Y, X), from its middle.
+
+    So little is read that a page with crops of a hundred tomograms costs no more than the crops.
+    """
+    z, y, x = (n // 2 for n in volume_zyx.shape)
+    half = PLANE_EDGE // 2
+    plane = volume_zyx[max(z - look.average, 0):z + look.average + 1, max(y - half, 0):y + half,
+                       max(x - half, 0):x + half]
     image = np.nan_to_num(_mean(plane, 0))
     if look.smooth_vox > 0:
         from scipy.ndimage import gaussian_filter

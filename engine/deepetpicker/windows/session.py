@@ -19,6 +19,11 @@ class SessionWindow:
     top: Any
     status: tk.StringVar
     error: tk.StringVar
+    seen = -1  # number of the change that the window shows
+
+    def watch(self, top: tk.Toplevel) -> None:
+        """Draw everything anew when the window gets the focus and another one has changed the session meanwhile."""
+        top.bind("<FocusIn>", lambda event: self._refresh() if self.seen != self.session.sequence else None)
 
     def _refresh(self) -> None:
         """Draw everything anew."""

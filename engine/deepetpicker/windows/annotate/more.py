@@ -38,7 +38,7 @@ class MorePanel(ttk.Frame):
     def __init__(self, parent: tk.Misc, window: Any, start: Start) -> None:
         super().__init__(parent)
         self.window = window
-        self.similar = Similar(window.session, start)
+        self.similar = Similar(window.session, start, window.scene.names)
         self.current: Optional[Proposal] = None
         self.centre: Optional[np.ndarray] = None
         self._trail: List[Proposal] = []

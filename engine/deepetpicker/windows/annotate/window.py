@@ -98,6 +98,7 @@ class AnnotateWindow(SessionWindow, SliceControls, FigureWindow):
         self._build_slices(pages[1])
         self._build_crops(pages[1])
         self._bind(top)
+        self.watch(top)
         self.tomograms.selection_set(0)
         self._chosen()
 
@@ -120,7 +121,7 @@ class AnnotateWindow(SessionWindow, SliceControls, FigureWindow):
         button_row(parent, ("Previous", lambda: self.next_particle(-1)), ("Next", lambda: self.next_particle(1)),
                    ("Next new", lambda: self.next_particle(1, True)))
         button_row(parent, ("Gallery", self.open_gallery), ("Overview", self.open_overview),
-                   ("Find more", self.more.toggle))
+                   ("Sheets", self.open_sheets), ("Find more", self.more.toggle))
         self.save_buttons = button_row(parent, ("Save tables", self.save), ("Save a copy ...", self.ask_copy))
 
     def _build_crops(self, parent: tk.Misc) -> None:
@@ -333,6 +334,13 @@ class AnnotateWindow(SessionWindow, SliceControls, FigureWindow):
         self.gallery = GalleryWindow(self.panel, self.picks, self._go_to_pick, self.top)
         self.gallery.open()
 
+    def open_sheets(self) -> None:
+        """Open the window with sheets of all particles of all tomograms, to answer them there."""
+        from deepetpicker.windows.review import ReviewWindow
+
+        scene = Scene(list(self.scene.files.values()), [])
+        self.sheets = ReviewWindow(self.session, scene, f"{self.title}: sheets", self.top, start=self._start).open()
+
     def open_overview(self) -> None:
         """Open the window with all particles of the tomogram in three dimensions."""
         OverviewWindow(self.panel, self.top).open()
@@ -350,9 +358,12 @@ class AnnotateWindow(SessionWindow, SliceControls, FigureWindow):
 
     def _refresh(self) -> None:
         """Draw slices and numbers anew."""
-        name = self.panel.tomogram
+        name, self.seen = self.panel.tomogram, self.session.sequence
         if not name:
             return
+        kind, key = self.tool.selected or (CANDIDATE, 0)
+        if kind != CANDIDATE and self.session.get(kind, name, key) is None:
+            self.tool.selected = None
         self.scene.layers, self._keys = layers_of(self.session, name)
         self.panel.lows, self.panel.visible = [-np.inf] * len(self._keys), [True] * len(self._keys)
         voxel = self.scene.voxel_size_ang(name)

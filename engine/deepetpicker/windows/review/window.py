@@ -12,9 +12,10 @@ import numpy as np
 from deepetpicker.annotation.background import Start, this_python
 from deepetpicker.annotation.outliers import Unlike
 from deepetpicker.annotation.records import Change, Position
-from deepetpicker.annotation.review import GONE, OPEN, REFUSED, Review
+from deepetpicker.annotation.review import GONE, OFFER, OPEN, REFUSED, RIGHT, Review
 from deepetpicker.annotation.session import Session
 from deepetpicker.annotation.snap import snap
+from deepetpicker.io.coordinates import CoordinateTable
 from deepetpicker.windows.annotate.marks import diameter_vox
 from deepetpicker.windows.review.controls import EVERYTHING, ReviewControls
 from deepetpicker.windows.scene import Scene
@@ -23,6 +24,7 @@ from deepetpicker.windows.sheet import Sheet, Tile, caption
 from deepetpicker.windows.window import FigureWindow, bind_keys, button_row
 
 SHIFT, MOST_REASONS = 1, 3
+ANSWERS = {RIGHT: RIGHT, REFUSED: REFUSED, GONE: REFUSED}  # what a tile shows
 HELP = ("Space: right   x: not one   1-9: give the class\nReturn: the rest of the page is right, next page\n"
         "arrows: go   Shift and arrows: choose several\nr: choose the row   Ctrl-A: the page   Escape: nothing\n"
         "pull a crop, or Ctrl and arrows: move the centre\ns: snap it to the density   g: show it in the slices\n"
@@ -49,21 +51,23 @@ class ReviewWindow(SessionWindow, ReviewControls, FigureWindow):
         Window that opened it.
     thresholds : mapping
         Score threshold by class id, where it is known: doubt counts from it.
+    below : mapping
+        Candidates by tomogram that are offered beside the picks.
     start : callable
         How the engine is started from the slices; see :class:`~deepetpicker.annotation.background.Background`.
     """
 
     def __init__(self, session: Session, scene: Scene, title: str = "Review picks", parent: Optional[tk.Misc] = None,
-                 thresholds: Optional[Mapping[int, float]] = None, start: Start = this_python) -> None:
+                 thresholds: Optional[Mapping[int, float]] = None,
+                 below: Optional[Mapping[str, CoordinateTable]] = None, start: Start = this_python) -> None:
         super().__init__(title, parent, (1320, 930))
         self.session, self.scene, self._start = session, scene, start
-        self.review = Review(session, thresholds or {})
+        self.review = Review(session, thresholds, scene.names, below)
         self.page, self.cursor = 0, 0
         self.chosen: Set[int] = set()
         self.names: List[str] = []
         self.unlike: Dict[str, Unlike] = {}
         self.slices: Any = None
-        self._seen = -1
 
     # ---- the window
     def _build(self, top: tk.Toplevel) -> None:
@@ -126,7 +130,7 @@ class ReviewWindow(SessionWindow, ReviewControls, FigureWindow):
             keys += [(f"<{key}>", functools.partial(self._walk, step, False)),
                      (f"<Shift-{key}>", functools.partial(self._walk, step, True))]
         bind_keys(top, keys)
-        top.bind("<FocusIn>", lambda event: self._refresh() if self._seen != self.session.sequence else None)
+        self.watch(top)
         self.sheet.canvas.bind("<Double-Button-1>", lambda event: self.open_slices())
 
     # ---- the list
@@ -179,8 +183,9 @@ class ReviewWindow(SessionWindow, ReviewControls, FigureWindow):
         size = diameter_vox(look.kind.diameter_ang if look else 0.0, self.scene.voxel_size_ang(name))
         state = self.review.state(number)
         score = "removed" if state == GONE else "" if np.isnan(one.score) else f"{one.score:.2f}"
+        score += " offered" if state == OFFER else ""
         return Tile(name, one.position_zyx_vox, size / 2, look.colour if look else "#ffffff",
-                    caption(score, name, self.sheet.width_px), REFUSED if state == GONE else state)
+                    caption(score, name, self.sheet.width_px), ANSWERS.get(state, ""))
 
     # ---- cursor and choice
     def go(self, place: int, add: bool = False) -> None:
@@ -303,7 +308,7 @@ class ReviewWindow(SessionWindow, ReviewControls, FigureWindow):
 
     def _refresh(self) -> None:
         """Draw what has changed, and the numbers."""
-        self._seen = self.session.sequence
+        self.seen = self.session.sequence
         page = self.on_page()
         if len(page) == len(self.sheet.tiles):
             for place, number in enumerate(page):
