@@ -151,7 +151,7 @@ class Review:
 
     # ---- what became of them
     def state(self, number: int) -> str:
-        """Return what is known of an entry: ``RIGHT``, ``REFUSED``, ``OPEN``, ``OFFER``, or ``GONE``: it was removed."""
+        """Return what is known of an entry: ``RIGHT``, ``REFUSED``, ``OPEN``, ``OFFER``, or ``GONE`` (removed)."""
         entry = self.entries[number]
         particle = self._particle(entry)
         if particle is not None:
