@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional
 
 from pyworkflow.protocol import params
 from pyworkflow.utils import Message
 
 from deepetpicker.annotation.session import Session
+from deepetpicker.errors import InputError
 from deepetpicker.io.classes import numbers_by_class
+from deepetpicker.io.coordinates import CoordinateTable
+from deepetpicker_plugin import convert
 from deepetpicker_plugin.engine import backgroundCommand
 from deepetpicker_plugin.protocols.protocol_annotate import ProtDeepETPickerAnnotate, newestCoordinates
+from deepetpicker_plugin.protocols.protocol_pick import ProtDeepETPickerPick
+from deepetpicker_plugin.seen import SOURCES
 
 
 class ProtDeepETPickerReview(ProtDeepETPickerAnnotate):
@@ -40,6 +45,10 @@ class ProtDeepETPickerReview(ProtDeepETPickerAnnotate):
         form.addParam("threshold", params.StringParam, default="", label="Doubtful score",
                       help="The order by doubt begins with picks whose score is nearest to it: one for all classes, or "
                       "by group id (or name): 1: 0.4, 2: 0.6. Empty: the lowest score of each class.")
+        form.addParam("offerCandidates", params.BooleanParam, default=False, label="Offer candidates below?",
+                      help="Yes: what the DeepETPicker protocol that picked them has found below its threshold is "
+                      "offered as well; by doubt, both sides of the threshold come first. Such a candidate enters only "
+                      "when it is accepted with the space bar.")
         form.addParam("classNames", params.StringParam, default="", label="Class names",
                       help="Names of the classes by group id, as 0: ribosome. Empty: as the picks say.")
         form.addParam("diameterAngstrom", params.StringParam, default="", label="Particle diameter (Å)",
@@ -52,6 +61,7 @@ class ProtDeepETPickerReview(ProtDeepETPickerAnnotate):
         from deepetpicker.windows.review import ReviewWindow
 
         return ReviewWindow(session, scene, f"Review picks: {self.getRunName()}", thresholds=self._thresholds(),
+                            below=self._below() if self.offerCandidates.get() else None,
                             start=backgroundCommand(self.getClassPackage().Plugin))
 
     def _thresholds(self) -> Dict[int, float]:
@@ -63,6 +73,27 @@ class ProtDeepETPickerReview(ProtDeepETPickerAnnotate):
             If the text does not fit the classes.
         """
         return numbers_by_class(self.threshold.get() or "", self._classes(), "Doubtful score")
+
+    def _below(self) -> Dict[str, CoordinateTable]:
+        """Return what the protocol that made the picks has found, by tsId, in the voxels of the tomograms.
+
+        Raises
+        ------
+        InputError
+            If no DeepETPicker protocol made the picks.
+        """
+        maker = pickerOf(self.inputCoordinates.get(), self.getProject())
+        if maker is None:
+            raise InputError("Offer candidates below: only picks of the protocol *pick*, or chosen from them, have "
+                             "candidates; answer No")
+        sources, targets = convert.tomogramsOf(maker.inputTomograms.get()), self._places()
+        found = {}
+        for tsId, table in maker.getCandidates().items():
+            if tsId in targets:
+                origin, xyz = convert.Place.of(sources[tsId]), table.positions_zyx_vox[:, ::-1]
+                zyx = convert.transfer(xyz, origin, targets[tsId])[:, ::-1]
+                found[tsId] = CoordinateTable(zyx, table.class_ids, table.scores)
+        return found
 
     def _tomograms(self) -> Any:
         """Return the tomograms: those of the form, or those in which the picks lie."""
@@ -87,6 +118,8 @@ class ProtDeepETPickerReview(ProtDeepETPickerAnnotate):
         errors = super()._validate()
         if self.inputCoordinates.get() is not None and not errors:
             self._collect(errors, self._thresholds)
+            if self.offerCandidates.get():
+                self._collect(errors, self._below)
         return errors
 
     def _summary(self) -> List[str]:
@@ -103,3 +136,18 @@ class ProtDeepETPickerReview(ProtDeepETPickerAnnotate):
             return []
         return [f"{given.getSize()} picks were looked through on contact sheets with DeepETPicker; "
                 f"{newest.getSize()} particles were kept."]
+
+
+def pickerOf(coordinates: Any, project: Any) -> Optional[ProtDeepETPickerPick]:
+    """Return the protocol *pick* that picks come from, through those that choose among them; None if none did."""
+    known = set()
+    while coordinates is not None and coordinates.getObjParentId() is not None:
+        number = int(coordinates.getObjParentId())
+        if number in known:
+            break
+        known.add(number)
+        maker = project.getProtocol(number)
+        if isinstance(maker, ProtDeepETPickerPick):
+            return maker
+        coordinates = next((getattr(maker, name).get() for name in SOURCES if hasattr(maker, name)), None)
+    return None

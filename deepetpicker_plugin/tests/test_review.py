@@ -95,6 +95,8 @@ class TestReview(WindowTest):
         self.assertEqual(set(protocol._thresholds().values()), {0.4})
         self.assertIn("Nothing was reviewed yet", protocol._summary()[0])
         self.assertEqual(self.newProtocol(ProtDeepETPickerReview)._tomograms(), None)
+        protocol.offerCandidates.set(True)
+        self.assertIn("only picks of the protocol *pick*", protocol._validate()[0])
 
     def test_the_engine_beside_the_window_runs_in_its_own_environment(self):
         from deepetpicker_plugin import Plugin

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 
-from deepetpicker_plugin.protocols import ProtDeepETPickerPick
+import numpy as np
+
+from deepetpicker_plugin.protocols import ProtDeepETPickerPick, ProtDeepETPickerReview, ProtDeepETPickerThreshold
 from deepetpicker_plugin.protocols.protocol_train import keptLines
 from deepetpicker_plugin.tests.base import PluginTest, dataFolder, noiseTomograms, tinyModel
 from deepetpicker_plugin.wizards.threshold import thresholdsOfPicking
@@ -35,6 +37,18 @@ class TestThresholds(PluginTest):
         scene, lows = thresholdsOfPicking(protocol)
         self.assertEqual(lows, [1.0, 0.0])
         self.assertEqual([layer.name for layer in scene.layers], ["ring", "rod"])
+        self.check_review(protocol, found)
+
+    def check_review(self, picking, candidates):
+        """Check that *review picks* offers what the picking has found below its thresholds."""
+        review = self.newProtocol(ProtDeepETPickerReview, inputCoordinates=picking.coordinates, offerCandidates=True)
+        self.assertEqual(review._validate(), [])
+        (offered,) = review._below().values()
+        np.testing.assert_allclose(offered.positions_zyx_vox, candidates.positions_zyx_vox, atol=1e-6)
+        self.assertEqual(offered.class_ids.tolist(), candidates.class_ids.tolist())
+        chosen = self.run_(ProtDeepETPickerThreshold, inputCoordinates=picking.coordinates)
+        review.inputCoordinates.set(chosen.coordinates)
+        self.assertEqual(list(review._below()), ["TS_1"])  # found through the protocol that chose among them
 
     def test_the_form_names_what_is_wrong(self):
         for threshold, words in (("3: 0.5", "*Score threshold*: there is no class '3', but class 1 (ring), class 2"),

@@ -22,7 +22,7 @@ SCORE, DOUBT, TOMOGRAM = "score", "doubt", "tomogram"
 NEW, ALL, REFUSED_ONLY = "new", "all", "refused"
 RIGHT, REFUSED, OPEN, OFFER, GONE = "right", "refused", "", "offer", "gone"
 OFFERED = 10 ** 9  # keys from here down are rows of what is offered; other keys below 0 are those of negatives
-APART = 0.3  # diameters from any mark within which a candidate is that
+APART = 0.5  # diameters from any mark within which a candidate is that
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import pathlib
 import sys
 from typing import Any, Mapping, Optional
 
 from deepetpicker.config import ProposeOptions, add_arguments as add_options, from_arguments, read_params
+
+NICE = 10  # beside a window, which goes first
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,11 +45,12 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _follow(args: argparse.Namespace, params: Optional[Mapping[str, Any]]) -> int:
-    """Serve a window until it is closed; return 0, or 1 when some tomograms failed."""
+    """Serve a window until it is closed, at a low priority; return 0, or 1 when some tomograms failed."""
     from deepetpicker.io.items import items_from_files, items_from_params
     from deepetpicker.proposing.follow import follow
 
     items = items_from_params(params) if params and params.get("items") else items_from_files(args.tomograms)
+    os.nice(NICE)
 
     def say(word: Mapping[str, Any]) -> None:
         sys.stdout.write(json.dumps(word) + "\n")

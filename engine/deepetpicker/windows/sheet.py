@@ -18,7 +18,8 @@ GAP_PX, TEXT_PX, SEAM_PX = 7, 13, 2
 SHOWN_RADII = 1.8  # half of a crop's edge
 PULL_PX, LETTER_PX = 4, 7
 GROUND, CURSOR, CHOSEN = "#3a3f45", "#ffffff", "#ff5fd2"
-RIGHT, REFUSED = "right", "refused"
+RIGHT, REFUSED, OFFER = "right", "refused", "offer"
+DASHES = {"": (3, 3), OFFER: (1, 6)}  # frames of what nobody has answered
 RIGHT_COLOUR, REFUSED_COLOUR = "#3fb950", "#ff3b30"
 
 
@@ -39,7 +40,7 @@ class Tile:
     text : str
         What stands below it.
     answer : str
-        ``RIGHT``, ``REFUSED``, or empty while nobody has said anything.
+        ``RIGHT``, ``REFUSED``, or ``OFFER`` or empty while nobody has said anything.
     """
 
     tomogram: str
@@ -152,7 +153,7 @@ class Sheet(ttk.Frame):
         refused = tile.answer == REFUSED
         self.canvas.create_rectangle(x - 2, y - 2, end + 1, low + 1, width=2, tags=(tag,),
                                      outline=REFUSED_COLOUR if refused else tile.colour,
-                                     dash=() if tile.answer else (3, 3))
+                                     dash=DASHES.get(tile.answer, ()))
         if self.rings:
             radius = self.edge_px / 2 / SHOWN_RADII
             for middle in (left + self.edge_px / 2 for left in self._lefts(x)):

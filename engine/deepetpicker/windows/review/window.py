@@ -20,11 +20,11 @@ from deepetpicker.windows.annotate.marks import diameter_vox
 from deepetpicker.windows.review.controls import EVERYTHING, ReviewControls
 from deepetpicker.windows.scene import Scene
 from deepetpicker.windows.session import SessionWindow
-from deepetpicker.windows.sheet import Sheet, Tile, caption
+from deepetpicker.windows.sheet import DASHES, Sheet, Tile, caption
 from deepetpicker.windows.window import FigureWindow, bind_keys, button_row
 
 SHIFT, MOST_REASONS = 1, 3
-ANSWERS = {RIGHT: RIGHT, REFUSED: REFUSED, GONE: REFUSED}  # what a tile shows
+ANSWERS = {RIGHT: RIGHT, REFUSED: REFUSED, GONE: REFUSED, OFFER: OFFER}  # what a tile shows
 HELP = ("Space: right   x: not one   1-9: give the class\nReturn: the rest of the page is right, next page\n"
         "arrows: go   Shift and arrows: choose several\nr: choose the row   Ctrl-A: the page   Escape: nothing\n"
         "pull a crop, or Ctrl and arrows: move the centre\ns: snap it to the density   g: show it in the slices\n"
@@ -241,7 +241,7 @@ class ReviewWindow(SessionWindow, ReviewControls, FigureWindow):
         self._attempt(action, targets, *words)
         if not self.error.get() and not stay:
             last = targets[-1] - self.on_page().start
-            ahead = [n for n in range(last + 1, len(self.sheet.tiles)) if not self.sheet.tiles[n].answer]
+            ahead = [n for n in range(last + 1, len(self.sheet.tiles)) if self.sheet.tiles[n].answer in DASHES]
             self.go(ahead[0] if ahead else last)
 
     def accept(self) -> None:
