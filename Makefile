@@ -34,10 +34,10 @@ test: env  ## every test but the slow ones, with a coverage summary (WORKERS=1: 
 test-slow: env-dev  ## the slow tests too (some need the package index)
 	$(PYTEST) $(PARALLEL) $(COVERAGE)
 
-test-faults: env  ## hostile files, names and numbers, killed runs: all of it, and a table of 200,000 broken files
+test-faults: env  ## hostile files, names, numbers, disturbed runs: all of it; tables of 200,000 files and 300 faults
 	$(PYTEST) tests/faults
 	$(RUN) tests/faults/fuzz.py --inputs 11500 --seed 1
-	$(RUN) tests/faults/kill.py --faults 60 --seed 1
+	$(RUN) tests/faults/disturb.py --faults 300 --seed 1
 
 lint: env-dev  ## ruff, mypy, and the syntax of the first pages
 	$(RUN) -m ruff check .

@@ -169,6 +169,7 @@ def test_common_options_are_off_by_default(verb: Any):
     (DeviceMemoryError("too big"), 2, "error: too big\n"),
     (OSError(errno.ENOSPC, "No space left on device", "out/a.csv"), 2, "no space left for out/a.csv"),
     (OSError(errno.EDQUOT, "Disk quota exceeded"), 2, "no space left: free some"),
+    (OSError(errno.EFBIG, "File too large"), 2, "a file would be larger than is allowed here: free some"),
     (FileNotFoundError(errno.ENOENT, "No such file or directory", "a.mrc"), 2,
      "error: No such file or directory: a.mrc\n"),
     (PermissionError(errno.EACCES, "Permission denied", "/x"), 2, "error: Permission denied: /x\n"),
@@ -302,12 +303,37 @@ def test_a_second_signal_at_once_belongs_to_the_first(monkeypatch: pytest.Monkey
     handler = command.Interrupts()
     with pytest.raises(KeyboardInterrupt):
         handler(signal.SIGINT, None)
+    handler.ended()
     handler(signal.SIGTERM, None)
     assert ended == []
     assert handler.first is not None
     handler.first -= command.GRACE_S + 1
     handler(signal.SIGINT, None)
     assert ended == [130]
+
+
+def test_an_interrupt_ends_what_waits_for_a_disk_that_does_not_answer(tmp_path: pathlib.Path):
+    body = ("import threading, deepetpicker.__main__ as command; command.STUCK_S = 0.2\n"
+            "        waiting = threading.Thread(target=time.sleep, args=(30,)); waiting.start()\n"
+            "        import os; os.kill(os.getpid(), signal.SIGTERM)\n"
+            "    except KeyboardInterrupt:\n"
+            "        waiting.join()")
+    done = run([str(tmp_path / "x.part")], CHILD.format(body=body), timeout=20)
+    assert done.returncode == 130
+    assert done.stderr == ("deepetpicker train: interrupted; did not wait for what hangs (a disk that does not "
+                           "answer?): finished epochs are kept, and the same command goes on from the last of them\n")
+
+
+def test_a_file_that_is_cut_while_it_is_mapped_is_named(tmp_path: pathlib.Path):
+    path = tmp_path / "a b.mrc"
+    path.write_bytes(bytes(100_000))
+    body = ("import mmap, os; file = open(" + repr(str(path)) + ", 'r+b')\n"
+            "        mapped = mmap.mmap(file.fileno(), 0); os.truncate(file.fileno(), 10)\n"
+            "        mapped[50_000]")
+    done = run([str(tmp_path / "x.part")], CHILD.format(body=body))
+    assert done.returncode == 2
+    assert done.stderr == (f"deepetpicker: error: cannot read {path} any more: it was cut or overwritten while it was "
+                           "used, or its disk failed or is full; put it back and run the same command again\n")
 
 
 def test_signal_handlers_are_put_back(verb: Any):

@@ -17,6 +17,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 import types
@@ -25,6 +26,7 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from deepetpicker import __version__
 from deepetpicker.errors import DeepETPickerError, suggestion
+from deepetpicker.memory import on_lost_file
 
 # What help says of each verb; written here so that help imports no module.
 VERBS: Dict[str, str] = {
@@ -53,9 +55,10 @@ KEPT: Dict[str, str] = {
     "review": "every answer is kept, and the same command goes on with the rest",
     "simulate": "tomograms that were finished are kept",
 }
+KEPT_ELSE = "files that were finished are kept"
 DONE, SOME_FAILED, BAD_INPUT, INTERNAL, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 3, 130, 141
-FULL = (errno.ENOSPC, errno.EDQUOT)
-GRACE_S = 2.0
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+GRACE_S, STUCK_S = 2.0, 5.0
 
 
 class Parser(argparse.ArgumentParser):
@@ -73,12 +76,19 @@ class Parser(argparse.ArgumentParser):
 class Interrupts:
     """Turns SIGINT and SIGTERM into KeyboardInterrupt, so that temporary files are removed on the way out.
 
-    A second signal within two seconds belongs to the first (a shell may send both); a later one ends the process.
+    A second signal within two seconds belongs to the first (a shell may send both); a later one ends the process. So
+    does what hangs: a thread that waits for a disk that does not answer cannot be interrupted.
+
+    Parameters
+    ----------
+    verb : str
+        What is interrupted, for the message.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, verb: str = "") -> None:
         self.first: Optional[float] = None
-        self.owner = os.getpid()
+        self.owner, self.verb = os.getpid(), verb
+        self.timer: Optional[threading.Timer] = None
 
     def __call__(self, number: int, frame: Optional[types.FrameType]) -> None:
         """Handle a signal."""
@@ -89,9 +99,24 @@ class Interrupts:
         now = time.monotonic()
         if self.first is None:
             self.first = now
+            self.timer = threading.Timer(STUCK_S, self.give_up)
+            self.timer.daemon = True
+            self.timer.start()
             raise KeyboardInterrupt
         if now - self.first > GRACE_S:
             os._exit(INTERRUPTED)
+
+    def give_up(self) -> None:
+        """End the process although something in it still waits."""
+        with contextlib.suppress(OSError):
+            os.write(2, f"deepetpicker {self.verb}: interrupted; did not wait for what hangs (a disk that does not "
+                        f"answer?): {KEPT.get(self.verb, KEPT_ELSE)}\n".encode())
+        os._exit(INTERRUPTED)
+
+    def ended(self) -> None:
+        """Do not give up: everything has ended in time."""
+        if self.timer is not None:
+            self.timer.cancel()
 
 
 def build_parser(argv: Sequence[str]) -> Tuple[Parser, Optional[Parser]]:
@@ -171,7 +196,7 @@ def check_flags(argv: Sequence[str], parser: Parser) -> None:
 
 
 @contextlib.contextmanager
-def console(debug: bool, quiet: bool) -> Iterator[Interrupts]:
+def console(debug: bool, quiet: bool, verb: str = "") -> Iterator[Interrupts]:
     """Set up messages and signals while a verb runs, and put back what was there before."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logger = logging.getLogger("deepetpicker")
@@ -179,7 +204,7 @@ def console(debug: bool, quiet: bool) -> Iterator[Interrupts]:
     logger.setLevel(logging.DEBUG if debug else logging.WARNING if quiet else logging.INFO)
     if not debug:
         warnings.showwarning = show_warning  # type: ignore[assignment]
-    handler = Interrupts()
+    handler = Interrupts(verb)
     before: Dict[signal.Signals, Any] = {}
     try:
         with contextlib.suppress(ValueError):  # only the main thread may; elsewhere the caller handles signals
@@ -187,6 +212,7 @@ def console(debug: bool, quiet: bool) -> Iterator[Interrupts]:
                       if signal.getsignal(number) is not signal.SIG_IGN}
         yield handler
     finally:
+        handler.ended()
         for number, old in before.items():
             signal.signal(number, old)
         warnings.showwarning = show
@@ -212,6 +238,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         The exit status; see the top of this module.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    on_lost_file(lost)
     debug, verb = "--debug" in words, "deepetpicker"
     try:
         args = parse(words)
@@ -225,6 +252,15 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         return report(verb, error)
 
 
+def lost(path: str) -> None:
+    """Say that a file that is mapped into memory can be read no more, and end the process."""
+    text = (f"deepetpicker: error: cannot read {path or 'a file that is in use'} any more: it was cut or overwritten "
+            "while it was used, or its disk failed or is full; put it back and run the same command again\n")
+    with contextlib.suppress(OSError):
+        os.write(2, text.encode("utf-8", "replace"))
+    os._exit(BAD_INPUT)
+
+
 def run(args: argparse.Namespace) -> int:
     """Run the verb of a parsed command line and return the exit status.
 
@@ -233,7 +269,7 @@ def run(args: argparse.Namespace) -> int:
     KeyboardInterrupt
         After a signal, also where a library turned it into SystemExit.
     """
-    with console(args.debug, args.quiet) as interrupts:
+    with console(args.debug, args.quiet, args.verb) as interrupts:
         try:
             status = int(load(args.verb).main(args) or DONE)
             sys.stdout.flush()
@@ -261,14 +297,15 @@ def describe(verb: str, error: BaseException) -> Tuple[int, str]:
     """Return the exit status of an error and the text behind ``deepetpicker VERB:``."""
     text = one_line(error)
     if isinstance(error, KeyboardInterrupt):
-        return INTERRUPTED, f"interrupted: {text or KEPT.get(verb, 'files that were finished are kept')}"
+        return INTERRUPTED, f"interrupted: {text or KEPT.get(verb, KEPT_ELSE)}"
     if isinstance(error, DeepETPickerError):
         return BAD_INPUT, f"error: {text}"
     if isinstance(error, BrokenPipeError):
         return PIPE_CLOSED, ""
     if isinstance(error, OSError) and error.errno in FULL:
         where = f" for {error.filename}" if error.filename else ""
-        return BAD_INPUT, (f"error: no space left{where}: free some or choose another output folder; no half-written "
+        what = "a file would be larger than is allowed here" if error.errno == errno.EFBIG else "no space left"
+        return BAD_INPUT, (f"error: {what}{where}: free some space or choose another output folder; no half-written "
                            "file was left under its final name")
     if isinstance(error, OSError) and error.filename:
         return BAD_INPUT, f"error: {error.strerror or type(error).__name__}: {error.filename}"

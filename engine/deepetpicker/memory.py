@@ -1,4 +1,4 @@
-"""How much memory this process holds, and what the C library does with memory that is freed and taken again."""
+"""How much memory this process holds, what the C library does with freed memory, and when a mapped file vanishes."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import contextlib
 import ctypes
 import os
 import re
+import signal
 import sys
-from typing import Any, Iterator, Optional
+from typing import Any, Callable, Iterator, Optional
 
 MIB = 1 << 20
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # parameters of mallopt, from malloc.h
@@ -61,6 +62,56 @@ def freed_memory(kept: bool = True) -> Iterator[bool]:
         libc.mallopt(_MMAP_THRESHOLD, _MMAP_THRESHOLD_HIGHEST)
         libc.mallopt(_TRIM_THRESHOLD, _TRIM_THRESHOLD_HIGHEST)
         libc.malloc_trim(0)
+
+
+class _SigAction(ctypes.Structure):
+    """What glibc calls ``struct sigaction``."""
+
+    _fields_ = (("action", ctypes.c_void_p), ("mask", ctypes.c_ubyte * 128), ("flags", ctypes.c_int),
+                ("restorer", ctypes.c_void_p))
+
+
+_SA_SIGINFO, _ADDRESS_AT = 4, 16  # from signal.h: the flag, and where siginfo_t has the address
+_kept: Any = None  # the function that the signal calls must live as long as the process
+
+
+def on_lost_file(end: Callable[[str], None]) -> None:
+    """Call a function with a path when a file that is mapped into memory can be read no more.
+
+    Where a tomogram is cut while it is used, or its disk fails, the system sends SIGBUS, which ends a process without
+    a word. The first call in a process counts; nothing is done where the C library is not glibc.
+
+    Parameters
+    ----------
+    end : callable
+        Says what has happened and ends the process; it cannot return. The path is empty where it is not known.
+    """
+    global _kept
+    libc = _glibc()
+    if libc is None or _kept is not None:
+        return
+
+    def lost(number: int, info: int, context: int) -> None:
+        address = ctypes.c_size_t.from_address(info + _ADDRESS_AT).value
+        try:
+            end(mapped_file(address))
+        finally:
+            os._exit(128 + number)
+
+    _kept = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)(lost)
+    action = _SigAction(ctypes.cast(_kept, ctypes.c_void_p), flags=_SA_SIGINFO)
+    libc.sigaction(int(signal.SIGBUS), ctypes.byref(action), None)
+
+
+def mapped_file(address: int) -> str:
+    """Return the path of the file that is mapped at an address of this process; empty when there is none."""
+    with contextlib.suppress(OSError, ValueError), open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:
+        for line in maps:
+            fields = line.rstrip("\n").split(None, 5)
+            low, high = (int(word, 16) for word in fields[0].split("-"))
+            if low <= address < high:
+                return fields[5] if len(fields) > 5 else ""
+    return ""
 
 
 def _glibc() -> Optional[Any]:

@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import resource
 import shutil
 import signal
@@ -218,3 +219,34 @@ def test_entries_come_back_as_they_were(tmp_path):
     journal.append({"n": 1, "text": "ümlaut\nline"})
     journal.close()
     assert read_journal(tmp_path / "j")[0] == [{"n": 1, "text": "ümlaut\nline"}]
+
+
+def test_ctrl_c_while_a_click_is_written_leaves_a_journal_that_can_be_closed(tmp_path, monkeypatch):
+    session, real = session_in(tmp_path), os.fsync
+
+    def interrupted(file):
+        monkeypatch.setattr(os, "fsync", real)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        session.add("a", Particle((4.0, 5.0, 6.0), 1))
+    session.close()
+    with Session(tmp_path) as other:
+        assert [p.position_zyx_vox for p in other.particles("a").values()] == [(1.0, 2.0, 3.0)]
+
+
+@pytest.mark.parametrize("name", [JOURNAL_FILE, SNAPSHOT_FILE])
+def test_a_digit_that_changed_on_the_disk_is_noticed(tmp_path, name):
+    session = session_in(tmp_path)
+    if name == SNAPSHOT_FILE:
+        session.close()
+    else:
+        session._stack.close()
+    content = (tmp_path / name).read_text()
+    (tmp_path / name).write_text(content.replace("3.0", "7.0"))
+    with pytest.raises(FormatError, match=r"is damaged .*its check sum differs"):
+        Session(tmp_path)
+    (tmp_path / name).write_text(re.sub(', ?"sum": ?[0-9]+', "", content))  # as written by earlier versions
+    with Session(tmp_path) as other:
+        assert len(other.particles("a")) == 1

@@ -120,3 +120,23 @@ def test_the_run_comes_first_and_others_follow_by_name(tmp_path):
     assert content["outputs"]["missing"] == ["e"]
     assert content["warnings"][-1] == "a: picked with another model"
     assert [item["picks"] for item in content["items"]] == ["d.csv", "a.csv", "b.csv", "c.csv"]  # beside the manifest
+
+
+def test_a_record_with_another_digit_does_not_count(tmp_path):
+    records = Records(tmp_path)
+    records.write("a", record_of(tmp_path, "a"))
+    text = records.path("a").read_text()
+    records.path("a").write_text(text.replace("a: odd", "a: old"))
+    assert records.read() == {}
+    records.path("a").write_text(text)
+    assert list(records.read()) == ["a"]
+
+
+def test_a_record_knows_its_tables_and_one_of_before_does_not(tmp_path):
+    records = Records(tmp_path)
+    records.write("a", record_of(tmp_path, "a"))
+    record = records.read()["a"]
+    assert records.is_whole(record)
+    (tmp_path / "a.csv").write_text("class,x,y,z,scope\n")
+    assert not records.is_whole(record)
+    assert records.is_whole({key: value for key, value in record.items() if key != "files"})

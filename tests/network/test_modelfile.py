@@ -101,3 +101,21 @@ def test_a_warm_start_keeps_the_outputs_of_known_classes_and_no_others(known, wa
         source = old.state_dict()["head.weight"][kept[output]] if output in kept else fresh[output]
         assert torch.equal(state["head.weight"][output], source), output
     new.load_state_dict(state)
+
+
+@pytest.mark.parametrize("place", ["weights", "card"])
+def test_a_bit_that_changed_on_the_disk_is_noticed(tmp_path, place):
+    path = tmp_path / "m.safetensors"
+    save_model(path, *small_model())
+    content = bytearray(path.read_bytes())
+    at = len(content) - 3 if place == "weights" else content.index(b"200.0")
+    content[at] ^= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(ModelFileError, match="is damaged: its weights or its card are not those that were written"):
+        load_model(path)
+
+
+def test_a_model_of_before_has_no_digest_and_is_loaded(tmp_path):
+    network, card = small_model()
+    safetensors.torch.save_file(network.state_dict(), tmp_path / "m.safetensors", {"deepetpicker": card.to_json()})
+    assert load_model(tmp_path / "m.safetensors")[1] == card

@@ -62,6 +62,20 @@ def tomogram(tmp_path):
     return path
 
 
+def test_a_folder_that_loses_its_permissions_under_way_hides_no_error(tmp_path, monkeypatch):
+    def refused(*args, **named):
+        raise PermissionError(13, "Permission denied")
+
+    def work():
+        with picker.working_folder(tmp_path):
+            for name in ("rmdir", "unlink"):
+                monkeypatch.setattr(os, name, refused)
+            raise OSError("cannot write")
+
+    with pytest.raises(OSError, match="cannot write"):
+        work()
+
+
 def test_tables_carry_the_ids_of_the_model_and_classes_json_its_table(tmp_path, monkeypatch, tomogram):
     cards = (ClassCard(0, "blob", 100.0, 7.0),)
     card = ModelCard(network={}, classes=cards, voxel_size_ang=10.0, patch_vox=48, border_vox=12, label="tball",

@@ -286,6 +286,33 @@ def test_resume_picks_again_what_failed_or_lost_its_table(data, work, monkeypatc
     assert seen == ["bad", "TS_1"]
 
 
+@pytest.mark.parametrize("damage", ["TS_1.csv", "TS_1_candidates.csv", "records/TS_1.json"])
+def test_resume_picks_again_where_a_table_or_a_record_is_damaged(data, work, monkeypatch, damage):
+    run(data, names=["TS_1", "TS_2"])
+    before, path = tables(), pathlib.Path("picks", damage)
+    text = path.read_text()
+    path.write_text(text.replace("0", "1") if damage.endswith(".csv") else text.replace('"n_picks": ', '"n_picks": 1'))
+    seen = picked(monkeypatch)
+    run(data, names=["TS_1", "TS_2"], resume=True)
+    assert seen == ["TS_1"]
+    assert tables() == before
+
+
+def test_a_tomogram_that_is_changed_while_it_is_picked_is_not_picked_by_halves(data, work, monkeypatch):
+    shutil.copy(data / "TS_1.mrc", "A.mrc")
+    original = pick_run.Picker.candidates
+
+    def changing(*args, **named):
+        found = original(*args, **named)
+        shutil.copy(data / "TS_2.mrc", "A.mrc")
+        return found
+
+    monkeypatch.setattr(pick_run.Picker, "candidates", changing)
+    with pytest.raises(InputError, match=r"A.mrc .* was changed while it was picked: wait until it is complete"):
+        pick(data / "m.safetensors", ["A.mrc"], "picks", PickOptions(**SET), quiet=True)
+    assert tables() == {}
+
+
 @pytest.mark.parametrize("change", ["another file of the name", "touched", "voxel size", "mask", "the mask's content",
                                     "threshold", "nothing"])
 def test_resume_picks_again_when_what_picks_depend_on_changed(data, work, monkeypatch, change):

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import csv
 import logging
+import os
 import pathlib
 from typing import Callable, Dict, List
 
 import pytest
+import torch
 from balls import small, write_set
 
-from deepetpicker.io.manifest import read_manifest
+from deepetpicker.errors import OutputError
+from deepetpicker.io.manifest import Manifest, read_manifest
 from deepetpicker.sampling.gather import gather
+from deepetpicker.training.loop.callbacks import LastCheckpoint, is_readable
 from deepetpicker.training.run import train
-from deepetpicker.training.run_folder import recipe_of
+from deepetpicker.training.run_folder import MetricsFile, RunFolder, changed_since, read_metrics, recipe_of
 
 Rows = List[Dict[str, str]]
 
@@ -75,3 +79,59 @@ def test_swapped_classes_are_trained_anew(tmp_path, caplog):
     assert "the tomograms or particles changed" in caplog.text
     assert read_manifest(tmp_path / "m_run_1/manifest.json") == first
     assert again["started"] >= first["started"]
+
+
+def test_a_checkpoint_with_one_bit_changed_is_not_gone_on_from(tmp_path):
+    state = {"epoch": 1, "callbacks": {"EpochEnd": {"has_stopped": False, "best": {"weights": torch.ones(500)},
+                                                    "curve": [], "schedule": {}}}}
+    torch.save(state, tmp_path / "last.ckpt")
+    assert is_readable(tmp_path / "last.ckpt")
+    content = bytearray((tmp_path / "last.ckpt").read_bytes())
+    content[content.index(torch.ones(4).numpy().tobytes()) + 400] ^= 1
+    (tmp_path / "last.ckpt").write_bytes(bytes(content))
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["epoch"] == 1  # torch does not notice
+    assert not is_readable(tmp_path / "last.ckpt")
+
+
+def test_metrics_are_written_from_the_checkpoint_whatever_the_file_says(tmp_path):
+    curve = [{"epoch": 0.0, "train_loss": 0.5, "seconds": 1.25}, {"epoch": 1.0, "train_loss": 0.25, "kept": 1.0}]
+    (tmp_path / "metrics.csv").write_bytes(b"\0" * 80)
+    MetricsFile(tmp_path / "metrics.csv", curve[:1]).append(curve[1])
+    rows = read_metrics(tmp_path / "metrics.csv")
+    assert [(row["epoch"], row["train_loss"]) for row in rows] == [(0.0, 0.5), (1.0, 0.25)]
+
+
+@pytest.mark.parametrize("damage", ["", "m.safetensors", "metrics.csv", "manifest.json"])
+def test_a_run_with_a_damaged_model_or_metrics_is_not_taken_for_finished(tmp_path, damage, caplog):
+    run, recipe = RunFolder(tmp_path / "m.safetensors"), {"options": {}}
+    run.prepare(recipe)
+    run.model.write_bytes(b"model")
+    run.metrics.write_text("epoch")
+    manifest = Manifest("train", {}, argv=[])
+    manifest.outputs["sha256"] = run.digests()
+    manifest.write(run.manifest)
+    for path in (run.model, run.metrics, run.manifest):
+        if path.name == damage:
+            path.write_bytes(path.read_bytes()[:-3])
+    assert (run.finished(recipe) is None) == bool(damage)
+    assert ("were changed since the training or are damaged" in caplog.text) == (damage not in ("", "manifest.json"))
+
+
+def test_a_tomogram_that_is_changed_while_it_is_trained_on_is_named(tmp_path):
+    folder = write_set(tmp_path / "data", [(40, 48, 48)] * 2, [8, 8])
+    recipe = recipe_of(small(), gather(folder, small()))
+    assert changed_since(recipe) == []
+    os.utime(folder / "t1.mrc", ns=(1, 1))
+    assert changed_since(recipe) == [f"t1: {folder / 't1.mrc'} was changed while it was trained on: the model may have "
+                                     "seen both; train again"]
+
+
+def test_a_checkpoint_that_was_not_written_without_a_word_is_an_error(tmp_path):
+    class Trainer:  # as Lightning's, which passes over a PermissionError
+        is_global_zero = True
+
+        def save_checkpoint(self, path):
+            pass
+
+    with pytest.raises(OutputError, match=r"cannot write .*last.ckpt: Permission denied; no permission: choose"):
+        LastCheckpoint(tmp_path / "last.ckpt").on_train_epoch_end(Trainer(), None)

@@ -13,6 +13,7 @@ import json
 import os
 import pathlib
 import platform
+import zlib
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
 
 from deepetpicker.errors import FormatError, InputError, OutputError
@@ -59,17 +60,19 @@ class Journal:
             If the disk is full, the folder has vanished, or another program has changed the file.
         """
         self._check()
-        line = json.dumps(entry, allow_nan=False, separators=(",", ":")).encode("utf-8") + b"\n"
+        line = json.dumps({**entry, "sum": check_sum(entry)}, allow_nan=False, separators=(",", ":")).encode() + b"\n"
         try:
             written = 0
             while written < len(line):
                 written += os.pwrite(self._file, line[written:], self._size + written)
             os.fsync(self._file)
-        except OSError as error:
+            self._size += len(line)
+        except BaseException as error:  # Ctrl-C, too: what was not done must not be on disk
             with contextlib.suppress(OSError):
                 os.ftruncate(self._file, self._size)
-            raise OutputError(f"not saved, and not done: {explain(self.path, error)}") from error
-        self._size += len(line)
+            if isinstance(error, OSError):
+                raise OutputError(f"not saved, and not done: {explain(self.path, error)}") from error
+            raise
 
     def _check(self) -> None:
         """Raise OutputError unless the file is the one that was opened, and as long as it was left."""
@@ -111,6 +114,11 @@ class Journal:
             self._file = -1
 
 
+def check_sum(content: Mapping[str, Any]) -> int:
+    """Return a number that differs when any of the JSON values does."""
+    return zlib.crc32(json.dumps(content, sort_keys=True).encode("ascii"))
+
+
 def read_journal(path: pathlib.Path) -> Tuple[List[Dict[str, Any]], int]:
     """Return the whole lines of a journal, and how many bytes they take; nothing when there is no file.
 
@@ -135,6 +143,8 @@ def read_journal(path: pathlib.Path) -> Tuple[List[Dict[str, Any]], int]:
             entry = parse(line.decode("utf-8"))
             if not isinstance(entry, dict):
                 raise ValueError("expected an object")
+            if "sum" in entry and entry.pop("sum") != check_sum(entry):  # lines of before have none
+                raise ValueError("its check sum differs")
         except ValueError as error:
             raise FormatError(f"{path}, line {number} is damaged ({error}): remove it by hand, the other lines are "
                               "whole") from error

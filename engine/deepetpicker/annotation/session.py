@@ -12,7 +12,7 @@ import pathlib
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Type
 
 from deepetpicker.annotation.annotations import Annotations, Kind
-from deepetpicker.annotation.journal import Journal, folder_lock
+from deepetpicker.annotation.journal import Journal, check_sum, folder_lock
 from deepetpicker.annotation.records import (
     AnnotatedTomogram,
     Change,
@@ -325,7 +325,7 @@ class Session(Annotations):
                    for key, record in records.items()]
         content = {"format_version": FORMAT_VERSION, "sequence": self.sequence, "saved": self.saved,
                    "next": self._next, "records": changes}
-        write_text(folder / SNAPSHOT_FILE, json.dumps(content, allow_nan=False) + "\n")
+        write_text(folder / SNAPSHOT_FILE, json.dumps({**content, "sum": check_sum(content)}, allow_nan=False) + "\n")
 
     def _load_snapshot(self) -> None:
         """Take over the snapshot, where there is one."""
@@ -335,6 +335,8 @@ class Session(Annotations):
             if content["format_version"] != FORMAT_VERSION:
                 raise FormatError(f"{path}: expected format version {FORMAT_VERSION}, found "
                                   f"{content['format_version']!r}; use the version of DeepETPicker that wrote it")
+            if "sum" in content and content.pop("sum") != check_sum(content):  # those of before have none
+                raise ValueError("its check sum differs")
             self._apply([change_from_json(one) for one in content["records"]])
             self.sequence, self.saved = int(content["sequence"]), int(content["saved"])
             self._next = max(self._next, int(content["next"]))

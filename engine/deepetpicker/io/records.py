@@ -106,10 +106,29 @@ class Records:
         name : str
             Name of the tomogram.
         record : mapping
-            ``made`` (:func:`made_from`), ``item``, ``inputs`` and ``warnings`` as in a manifest.
+            ``made`` (:func:`made_from`), ``item``, ``inputs`` and ``warnings`` as in a manifest. Digests of the files
+            that it names, and of itself, are added.
         """
-        content = {"format_version": FORMAT_VERSION, **record, "item": _moved(record["item"], self._relative)}
-        write_text(self.path(name), json.dumps(content, indent=1, allow_nan=False) + "\n")
+        item = _moved(record["item"], self._relative)
+        content = {"format_version": FORMAT_VERSION, **record, "item": item, "files": self._digests(item)}
+        write_text(self.path(name), json.dumps({**content, "digest": _digest(content)}, indent=1, allow_nan=False)
+                   + "\n")
+
+    def is_whole(self, record: Mapping[str, Any]) -> bool:
+        """Tell whether the tables and maps of a record are as they were written; older records do not say."""
+        return "files" not in record or record["files"] == self._digests(record["item"])
+
+    def _digests(self, item: Mapping[str, Any]) -> Dict[str, Any]:
+        """Return the SHA-256 of each table of an item, and size and sample of each of its maps, by their paths."""
+        tables = [item[key] for key in ("picks", "candidates") if item.get(key)]
+        found: Dict[str, Any] = {}
+        for path in tables:
+            with contextlib.suppress(OSError):
+                found[path] = hashlib.sha256((self.folder / path).read_bytes()).hexdigest()
+        for path in (item.get("maps") or {}).values():
+            facts = identity(self.folder / path)
+            found[path] = [facts["size"], facts["sample"]]
+        return found
 
     def forget(self, name: str) -> None:
         """Remove a tomogram's record: its tables are about to be replaced."""
@@ -161,12 +180,19 @@ class Records:
 def _load(path: str) -> Record:
     """Return a record, or raise ValueError."""
     record = parse(pathlib.Path(path).read_text(encoding="utf-8"))
+    if isinstance(record, dict) and "digest" in record and record.pop("digest") != _digest(record):
+        raise ValueError("a damaged record")
     item = record.get("item") if isinstance(record, dict) else None
     if not isinstance(item, dict) or record.get("format_version") != FORMAT_VERSION or not _is_item(item) \
             or not _is_made(record.get("made")) or not isinstance(record.get("inputs"), list) \
             or not isinstance(record.get("warnings"), list) or not all(isinstance(t, str) for t in record["warnings"]):
         raise ValueError("no record")
     return dict(record)
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of JSON values, however they are laid out in a file."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode("utf-8", "replace")).hexdigest()
 
 
 def _is_item(item: Mapping[str, Any]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import pathlib
 from typing import Any, Dict, Mapping, Sequence, Tuple, Union
 
@@ -17,6 +18,7 @@ from deepetpicker.io.modelcard import METADATA_KEY, ModelCard, read_card, read_h
 from deepetpicker.network.resunet import ResUNet3D
 
 PathLike = Union[str, pathlib.Path]
+DIGEST_KEY = "sha256"
 
 
 def save_model(path: PathLike, network: ResUNet3D, card: ModelCard) -> None:
@@ -38,9 +40,19 @@ def save_model(path: PathLike, network: ResUNet3D, card: ModelCard) -> None:
     """
     tensors = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in network.state_dict().items()}
     tensors = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
-    content = safetensors.torch.save(tensors, metadata={METADATA_KEY: card.to_json()})
+    text = card.to_json()
+    content = safetensors.torch.save(tensors, metadata={METADATA_KEY: text, DIGEST_KEY: digest_of(text, tensors)})
     with atomic_output(path) as temporary:
         temporary.write_bytes(content)  # save_file would keep it from all but its owner, whatever the umask says
+
+
+def digest_of(card: str, tensors: Mapping[str, torch.Tensor]) -> str:
+    """Return the SHA-256 of a card's text and of the weights (on the CPU, contiguous) in the order of their names."""
+    digest = hashlib.sha256(card.encode("utf-8"))
+    for name, tensor in sorted(tensors.items()):
+        digest.update(name.encode("utf-8"))
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data if tensor.numel() else b"")
+    return digest.hexdigest()
 
 
 def load_model(path: PathLike) -> Tuple[ResUNet3D, ModelCard]:
@@ -56,12 +68,17 @@ def load_model(path: PathLike) -> Tuple[ResUNet3D, ModelCard]:
         options = from_mapping(NetworkOptions, card.network)
         check_fits(options, {name: tensor.get("shape") for name, tensor in read_header(path)[1].items()})
         network = ResUNet3D(options)
-        network.load_state_dict(safetensors.torch.load_file(str(path)), strict=True)
+        weights = safetensors.torch.load_file(str(path))
+        network.load_state_dict(weights, strict=True)
     except (safetensors.SafetensorError, RuntimeError, InputError, TypeError, ValueError) as error:
         text = str(error).splitlines()[0]
         raise ModelFileError(
             f"{path}: the weights do not fit the model card ({text}): expected a file written by deepetpicker, "
             "copy or train the model again") from error
+    metadata = read_header(path)[0]  # models of before have no digest
+    if DIGEST_KEY in metadata and metadata[DIGEST_KEY] != digest_of(metadata[METADATA_KEY], weights):
+        raise ModelFileError(f"{path} is damaged: its weights or its card are not those that were written (SHA-256); "
+                             "copy or train the model again")
     if not all(torch.isfinite(v).all() for v in network.state_dict().values() if v.is_floating_point()):
         raise ModelFileError(f"{path}: expected finite weights, found NaN or infinite ones: train the model again")
     return network.eval(), card

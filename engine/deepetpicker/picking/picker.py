@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import pathlib
+import shutil
 import tempfile
 import time
-from typing import Any, Dict, List, Optional, Sequence, Union
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Union
 
 import numpy as np
 import torch
@@ -175,7 +176,7 @@ class Picker:
                     maps: Optional[ProbabilityMaps]) -> CoordinateTable:
         """Return all candidates of a tomogram by a plan."""
         with contextlib.ExitStack() as stack:
-            work = stack.enter_context(tempfile.TemporaryDirectory(prefix=".working_", dir=scratch))
+            work = stack.enter_context(working_folder(scratch))
             stack.enter_context(freed_memory(kept=not plan.is_lean))
             source = TimedVoxels(open_working_volume(volume, grid, cache_dir=work, name=volume.name))
             store = stack.enter_context(self._store(grid, work, plan))
@@ -269,6 +270,19 @@ def in_mask(table: CoordinateTable, mask: Volume, shape_zyx: Sequence[int]) -> C
     at = np.round((table.positions_zyx_vox + 0.5) * scale - 0.5).astype(int)
     at = np.clip(at, 0, np.array(mask.shape_zyx) - 1)
     return table.select(np.asarray(mask.data_zyx[tuple(at.T)]) > 0)
+
+
+@contextlib.contextmanager
+def working_folder(scratch: Optional[pathlib.Path]) -> Iterator[str]:
+    """Yield a folder for temporary files; what cannot be removed afterwards, for want of permission, stays.
+
+    ``tempfile.TemporaryDirectory`` would call itself without end then.
+    """
+    work = tempfile.mkdtemp(prefix=".working_", dir=scratch)
+    try:
+        yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
 
 
 class ProbabilityMaps:

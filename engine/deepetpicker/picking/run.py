@@ -121,12 +121,21 @@ class _Run:
             record = records.get(item.name)
             if record is None or record["item"]["status"] != "done":
                 continue
-            if is_same(record["made"], self.made(item)):
+            if is_same(record["made"], self.made(item)) and self.records.is_whole(record):
                 done.append(item.name)
                 logger.info("%s: done before, skipped", item.name)
+            elif is_same(record["made"], self.made(item)):
+                logger.warning("%s: done before, but its tables were changed since or are damaged: picked again",
+                               item.name)
             else:
                 logger.info("%s: done before from another file or with other options, picked again", item.name)
         return done
+
+    def check_unchanged(self, item: DataItem, made: Mapping[str, Any]) -> None:
+        """Raise InputError when a tomogram or its mask is no longer the file that picking began with."""
+        if not is_same(made, self.made(item)):
+            raise InputError(f"{item.tomogram} (or its mask) was changed while it was picked: wait until it is "
+                             "complete and pick it again")
 
     def computes_on(self, device: str) -> None:
         """Note what computes, ``cpu`` or ``cuda``: whoever asked for a GPU can see whether there was one."""
@@ -188,7 +197,7 @@ def _pick_item(picker: Picker, item: DataItem, run: _Run) -> None:
     """Pick one tomogram, write its tables and its record, as done or as failed."""
     start, made, part = time.perf_counter(), run.made(item), Manifest("pick", {})
     try:
-        facts = _write_item(picker, item, run, part)
+        facts = _write_item(picker, item, run, part, made)
         status, reason = "done", ""
     except DeepETPickerError as error:
         facts, status, reason = {}, "failed", str(error)
@@ -215,7 +224,7 @@ def _set_aside(name: str, run: _Run, part: Manifest) -> None:
         part.warn(text)
 
 
-def _write_item(picker: Picker, item: DataItem, run: _Run, part: Manifest) -> Dict[str, Any]:
+def _write_item(picker: Picker, item: DataItem, run: _Run, part: Manifest, made: Mapping[str, Any]) -> Dict[str, Any]:
     """Pick one tomogram and write its tables and maps; return the facts for the manifest."""
     folder, volume = run.folder, _open(picker, item)
     part.add_input(volume)
@@ -225,10 +234,12 @@ def _write_item(picker: Picker, item: DataItem, run: _Run, part: Manifest) -> Di
         grid = picker.grid(volume)
         with ProbabilityMaps(folder, item.name, [r.class_id for r in picker.rules], grid) as writer:
             candidates = picker.candidates(volume, folder, writer, item.mask)
+            run.check_unchanged(item, made)
             run.records.forget(item.name)  # from here on its tables are replaced
         maps = {str(c): str(p) for c, p in writer.paths.items()}
     else:
         candidates = picker.candidates(volume, folder, mask=item.mask)
+        run.check_unchanged(item, made)
         run.records.forget(item.name)
     picks = picker.picks(candidates)
     paths = {"picks": folder / f"{item.name}.csv", "candidates": folder / f"{item.name}_candidates.csv"}

@@ -47,7 +47,7 @@ from deepetpicker.training.loop.processes import Processes
 from deepetpicker.training.loop.trainer import fit, make_trainer
 from deepetpicker.training.pace import Pace, measure, plan
 from deepetpicker.training.recipe import filled_in
-from deepetpicker.training.run_folder import MetricsFile, RunFolder, recipe_of
+from deepetpicker.training.run_folder import MetricsFile, RunFolder, changed_since, recipe_of
 from deepetpicker.training.validation import BORDER, FLOOR, Validator
 from deepetpicker.training.verdict import Evidence, doubts, judge
 
@@ -174,6 +174,9 @@ def train(data: PathLike = "", out: PathLike = "model.safetensors", options: Tra
     best, curve = _fit(job, goes_on, quiet)
     if not processes.is_first:
         return {}
+    for text in changed_since(recipe):
+        log.warning("%s", text)
+        manifest.warn(text)
     return _finish(job, best, curve, manifest)
 
 
@@ -282,6 +285,7 @@ def _fit(job: Job, goes_on: bool, quiet: bool) -> Tuple[Dict[str, Any], List[Dic
     options, processes = job.options, job.processes
     state = read_checkpoint(job.run.checkpoint) if goes_on else None
     first = state.epochs_done if state else 0
+    metrics = MetricsFile(job.run.metrics, state.curve if state else ()) if processes.is_first else None
     if state and state.has_stopped:
         return state.best, state.curve
     sampler = EpochSampler(job.length, options.batch, processes.rank, processes.world)
@@ -305,7 +309,6 @@ def _fit(job: Job, goes_on: bool, quiet: bool) -> Tuple[Dict[str, Any], List[Dic
                  job.run.model.stem, sum(len(t.inside) for t in job.train), job.validator.n_particles,
                  len(job.gathered.classes), job.gathered.voxel_size_ang, job.arithmetic)
         log.info("%s: %s", job.run.model.stem, pace.in_words(schedule, options, first))
-    metrics = MetricsFile(job.run.metrics, first) if processes.is_first else None
     with silent_lightning(), progress(schedule.epochs * job.length, f"{job.run.model.stem}: training", "patch",
                                       quiet or not processes.is_first) as bar:
         bar.update(first * job.length)
@@ -334,6 +337,7 @@ def _finish(job: Job, best: Mapping[str, Any], curve: List[Dict[str, float]], ma
     row, speed = curve[int(best["epoch"])], statistics.median(r["patches_per_second"] for r in curve)
     manifest.outputs.update(model=str(job.run.model), metrics=str(job.run.metrics), folder=str(job.run.path),
                             kept_epoch=int(best["epoch"]), chosen_by=job.chosen_by, threshold=best["threshold"],
+                            sha256=job.run.digests(),
                             classes=card.training["picks"], f_alpha=row["f_alpha"], pick_f1=row["pick_f1"],
                             epochs=len(curve), patches_per_second=round(speed, 4), verdict=verdict.to_dict())
     job.run.write_held_out(best.get("looked", ()), job.gathered)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import hashlib
 import json
 import logging
 import os
@@ -69,13 +70,24 @@ class RunFolder:
         return self.path / "manifest.json"
 
     def finished(self, recipe: Mapping[str, Any]) -> Optional[Dict[str, Any]]:
-        """Return the manifest of a finished run of the same recipe whose model is still there, else None."""
+        """Return the manifest of a finished run of the same recipe whose model and metrics are as it left them."""
         if not self.model.is_file() or self._recipe() != recipe:
             return None
         try:
-            return read_manifest(self.manifest)
+            manifest = read_manifest(self.manifest)
         except DeepETPickerError:
             return None
+        left = manifest["outputs"].get("sha256")
+        if left and left != self.digests():
+            log.warning("%s or its metrics were changed since the training or are damaged: written again from what the "
+                        "run folder has", self.model.name)
+            return None
+        return manifest
+
+    def digests(self) -> Dict[str, str]:
+        """Return the SHA-256 of the model and of the metrics, by their names; what is missing has none."""
+        return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (self.model, self.metrics)
+                if path.is_file()}
 
     def prepare(self, recipe: Mapping[str, Any], fresh: str = "") -> bool:
         """Make the folder ready; return True when an interrupted run of the same recipe can go on.
@@ -177,6 +189,21 @@ def recipe_of(options: TrainOptions, gathered: Gathered) -> Dict[str, Any]:
     return content
 
 
+def changed_since(recipe: Mapping[str, Any]) -> List[str]:
+    """Return, in words, which tomograms of a recipe are no longer the files that they were when it was made."""
+    changed = []
+    for item in recipe["items"]:
+        try:
+            state = os.stat(item["tomogram"])
+            is_same = (state.st_size, round(state.st_mtime, 3)) == (item["bytes"], item["modified"])
+        except OSError:
+            is_same = False
+        if not is_same:
+            changed.append(f"{item['name']}: {item['tomogram']} was changed while it was trained on: the model may "
+                           "have seen both; train again")
+    return changed
+
+
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """Return in words how two recipes differ."""
     if not before:
@@ -203,23 +230,27 @@ class MetricsFile:
     Parameters
     ----------
     path : path
-        ``metrics.csv``.
-    first_epoch : int
-        Epoch the run starts with; rows from there on, of an epoch that was not finished, are removed.
+        ``metrics.csv``; written anew.
+    curve : sequence of mapping
+        The rows of the epochs that are done, as the checkpoint has them: what the file says counts for nothing, it may
+        hold an epoch that was not finished, or be damaged.
     """
 
-    def __init__(self, path: PathLike, first_epoch: int = 0) -> None:
+    def __init__(self, path: PathLike, curve: Sequence[Mapping[str, float]] = ()) -> None:
         self.path = pathlib.Path(path)
-        kept = [row for row in read_metrics(self.path) if row["epoch"] < first_epoch]
-        lines = [",".join(METRICS), *(",".join(_cell(row[name]) for name in METRICS) for row in kept)]
-        write_text(self.path, "\n".join(lines) + "\n")
+        write_text(self.path, "".join(f"{line}\n" for line in (",".join(METRICS), *map(_line, curve))))
 
     def append(self, row: Mapping[str, float]) -> None:
         """Write one row; values that are missing or NaN stay empty."""
         with open(self.path, "a", encoding="utf-8", newline="") as stream:
-            stream.write(",".join(_cell(row.get(name, float("nan"))) for name in METRICS) + "\n")
+            stream.write(_line(row) + "\n")
             stream.flush()
             os.fsync(stream.fileno())
+
+
+def _line(row: Mapping[str, float]) -> str:
+    """Return a row as text."""
+    return ",".join(_cell(row.get(name, float("nan"))) for name in METRICS)
 
 
 def _cell(value: float) -> str:

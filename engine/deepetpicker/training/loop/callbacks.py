@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import logging
 import math
 import os
@@ -12,6 +13,7 @@ import signal
 import threading
 import time
 import warnings as python_warnings
+import zipfile
 from typing import Any, Dict, Iterator, List, Mapping, Optional
 
 import lightning.pytorch as pl
@@ -19,7 +21,9 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint
 
+from deepetpicker.errors import OutputError
 from deepetpicker.evaluation.thresholds import PickScores
+from deepetpicker.io.atomic import explain
 from deepetpicker.network.predictor import Arithmetic
 from deepetpicker.training.loop.module import PickerModule
 from deepetpicker.training.run_folder import MetricsFile
@@ -194,8 +198,11 @@ class LastCheckpoint(Checkpoint):
         """Write the checkpoint."""
         part = self.path.with_suffix(".part")
         trainer.save_checkpoint(part)
-        if trainer.is_global_zero:
-            os.replace(part, self.path)
+        if not trainer.is_global_zero:
+            return
+        if not part.is_file():  # Lightning keeps to itself that it may not write
+            raise OutputError(explain(self.path, PermissionError(errno.EACCES, "Permission denied")))
+        os.replace(part, self.path)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -235,8 +242,14 @@ def read_checkpoint(path: pathlib.Path) -> Checkpointed:
 
 
 def is_readable(path: pathlib.Path) -> bool:
-    """Return True if a checkpoint can be gone on from; a damaged one cannot."""
+    """Return True if a checkpoint can be gone on from; a damaged one cannot.
+
+    The check sums of its parts are looked at, which torch does not do.
+    """
     try:
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip() is not None:
+                return False
         read_checkpoint(path)
     except Exception:  # whatever a damaged file makes the reader say, it cannot be used
         return False
