@@ -169,6 +169,7 @@ def test_common_options_are_off_by_default(verb: Any):
     (DeviceMemoryError("too big"), 2, "error: too big\n"),
     (OSError(errno.ENOSPC, "No space left on device", "out/a.csv"), 2, "no space left for out/a.csv"),
     (OSError(errno.EDQUOT, "Disk quota exceeded"), 2, "no space left: free some"),
+    (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 2, "error: not enough memory: Default"),
     (OSError(errno.EFBIG, "File too large"), 2, "a file would be larger than is allowed here: free some"),
     (FileNotFoundError(errno.ENOENT, "No such file or directory", "a.mrc"), 2,
      "error: No such file or directory: a.mrc\n"),

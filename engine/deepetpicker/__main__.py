@@ -26,7 +26,7 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from deepetpicker import __version__
 from deepetpicker.errors import DeepETPickerError, suggestion
-from deepetpicker.memory import on_lost_file
+from deepetpicker.memory import NO_MEMORY, on_lost_file
 
 # What help says of each verb; written here so that help imports no module.
 VERBS: Dict[str, str] = {
@@ -309,7 +309,7 @@ def describe(verb: str, error: BaseException) -> Tuple[int, str]:
                            "file was left under its final name")
     if isinstance(error, OSError) and error.filename:
         return BAD_INPUT, f"error: {error.strerror or type(error).__name__}: {error.filename}"
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(one in text for one in NO_MEMORY)):
         return BAD_INPUT, f"error: not enough memory{': ' + text if text else ''}: close other programs or use a " \
                           "smaller tile, batch or volume"
     if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("deepetpicker"):

@@ -11,6 +11,9 @@ import sys
 from typing import Any, Callable, Iterator, Optional
 
 MIB = 1 << 20
+# how libraries say it, PyTorch as a plain RuntimeError; the last three: oneDNN, cuDNN or cuBLAS without workspace
+NO_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc", "not enough memory", "could not create a memory",
+             "could not create a primitive", "STATUS_ALLOC_FAILED", "unable to find an engine")
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # parameters of mallopt, from malloc.h
 _MMAP_MAX_DEFAULT = 65536
 _MMAP_THRESHOLD_HIGHEST, _TRIM_THRESHOLD_HIGHEST = 32 * MIB, 64 * MIB  # where glibc's own adjustment ends

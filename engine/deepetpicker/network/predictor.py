@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from deepetpicker.errors import DeviceMemoryError, InputError
+from deepetpicker.memory import NO_MEMORY
 from deepetpicker.network.folded import FoldedResUNet
 from deepetpicker.network.resunet import ResUNet3D, probabilities
 from deepetpicker.preparation.tiling import PHASE
@@ -18,8 +19,6 @@ from deepetpicker.preparation.tiling import PHASE
 logger = logging.getLogger(__name__)
 
 Box = Tuple[slice, slice, slice]
-_NO_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc", "not enough memory", "could not create a memory",
-              "STATUS_ALLOC_FAILED", "unable to find an engine")  # the last two: cuDNN or cuBLAS without workspace
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -92,7 +91,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether an error means that the device or the host has no memory left."""
     if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
         return True
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in _NO_MEMORY)
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in NO_MEMORY)
 
 
 def _first_line(error: BaseException) -> str:
