@@ -25,6 +25,7 @@ from deepetpicker.io.volumes import open_volume, write_volume
 from deepetpicker.network.modelfile import load_model, save_model
 from deepetpicker.network.reference import network_from_reference, read_checkpoint
 from deepetpicker.network.resunet import ResUNet3D
+from deepetpicker.proposing.candidates import Candidates, read_candidates, write_candidates
 
 Generator = Callable[[np.random.Generator], bytes]
 STRANGE: List[Any] = [None, True, -1, 0, 1.5, 10 ** 400, 1e308, float("nan"), float("inf"), "", "x", "../x", "/etc/x",
@@ -277,6 +278,13 @@ def _read_session(path: pathlib.Path) -> None:
             session.counts(one.name)
 
 
+def _candidates(folder: pathlib.Path) -> List[bytes]:
+    """Return the file of a few candidates."""
+    found = Candidates(np.arange(9.0).reshape(3, 3), np.ones(3), np.ones((3, 4), np.float32))
+    write_candidates(folder / "made.npz", found, {"source": "x"})
+    return [(folder / "made.npz").read_bytes()]
+
+
 def _json(valid: Callable[[], Any]) -> Callable[[pathlib.Path], List[bytes]]:
     """Return what makes a valid JSON file."""
     return lambda folder: [json.dumps(valid(), indent=1).encode() + b"\n"]
@@ -293,6 +301,7 @@ READERS: Dict[str, Reader] = {one.name: one for one in (
     Reader("regions", "a_regions.csv", read_regions,
            lambda folder: [b"x_min,y_min,z_min,x_max,y_max,z_max\n0,1,2,9,8,7\n"], strange_table),
     Reader("negatives", "a_negatives.csv", read_negatives, lambda folder: [b"x,y,z\n0,1,2.5\n"], strange_table),
+    Reader("candidates", "a.npz", read_candidates, _candidates),
     Reader("card", "m.safetensors", _read_card, _model, _strange_model, 1.5),
     Reader("model", "m.safetensors", load_model, _model, _strange_model, 0.5),
     Reader("checkpoint", "c.ckpt", _read_checkpoint, _checkpoint, None, 0.5),

@@ -81,6 +81,9 @@ def read_candidates(path: pathlib.Path, made: Optional[Dict[str, Any]] = None) -
         return None
     except Exception as error:  # a damaged archive fails in as many ways as it has parts
         raise FormatError(f"{path} is damaged ({error}): remove it, it is made again") from error
-    if not len(found.positions_zyx_vox) == len(found.scores) == len(found.features):
-        raise FormatError(f"{path} is damaged (its parts differ in length): remove it, it is made again")
+    count = len(found.scores) if found.scores.ndim == 1 else -1
+    if (found.positions_zyx_vox.shape != (count, 3) or found.features.ndim != 2 or len(found.features) != count
+            or not all(np.isfinite(part).all() for part in (found.positions_zyx_vox, found.scores, found.features))):
+        raise FormatError(f"{path} is damaged (expected positions (N, 3), scores (N,) and features (N, F), all "
+                          "numbers): remove it, it is made again")
     return found
