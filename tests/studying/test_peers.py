@@ -14,12 +14,12 @@ from scipy.spatial.transform import Rotation
 
 from deepetpicker.config import StudyOptions
 from deepetpicker.errors import InputError
-from deepetpicker.io.coordinates import CoordinateTable
+from deepetpicker.io.coordinates import CoordinateTable, read_coordinates
 from deepetpicker.studying import study, template
 from deepetpicker.studying.clusters import mean_shift, segmented
 from deepetpicker.studying.data import open_data
 from deepetpicker.studying.methods import Task
-from deepetpicker.studying.peers import by_template, thresholds
+from deepetpicker.studying.peers import by_template, by_turns, thresholds
 from deepetpicker.studying.variants import Variant
 
 CPU = torch.device("cpu")
@@ -116,6 +116,13 @@ def test_a_threshold_keeps_what_the_labels_say(tmp_path: pathlib.Path):
         by_template(wrong)
 
 
+def test_blobs_of_two_classes_at_one_place_are_of_the_class_whose_turn_is_first():
+    table = CoordinateTable(np.array([[5, 5, 5], [5, 5, 6], [5, 20, 5], [5, 21, 5.0]]), np.array([1, 2, 2, 2]),
+                            np.array([0.4, 0.9, 0.7, 0.8]))
+    kept = by_turns(table, [1, 2], {1: 4.0, 2: 4.0})
+    assert sorted(zip(kept.class_ids.tolist(), kept.scores.round(6).tolist())) == [(1, 0.4), (2, 0.8)]
+
+
 def test_blobs_and_templates_are_scored_side_by_side(tmp_path: pathlib.Path):
     study("peers", tmp_path, "", StudyOptions(quick=True, values=("template", "blobs"), orientations=60), quiet=True)
     with open(tmp_path / "study.csv", encoding="utf-8", newline="") as stream:
@@ -124,6 +131,11 @@ def test_blobs_and_templates_are_scored_side_by_side(tmp_path: pathlib.Path):
     assert len({row["labels_sha256"] for row in rows.values()}) == 1, "both know the same labels"
     assert float(rows["template"]["F1"]) >= 0.9
     assert float(rows["template"]["distance_vox"]) < 1
+    shape = open_data(tmp_path / "data", tmp_path, StudyOptions()).scored[0].volume.shape_zyx
+    found = read_coordinates(tmp_path / "picks/blobs_seed0/tomo_01_candidates.csv").positions_zyx_vox
+    assert len(found) > 8
+    assert (found >= 0).all()
+    assert (found <= np.array(shape) - 1).all()
     assert 0.3 <= float(rows["blobs"]["F1"]) <= float(rows["template"]["F1"])
 
 

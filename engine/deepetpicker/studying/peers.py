@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import time
-from typing import Any, Callable, Dict, List, Mapping
+from typing import Any, Callable, Dict, List, Mapping, Sequence
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from deepetpicker.studying import template
 from deepetpicker.studying.clusters import mean_shift, segmented
 from deepetpicker.studying.data import Tomogram, picking_params
 from deepetpicker.studying.methods import Picked, Task, trained
+from deepetpicker.studying.variants import BLOBS
 
 Search = Callable[[Tomogram], CoordinateTable]
 
@@ -109,6 +110,9 @@ def by_clusters(task: Task) -> Picked:
 def _with_thresholds(task: Task, search: Search, facts: Dict[str, Any], start: float) -> Picked:
     """Find the threshold of each class on the labelled tomograms and pick the scored ones.
 
+    Of picks of two classes that are closer than a particle the one of the better score stays; of blobs that of the
+    larger class, and of classes of one size that of the higher threshold.
+
     Parameters
     ----------
     task : Task
@@ -126,8 +130,13 @@ def _with_thresholds(task: Task, search: Search, facts: Dict[str, Any], start: f
         found = search(one)
         kept = found.select(found.scores >= np.array([limits[int(c)] for c in found.class_ids]))
         apart = {c.id: c.diameter_ang / 2 / one.volume.voxel_size_ang for c in task.data.classes}
+        if task.variant.method == BLOBS:  # its scores say nothing of the class
+            order = sorted(task.data.classes, key=lambda c: (-c.diameter_ang, -limits[c.id], c.id))
+            kept = by_turns(kept, [c.id for c in order], apart)
         for table, suffix in ((kept, ""), (found, "_candidates")):
-            write_coordinates(task.picks / f"{one.name}{suffix}.csv", deduplicate(table, apart))
+            inside = np.clip(table.positions_zyx_vox, 0, np.array(one.volume.shape_zyx) - 1.0)
+            write_coordinates(task.picks / f"{one.name}{suffix}.csv",
+                              deduplicate(dataclasses.replace(table, positions_zyx_vox=inside), apart))
     return Picked(task.picks, {
         **facts, "training_s": round(facts.get("training_s", 0.0) + learnt - start, 2),
         "picking_s": round(time.perf_counter() - learnt, 2), "thresholds": {str(c): t for c, t in limits.items()}})
@@ -152,12 +161,31 @@ def thresholds(task: Task, found: Mapping[str, CoordinateTable]) -> Dict[int, fl
     return {one.class_id: one.threshold for one in score_picks(pairs, radii, FLOOR, is_complete).classes}
 
 
+def by_turns(table: CoordinateTable, order: Sequence[int], apart_vox: Dict[int, float]) -> CoordinateTable:
+    """Return a table without picks too close to one of a class whose turn was before, or to a better one of their own.
+
+    Parameters
+    ----------
+    table : CoordinateTable
+        Picks with scores from 0 to 1.
+    order : sequence of int
+        Class ids.
+    apart_vox : dict
+        Class id to the least distance, as for ``picking.peaks.deduplicate``.
+    """
+    turn = {class_id: 2.0 * (len(order) - k) for k, class_id in enumerate(order)}
+    before = np.array([turn[int(c)] for c in table.class_ids])
+    kept = deduplicate(dataclasses.replace(table, scores=table.scores + before), apart_vox)
+    after = np.array([turn[int(c)] for c in kept.class_ids])
+    return dataclasses.replace(kept, scores=kept.scores - after)
+
+
 def _scaled(table: CoordinateTable, scale: float) -> CoordinateTable:
     """Return a table with all positions times a factor."""
     return dataclasses.replace(table, positions_zyx_vox=table.positions_zyx_vox * scale)
 
 
-def _together(classes: Any, tables: List[CoordinateTable]) -> CoordinateTable:
+def _together(classes: Sequence[ParticleClass], tables: List[CoordinateTable]) -> CoordinateTable:
     """Return tables of one class each, in the order of the classes, as one; a score too low or NaN is none."""
     found = CoordinateTable.concatenate([dataclasses.replace(table, class_ids=np.full(len(table), c.id, np.int64))
                                          for c, table in zip(classes, tables)])

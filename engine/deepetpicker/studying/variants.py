@@ -222,13 +222,13 @@ KINDS: Dict[str, Kind] = {
         "for all shifts.", _shift),
     "peers": Kind(
         "How good are other ways to pick, and ours?", "",
-        "Difference of Gaussians: at the size of each class, dark or bright as the labels are. Template matching:"
-        " locally normalised cross-correlation with each class's map in many orientations behind the missing "
-        "wedge or, without maps, with the mean of its labels as they lie. Plain 3D U-Net: without residual sums, "
-        "coordinates and pyramid, trained on balls as large as the smallest class, its voxels clustered by mean "
-        "shift. These three get the score threshold of each class that is best for the labels; published recipe "
-        "and ours that of their own training, and they pick alike. For a method without training, seconds of "
-        "training are those of finding its threshold, and it is computed once: with the same labels a seed changes "
-        "nothing.",
+        "Difference of Gaussians: at the size of each class, dark or bright as the labels are; the larger class "
+        "has the first choice, of one size that of the higher threshold. Template matching: locally normalised "
+        "cross-correlation with each class's map in many orientations behind the missing wedge or, without maps, "
+        "with the mean of its labels as they lie. Plain 3D U-Net: without residual sums, coordinates and pyramid,"
+        " trained on balls as large as the smallest class, its voxels clustered by mean shift. These three get "
+        "the score threshold of each class that is best for the labels; published recipe and ours that of their "
+        "own training, and they pick alike. For a method without training, seconds of training are those of "
+        "finding its threshold, and it is computed once: with the same labels a seed changes nothing.",
         _peers),
 }
