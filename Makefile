@@ -19,10 +19,10 @@ env:  ## make or reuse the environment .venv (TORCH_BUILD=cpu or default overrid
 env-dev:  ## the same with the tools for lint and dist
 	@$(PYTHON) scripts/make_env.py --extras scipion,test,dev
 
-demo: env  ## simulate, train, pick, evaluate in a real Scipion project; scores, pictures and a report go to demo/
+demo: env  ## from proposals and ten clicks to scored picks in a real Scipion project; scores and pages go to demo/
 	@$(RUN) scripts/demo_scipion.py
 
-demo-engine: env  ## the same with the command line alone, two kinds of particles
+demo-engine: env  ## simulate, train, pick, evaluate with the command line alone, two kinds of particles
 	@$(RUN) scripts/demo.py
 
 test-fast: env  ## a first answer while editing: the engine's tests, no Scipion

@@ -52,7 +52,7 @@ class DeepETPickerModel(EMObject):
         model._epochs.set(len(card.validation) or int(card.training.get("epochs") or 0))
         for attribute, column in ((model._f1, "pick_f1"), (model._precision, "pick_precision"),
                                   (model._recall, "pick_recall")):
-            if best.get(column) is not None:
+            if best.get(column) is not None and not (card.is_partial and attribute is not model._recall):
                 attribute.set(float(best[column]))
         return model
 

@@ -1,9 +1,10 @@
-"""The main job inside a real Scipion project, from imported tomograms to what subtomogram averaging reads.
+"""The main job inside a real Scipion project, from tomograms without a label to what subtomogram averaging reads.
 
-Simulates tomograms, imports them and the known centres with Scipion's own protocols, trains, picks tomograms the
-network never saw, scores the picks, moves them to tomograms of another binning with tomo's *extract 3D coordinates*,
-and writes RELION's star file with the plugin reliontomo. Every protocol is a process of its own, as in Scipion's
-window. The project stays in the folder ``demo``.
+Simulates tomograms, imports them with Scipion's own protocols, proposes candidates, lets a simulated annotator click
+ten of them, trains on these alone, picks tomograms that the network never saw, scores the picks against the known
+centres, writes the pages of training and picks, moves the picks to tomograms of another binning with tomo's *extract 3D
+coordinates*, and writes RELION's star file with the plugin reliontomo. Every protocol but the annotator's is a process
+of its own, as in Scipion's window. The project stays in the folder ``demo``.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ import numpy as np
 PROJECT = "DeepETPickerDemo"
 VOXEL_ANG = 13.3
 SIMULATION = "--phantoms ribosome --voxel-size 13.3 --shape 64,160,160 --particles 36 --snr 0.3 --gold 3"
-TRAINING = {"epochs": 16, "patch": 40, "batch": 4, "patchesPerEpoch": 64, "validateEvery": 4, "widths": "12,24,36,54"}
+CLICKS = 10
+TRAINING = {"unannotated": "unknown", "minutes": 3}  # as ten particles of many need it; all else is the default
+HAND_VOX = 1.0  # how far from the centre the annotator clicks, a standard deviation along each axis
+SEEN = 0.35     # diameters within which he takes a proposal for the particle
 NEAR_VOX = 0.01
 
 
@@ -64,6 +68,8 @@ def simulate(folder: pathlib.Path) -> float:
             write_text_table(table)
     for path in sorted((folder / "data" / "held_out").glob("*_[0-9][0-9].mrc")):
         write_binned(path, folder / "data" / "held_out_bin2" / path.name)
+    for path in (folder / "data" / "train").glob("*.txt"):
+        path.unlink()  # nobody has labelled these
     classes = json.loads((folder / "data" / "train" / "classes.json").read_text("utf-8"))["classes"]
     return float(classes[0]["diameter_angstrom"])
 
@@ -161,6 +167,60 @@ class Runner:
                 bar.update()
 
 
+def annotate(run: Runner, tomograms: Any, proposals: Any, truth: Dict[str, np.ndarray], diameter_ang: float) -> Any:
+    """Mark ten particles as somebody does who walks down the proposals in the window; return the finished protocol.
+
+    What a click does is done here by the code behind the window: a particle that is seen is clicked, beside its centre;
+    what is none is refused. Both go to the protocol's own session, version and outputs.
+
+    Parameters
+    ----------
+    run : Runner
+        Of the project.
+    tomograms, proposals : SetOfTomograms, SetOfCoordinates3D
+        What is annotated, and the candidates.
+    truth : dict of str to (N, 3) float
+        The true centres x, y, z in voxels by tomogram: the annotator's eyes.
+    diameter_ang : float
+        Diameter of the particle in angstrom.
+    """
+    from tomo.constants import BOTTOM_LEFT_CORNER
+
+    from deepetpicker.annotation.records import Negative, Particle
+    from deepetpicker.annotation.session import Session
+    from deepetpicker.annotation.versions import save_version
+
+    start, label = time.monotonic(), f"annotate: {CLICKS} clicks"
+    protocol = run.project.newProtocol(run.protocols["ProtDeepETPickerAnnotate"], inputTomograms=tomograms,
+                                       classNames="ribosome", diameterAngstrom=f"{diameter_ang:g}")
+    protocol.setObjLabel(label)
+    run.project.saveProtocol(protocol)
+    protocol.makePathsAndClean()
+    seen, random, missed = diameter_ang / VOXEL_ANG, np.random.default_rng(0), []
+    ordered = sorted((p.clone() for p in proposals.iterCoordinates()), key=lambda p: -p.getScore())
+    with Session(protocol.getFolder()) as session:
+        protocol._prepare(session)
+        for one in ordered:
+            name, place = one.getTomoId(), np.array(one.getPosition(BOTTOM_LEFT_CORNER))
+            found = truth[name][np.linalg.norm(truth[name] - place, axis=1).argmin()]
+            if np.linalg.norm(found - place) > SEEN * seen:
+                session.add(name, Negative(tuple(place[::-1].tolist())))
+                continue
+            click = found + random.normal(0, HAND_VOX, 3)
+            missed.append(float(np.linalg.norm(click - found)))
+            session.add(name, Particle(tuple(click[::-1].tolist()), 1))
+            if len(missed) == CLICKS:
+                break
+        refused = sum(len(session.negatives(t.name)) for t in session.tomograms)
+        save_version(session)
+    protocol.createOutputs()
+    protocol.setStatus("finished")
+    run.project._storeProtocol(protocol)
+    say(f"\n{label}: {time.monotonic() - start:.0f} s\n  {len(missed)} particles clicked, {np.mean(missed):.1f} voxels "
+        f"from their centres, {refused} proposals refused")
+    return protocol
+
+
 def last_epoch(protocol: Any) -> str:
     """Return the last epoch and loss of a training that runs; an empty text for other protocols."""
     path = getattr(protocol, "getMetricsFile", str)()
@@ -187,24 +247,53 @@ def show_scores(evaluate: Any, folder: pathlib.Path) -> None:
         f"  report: {target / 'report.html'}, slices with picks: {target / 'slices_1.png'}")
 
 
+def show_pages(train: Any, pick: Any, folder: pathlib.Path) -> None:
+    """Write the pages that the windows of training and picks open."""
+    from deepetpicker_plugin import pages
+
+    for name, make in (("training", pages.pageOfTraining(train)),
+                       ("picks", pages.pageOfPicks(pick, pick._getExtraPath("picks")))):
+        target = folder.parent / "report" / f"{name}.html"
+        shutil.copy2(make(), target)
+        say(f"  page of the {name}: {target}")
+
+
+def choices(run: Runner, settings: Dict[str, Any]) -> Dict[str, Any]:
+    """Return settings of *train* as its form takes them: words as their place in the list of choices."""
+    form = run.project.newProtocol(run.protocols["ProtDeepETPickerTrain"]).getDefinition()
+    return {name: form.getParam(name).choices.index(value) if isinstance(value, str) else value
+            for name, value in settings.items()}
+
+
+def read_truth(table: pathlib.Path) -> np.ndarray:
+    """Return the true centres of a tomogram, (N, 3) x, y, z in voxels."""
+    with open(table, newline="", encoding="utf-8") as stream:
+        return np.array([[float(row[axis]) for axis in "xyz"] for row in csv.DictReader(stream)])
+
+
 def run_project(folder: pathlib.Path, diameter_ang: float) -> List[str]:
     """Run the workflow; return what does not agree."""
     run, data = Runner(), folder / "data"
     box = round(diameter_ang / VOXEL_ANG)
     sets = {}
+    truth_file = {path.stem: read_truth(path) for path in sorted((data / "train").glob("*.csv"))}
     for name, rate in (("train", VOXEL_ANG), ("held_out", VOXEL_ANG), ("held_out_bin2", 2 * VOXEL_ANG)):
         sets[name] = run("ProtImportTomograms", f"import tomograms: {name}", filesPath=str(data / name),
                          filesPattern="{TS}.mrc", samplingRate=rate, exclusionWords="instances").Tomograms
-    truth = {name: run("ProtImportCoordinates3D", f"import coordinates: {name}", filesPath=str(data / name),
-                       filesPattern="*.txt", importFrom=1, importTomograms=sets[name], boxSize=box,
-                       samplingRate=VOXEL_ANG).outputCoordinates for name in ("train", "held_out")}
-    train = run("ProtDeepETPickerTrain", "train", inputCoordinates=truth["train"], classNames="ribosome",
-                diameterAngstrom=f"{diameter_ang:g}", numberOfThreads=2, **TRAINING)
+    proposals = run("ProtDeepETPickerPropose", "propose particles", inputTomograms=sets["train"],
+                    diameterAngstrom=diameter_ang).coordinates
+    clicked = annotate(run, sets["train"], proposals, truth_file, diameter_ang).coordinates
+    train = run("ProtDeepETPickerTrain", f"train on {CLICKS} clicks", inputCoordinates=clicked, numberOfThreads=2,
+                **choices(run, TRAINING))
     start = time.time()
     pick = run("ProtDeepETPickerPick", "pick", inputTomograms=sets["held_out"], inputModel=train.model, binThreads=2)
     say_costs(pick, start)
+    truth = run("ProtImportCoordinates3D", "import the true centres", filesPath=str(data / "held_out"),
+                filesPattern="*.txt", importFrom=1, importTomograms=sets["held_out"], boxSize=box,
+                samplingRate=VOXEL_ANG).outputCoordinates
     show_scores(run("ProtDeepETPickerEvaluate", "evaluate picks", inputCoordinates=pick.coordinates,
-                    inputReference=truth["held_out"]), folder)
+                    inputReference=truth), folder)
+    show_pages(train, pick, folder)
     binned = run("ProtTomoExtractCoords", "extract 3D coordinates (other binning)", inputSubTomos=pick.coordinates,
                  inputTomos=sets["held_out_bin2"])
     picks = positions(pick.coordinates)

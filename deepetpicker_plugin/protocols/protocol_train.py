@@ -14,6 +14,7 @@ from deepetpicker.errors import InputError
 from deepetpicker.geometry import working_voxel_size
 from deepetpicker.io.classes import classes_to_json, news_of
 from deepetpicker.io.coordinates import CoordinateTable
+from deepetpicker.io.modelcard import RECALL_COUNTS
 from deepetpicker_plugin import convert, devices
 from deepetpicker_plugin.classes import (
     BY_CLASS,
@@ -315,16 +316,18 @@ def keptLines(rows: List[Dict[str, str]], outputs: Dict[str, Any]) -> List[str]:
     kept = [row for row in rows if row.get("kept") == "1"]
     if not kept:
         return []
-    f1 = f"F1 of its picks on the validation part *{float(kept[-1]['pick_f1']):.3f}*" if kept[-1]["pick_f1"] else ""
+    partial = RECALL_COUNTS in (outputs.get("verdict") or {}).get("text", "")  # most false picks are right then
+    f1 = "" if partial or not kept[-1]["pick_f1"] else (
+        f"F1 of its picks on the validation part *{float(kept[-1]['pick_f1']):.3f}*")
     start = "Kept epoch" if "kept_epoch" in outputs else "Best epoch so far"
     by = {"voxels": " (chosen by voxels, not by picks)",
           "last": " (the last one: picks cannot choose)"}.get(outputs.get("chosen_by", ""), "")
     lines = [f"{start}: *{kept[-1]['epoch']}*{by}" + (f", {f1}" if f1 else "")]
     for one in outputs.get("classes", []):
         if one["n_true"]:
-            lines.append(f"Class {one['class_id']} ({one['name']}): F1 {one['f1']:.2f}, precision "
-                         f"{one['precision']:.2f}, recall {one['recall']:.2f} on {one['n_true']} particles, threshold "
-                         f"{one['threshold']:.2f}")
+            known = "" if partial else f"F1 {one['f1']:.2f}, precision {one['precision']:.2f}, "
+            lines.append(f"Class {one['class_id']} ({one['name']}): {known}recall {one['recall']:.2f} on "
+                         f"{one['n_true']} particles, threshold {one['threshold']:.2f}")
     return lines
 
 

@@ -71,3 +71,12 @@ class TestThresholds(PluginTest):
             "Kept epoch: *1* (chosen by voxels, not by picks), F1 of its picks on the validation part *0.750*",
             "Class 2 (rod): F1 0.75, precision 1.00, recall 0.60 on 10 particles, threshold 0.40"])
         self.assertEqual(keptLines([{"epoch": "0", "pick_f1": "0.5"}], {}), [])
+
+    def test_where_many_particles_are_not_annotated_only_recall_is_said(self):
+        """F1 would be 0.1 for a good model: it counts unannotated particles as false picks."""
+        rows = [{"epoch": "3", "pick_f1": "0.1", "kept": "1"}]
+        one = {"class_id": 2, "name": "rod", "f1": 0.1, "precision": 0.06, "recall": 1.0, "n_true": 2, "threshold": 0.3}
+        lines = keptLines(rows, {"kept_epoch": 3, "chosen_by": "last", "classes": [one], "verdict": {
+            "text": "doubtful: held-out part too small; mean recall of its picks 1.00 on 2 held-out particles"}})
+        self.assertEqual(lines, ["Kept epoch: *3* (the last one: picks cannot choose)",
+                                 "Class 2 (rod): recall 1.00 on 2 particles, threshold 0.30"])

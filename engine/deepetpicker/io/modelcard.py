@@ -18,6 +18,7 @@ from deepetpicker.io.plainfile import check_plain
 
 FORMAT_VERSION = 1
 METADATA_KEY = "deepetpicker"
+RECALL_COUNTS = "mean recall of its picks"  # so a verdict says that precision is not known
 MAX_HEADER_BYTES = 100_000_000
 
 PathLike = Union[str, "os.PathLike[str]"]
@@ -95,6 +96,12 @@ class ModelCard:
     def thresholds(self) -> Dict[int, float]:
         """Class id to the score at and above which its candidates become picks by default."""
         return {c.id: self.threshold if c.threshold is None else c.threshold for c in self.classes}
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether it was trained with many particles not annotated: precision and F1 of the training say little."""
+        verdict = str((self.training.get("verdict") or {}).get("text", ""))
+        return (self.training.get("options") or {}).get("unannotated") == "unknown" or RECALL_COUNTS in verdict
 
     def use_of(self, name: str, fingerprint: str = "") -> str:
         """Return what a tomogram served for: ``training``, ``validation``, ``both``; empty when the model is new to it.

@@ -22,7 +22,7 @@ CYCLE = ((BLUE, "-"), (VERMILLION, "--"), (GREEN, "-."), (PURPLE, ":"), (ORANGE,
 CHART_INCHES = (4.8, 3.4)
 COUNTED = ("picks", "hits", "particles")
 MOST_NAMES, MOST_LETTERS = 40, 100  # tomograms that are named below their bars, and letters that go side by side
-DWARFED = 4      # so many times higher bars are cut off
+DWARFED, FULL_HEIGHT = 4, 20  # so many times higher bars are cut off, and none that are lower than this
 WORDS = {"f_alpha": "F\u03b1", "f1": "F1", "val": "validation", "train": "training", "pick": "picking"}
 
 
@@ -319,8 +319,9 @@ def finish(axes: Axes, x_label: str, y_label: str, legend: bool = False) -> None
 
 def _cut_off(axes: Axes, low: int, high: int) -> None:
     """Let the larger of two histograms leave the chart where the smaller one would not be seen."""
-    if 0 < low < high / DWARFED:
-        axes.set_ylim(0, DWARFED * low)
+    top = max(DWARFED * low, FULL_HEIGHT)
+    if low > 0 and top < high:
+        axes.set_ylim(0, top)
         axes.set_title(f"bars of up to {high} are cut off", color=INK, fontsize=8, loc="left")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, List, Mapping, Optional, Tuple
 
 from deepetpicker.config import Options
@@ -17,7 +18,13 @@ def place_cells(place: Place, path: str) -> List[str]:
     """Return size, voxel size and path of a tomogram as cells."""
     size = " x ".join(str(n) for n in place.shape_zyx[::-1]) if place.shape_zyx else "-"
     return [size, f"{place.voxel_size_ang:.4g}" if place.voxel_size_ang else "-",
-            place.path or (f"{path} (not there)" if path else "-")]
+            short_path(place.path) or (f"{path} (not there)" if path else "-")]
+
+
+def short_path(path: str) -> str:
+    """Return a path as it is from here, where it lies below: in a project all paths are so."""
+    here = os.path.join(os.getcwd(), "")
+    return path[len(here):] if path.startswith(here) else path
 
 
 def said_of_missing(opener: Tomograms) -> str:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 SLICE_DPI = 170
 QUALITY = 86
+NBSP = "\u00a0"
 
 
 def render(template: str, values: Mapping[str, Any]) -> str:
@@ -53,8 +54,8 @@ def duration(seconds: Any) -> str:
     if seconds is None or seconds != seconds:
         return "-"
     if seconds < 90:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+        return f"{seconds:.1f}{NBSP}s"
+    return f"{seconds / 60:.0f}{NBSP}min" if seconds < 5400 else f"{seconds / 3600:.1f}{NBSP}h"
 
 
 def plural(count: int, word: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
 import numpy as np
 
@@ -22,7 +22,14 @@ from deepetpicker.report.crops import (
     spread,
     width,
 )
-from deepetpicker.report.facts import model_facts, option_facts, place_cells, run_facts, said_of_missing
+from deepetpicker.report.facts import (
+    model_facts,
+    option_facts,
+    place_cells,
+    run_facts,
+    said_of_missing,
+    short_path,
+)
 from deepetpicker.report.markup import Chart, chart, duration, number, plural, render
 from deepetpicker.report.slices import CLASS_LOOKS, DEFAULT_DIAMETER_VOX
 from deepetpicker.report.sources import PickedTomogram, PickRun
@@ -67,8 +74,8 @@ def _subtitle(run: PickRun) -> str:
     """Return one sentence that says what picked what."""
     started = str(run.manifest.get("started", "")).replace("T", " ")
     kinds = ", ".join(one.name for one in run.classes)
-    return f"{kinds or 'Nothing'}, picked with the model {run.model or 'nobody knows'}" + (f", {started}." if started
-                                                                                          else ".")
+    return f"{kinds or 'Nothing'}, picked with the model {short_path(run.model) or 'nobody knows'}" + (
+        f", {started}." if started else ".")
 
 
 def _warnings(run: PickRun, rows: Sequence[TomogramRow]) -> List[str]:
@@ -76,7 +83,8 @@ def _warnings(run: PickRun, rows: Sequence[TomogramRow]) -> List[str]:
     lines = list(run.warnings)
     lines += [f"not picked yet: {', '.join(run.missing)}"] if run.missing else []
     if run.card is None and run.model:
-        lines.append(f"the model {run.model} is not there any more: what it says about itself is missing below")
+        lines.append(f"the model {short_path(run.model)} is not there any more: what it says about itself is missing "
+                     "below")
     used = [one.name for one in run.tomograms if run.card and run.card.use_of(one.name) in ("training", "both")]
     if used:
         lines.append(f"the model was trained on {', '.join(used)}: picks there are better than in new tomograms")
@@ -137,7 +145,15 @@ def _class_row(run: PickRun, one: ParticleClass) -> List[str]:
     return [f"{one.name} ({one.id})", f"{one.diameter_ang:.4g} Å" if one.diameter_ang else "-", str(len(scores)),
             str(sum(len(others) for _, _, _, others in parts)), " and ".join(number(limit) for limit in limits) or "-",
             number(float(np.median(scores)) if len(scores) else None),
-            f"{number(score['f1'])} on {score['n_true']}" if score.get("n_true") else "-"]
+            _trained(score, run.card is not None and run.card.is_partial)]
+
+
+def _trained(score: Mapping[str, Any], partial: bool) -> str:
+    """Return how well the training picked a class: by recall where many particles were not annotated."""
+    if not score.get("n_true"):
+        return "-"
+    figure = f"recall {number(score['recall'])}" if partial else f"F1 {number(score['f1'])}"
+    return f"{figure} on {score['n_true']}"
 
 
 def _charts(run: PickRun) -> List[Chart]:

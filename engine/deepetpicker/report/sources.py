@@ -69,6 +69,11 @@ class TrainingRun:
     places: Dict[str, Place]
     held_out: List[HeldOut]
 
+    @property
+    def is_partial(self) -> bool:
+        """Whether many particles were not annotated, so that false picks may well be right."""
+        return self.card is not None and self.card.is_partial
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PickedTomogram:

@@ -28,7 +28,9 @@ from deepetpicker.report.sources import HeldOut, Place, TrainingRun
 GRADES = {"good": "The model is good", "doubtful": "The model is doubtful", "not usable": "The model is not usable"}
 ROLES = {"training": "training", "validation": "validation", "both": "training; a slab for validation"}
 CHOSEN = {"picks": "has the best picks on the held-out part", "voxels": "has the best voxels on the held-out part",
-          "last": "is the last one: too little is held out to choose by"}
+          "last": "is the last one, because the held-out part cannot choose"}
+PARTIAL = ("Many particles are not annotated: a pick that hits nothing annotated may well be right, so that recall "
+           "counts, and precision and F1 say little.")
 
 
 def training_page(run: TrainingRun, crops: int) -> str:
@@ -48,7 +50,7 @@ def training_page(run: TrainingRun, crops: int) -> str:
     sheets = [(one.name, one.groups(run.places, opener, crops)) for one in judged] if crops else []
     return render("training.html.jinja", {
         "name": " and ".join(one.name for one in classes) or run.name, "subtitle": _subtitle(run),
-        "verdict": _verdict(run), "warnings": _warnings(run),
+        "verdict": _verdict(run), "warnings": _warnings(run), "partial": PARTIAL if run.is_partial else "",
         "tiles": _tiles(run, picks), "classes": [_class_row(run, one, picks.get(one.id, {})) for one in classes],
         "charts": _charts(run, judged), "sheets": sheets, "rings": rings(), "width": width(), "edge": EDGE_DIAMETERS,
         "absent": said_of_missing(opener), "items": _items(run), "model": model_facts(run.card),
@@ -102,8 +104,10 @@ def _tiles(run: TrainingRun, picks: Mapping[int, Mapping[str, Any]]) -> List[Tup
         return []
     judged = [one for one in picks.values() if one.get("n_true")]
     held = plural(sum(int(one["n_true"]) for one in judged), "held-out particle")
-    tiles = [(name, number(float(np.mean([one[key] for one in judged]))), held if key == "f1" else "") for key, name in
-             (("f1", "F1 of the picks"), ("precision", "precision"), ("recall", "recall"))] if judged else []
+    shown = [("recall", "recall")] if run.is_partial else [
+        ("f1", "F1 of the picks"), ("precision", "precision"), ("recall", "recall")]
+    tiles = [(name, number(float(np.mean([one[key] for one in judged]))), held if key == shown[0][0] else "")
+             for key, name in shown] if judged else []
     training = run.card.training
     epochs = int(training.get("epochs") or len(run.card.validation))
     if "kept_epoch" in training:
