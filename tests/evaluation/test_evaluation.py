@@ -473,8 +473,9 @@ def test_command_prints_tables_or_json(tmp_path, capsys):
     assert "best threshold for F1: 0.5 " in text
     assert main([*argv, "--json", "--rule", "distance"]) == 0
     assert json.loads(capsys.readouterr().out)["overall"]["TP"] == 50
-    assert {p.name for p in (tmp_path / "out").iterdir()} == {"report.html", "evaluation.json", "curve.csv",
-                                                              "manifest.json", "slices_1.png", "slices_2.png"}
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {
+        "report.html", "evaluation.json", "curve.csv", "reliability.csv", "manifest.json", "slices_1.png",
+        "slices_2.png"}
     lines = (tmp_path / "out" / "curve.csv").read_text().splitlines()
     assert lines[0] == "threshold,TP,FP,FN,precision,recall,F1,Fbeta"
     assert [float(v) for v in lines[-1].split(",")[:4]] == [0.2, 50, 4, 4]

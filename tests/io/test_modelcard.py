@@ -6,8 +6,10 @@ import json
 import math
 import struct
 
+import numpy as np
 import pytest
 
+from deepetpicker.calibration import Calibration
 from deepetpicker.cli import info as info_command
 from deepetpicker.errors import InputError, ModelFileError
 from deepetpicker.io.modelcard import FORMAT_VERSION, ClassCard, ModelCard, class_of, format_info, info, read_card
@@ -42,7 +44,7 @@ def test_card_round_trip_through_a_file(tmp_path, card):
     content = info(path)
     assert content["parameters"] == 6
     assert content["classes"][1] == {"id": 3, "name": "rod", "diameter_ang": 120.0, "label_diameter_vox": 7.0,
-                                     "threshold": 0.55}
+                                     "threshold": 0.55, "calibration": None}
     assert content["format_version"] == FORMAT_VERSION
 
 
@@ -101,6 +103,8 @@ def test_missing_folder_and_truncated(tmp_path, card):
     ({"format_version": "1"}, "no valid format_version"), ({"format_version": True}, "no valid format_version"),
     ({"classes": []}, "damaged"), ({"classes": [{"id": 1}]}, "damaged.*name"), ({"voxel_size_ang": 0}, "damaged"),
     ({"classes": [{"id": 1, "name": "a", "diameter_ang": 9, "label_diameter_vox": 5, "threshold": "x"}]}, "damaged"),
+    ({"classes": [{"id": 1, "name": "a", "diameter_ang": 9, "label_diameter_vox": 5,
+                   "calibration": {"peaks": [1, 0]}}]}, "damaged.*calibration must rise"),
     ({"threshold": "high"}, "damaged"), ({"network": None}, "damaged"), ({"patch_vox": None}, "damaged")])
 def test_cards_that_cannot_be_trusted(tmp_path, card, change, message):
     text = json.dumps({**json.loads(card.to_json()), **change})
@@ -127,6 +131,21 @@ def test_each_class_has_its_threshold_and_older_models_have_one_for_all(card):
     old = ModelCard.from_json(json.dumps(content))
     assert old.thresholds == {1: 0.4, 3: 0.4}
     assert old.warnings == []
+
+
+def test_a_calibration_is_kept_and_said_and_older_models_have_none(card):
+    scale = Calibration((0.0, 0.5, 1.0), (0.01, 0.4, 0.98), 40, 61, "logistic")
+    new = dataclasses.replace(card, classes=(dataclasses.replace(card.classes[0], calibration=scale), card.classes[1]))
+    again = ModelCard.from_json(new.to_json())
+    assert again.classes == new.classes
+    assert again.classes[0].calibration(np.array([0.25, 0.75])) == pytest.approx([0.205, 0.69])
+    text = format_info(again)
+    assert "scores are probabilities (logistic, from 40 held-out particles of its own and 61 candidates)" in text
+    assert "scores are peak heights: not calibrated" in text
+    content = json.loads(card.to_json())
+    for one in content["classes"]:
+        del one["calibration"]
+    assert ModelCard.from_json(json.dumps(content)).classes[0].calibration is None
 
 
 def test_class_of(card):

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from deepetpicker import pick
+from deepetpicker.calibration import Calibration
 from deepetpicker.config import NetworkOptions, PickOptions
 from deepetpicker.errors import InputError
 from deepetpicker.io.classes import ParticleClass, read_classes
@@ -86,6 +87,24 @@ def test_tables_carry_the_ids_of_the_model_and_classes_json_its_table(tmp_path, 
     assert read_coordinates(tmp_path / "out/TS_1.csv").class_ids.tolist() == [0] * len(CENTRES)
     assert read_classes(tmp_path / "out")[0] == (ParticleClass(0, "blob", 100.0),)
     assert list(manifest["items"][0]["maps"]) == ["0"]
+
+
+def test_scores_are_probabilities_where_the_model_is_calibrated(tmp_path, monkeypatch, tomogram):
+    """In the tables, for thresholds and for the limit on the number alike; positions and order do not change."""
+    (tmp_path / "m.safetensors").write_bytes(b"stands for a model")
+    tables = []
+    for scale in (None, Calibration((0.0, 0.4, 1.0), (0.0, 0.01, 0.03), 40, 60, "logistic")):
+        blob = ClassCard(1, "blob", 100.0, 7.0, 0.3 if scale is None else float(scale(np.array([0.3]))[0]), scale)
+        card = ModelCard(network={}, classes=(blob,), voxel_size_ang=10.0, patch_vox=48, border_vox=12, label="tball",
+                         normalisation="robust", threshold=0.3, score_floor=0.1)
+        monkeypatch.setattr(picker, "load_model", lambda path, card=card: (BlobDetector(), card))
+        pick(tmp_path / "m.safetensors", [tomogram], tmp_path / "out", options(), quiet=True)
+        tables.append([read_coordinates(tmp_path / f"out/TS_1{end}.csv") for end in ("", "_candidates")])
+    for plain, probable in zip(*tables):
+        np.testing.assert_array_equal(plain.positions_zyx_vox, probable.positions_zyx_vox)
+        np.testing.assert_allclose(probable.scores, scale(plain.scores))
+        assert probable.scores.max() < 0.03
+    assert len(tables[1][0]) == len(CENTRES)
 
 
 def nearest(picks, centres):

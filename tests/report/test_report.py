@@ -15,6 +15,7 @@ from deepetpicker.cli.evaluate import report_text
 from deepetpicker.config import EvaluateOptions
 from deepetpicker.errors import InputError, OutputError
 from deepetpicker.evaluation import curves, distance_candidates, evaluate, match_by_distance
+from deepetpicker.evaluation.reliability import reliability
 from deepetpicker.io.coordinates import CoordinateTable, write_coordinates
 from deepetpicker.io.volumes import write_volume
 from deepetpicker.report import (
@@ -23,6 +24,7 @@ from deepetpicker.report import (
     curve_figure,
     distance_figure,
     orthogonal_views,
+    reliability_figure,
     score_histogram,
     slices_with_picks,
     training_figure,
@@ -170,15 +172,27 @@ def test_curve_figure_marks_best_and_threshold():
     assert len(curve_figure(curve, ("threshold",)).axes) == 1
 
 
+def test_reliability_has_a_line_per_class_and_counts_below():
+    scores = np.array([0.95, 0.95, 0.35, 0.05])
+    figure = reliability_figure({"_ring": reliability(scores, np.array([1, 1, 0, 0], bool)),
+                                 "rod": reliability(scores[:1], np.array([False])),
+                                 "none": reliability(np.zeros(0), np.zeros(0, bool))})
+    above, below = figure.axes
+    assert [t.get_text() for t in above.get_legend().get_texts()] == [" _ring, ECE 0.125", "rod, ECE 0.950"]
+    assert above.lines[1].get_xydata().tolist() == pytest.approx(np.array([[0.05, 0], [0.35, 0], [0.95, 1]]))
+    assert (below.get_ylabel(), len(below.patches)) == ("picks", 2)
+
+
 def test_empty_charts_say_why():
     nothing = np.zeros(0)
     curve = curves([(distance_candidates(particles(), EMPTY, 1.0), nothing)])
     profile = {"edges_vox": np.arange(3.0), "truth": np.zeros(2), "picks": np.zeros(2), "hits": np.zeros(2)}
     figures = [curve_figure(curve, ("threshold",)), score_histogram(nothing, np.array([np.nan])),
                distance_figure({"edges_vox": np.arange(3.0), "hits": np.zeros(2)}), z_profile_figure(profile),
-               training_figure([])]
+               training_figure([]), reliability_figure({})]
     assert [f.axes[0].texts[0].get_text() for f in figures] == [
-        "no scores to draw", "no scores to draw", "no hits", "no particles", "no epoch is finished yet"]
+        "no scores to draw", "no scores to draw", "no hits", "no particles", "no epoch is finished yet",
+        "no scores that could be probabilities"]
 
 
 def test_histograms_have_both_units_and_both_sets():
@@ -284,7 +298,7 @@ def test_page_shows_the_numbers_and_escapes_names(report):
     total = report.overall
     for value in (f"{total['F1']:.3f}", f"{total['AD_vox']:.2f}", f"{total['AD_ang']:.1f}", "within 30 Å", "Confusion"):
         assert value in reader.text
-    assert reader.tags.count("svg") == 5
+    assert reader.tags.count("svg") == 6
     assert "currentColor" in page(report)
 
 

@@ -84,6 +84,10 @@ def test_training_finds_the_balls(data, tmp_path):
     best = max(rows, key=lambda r: (r["pick_f1"], r["pick_average_precision"], r["f_alpha"]))
     assert manifest["outputs"]["kept_epoch"] == best["epoch"] == [row for row in rows if row["kept"]][-1]["epoch"]
     assert kept["pick_distance_vox"] < 1.0
+    one = read_card(tmp_path / "m.safetensors").classes[0]
+    assert (one.calibration.n_particles, one.calibration.method, one.calibration.is_shared) == (10, "logistic", False)
+    assert one.threshold == manifest["outputs"]["classes"][0]["threshold"]
+    assert 0 < one.calibration(np.array([0.1]))[0] < one.threshold < one.calibration(np.array([0.75]))[0] < 1
     assert all(row["patches_per_second"] > 0 for row in rows)
     speed = sorted(row["patches_per_second"] for row in rows)[2]
     assert manifest["outputs"]["patches_per_second"] == pytest.approx(speed, rel=1e-3, abs=1e-3)

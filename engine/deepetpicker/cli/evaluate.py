@@ -24,7 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         "and classes.json")
     parser.add_argument("--picks", default="", metavar="DIR", help="folder with the picks, NAME.csv")
     parser.add_argument("--out", default=None, metavar="DIR",
-                        help="folder for report.html, slices_N.png, evaluation.json, curve.csv and manifest.json")
+                        help="folder for report.html, slices_N.png, evaluation.json, curve.csv, reliability.csv and "
+                        "manifest.json")
     parser.add_argument("--classes", default="", metavar="ID:NAME:DIAMETER,...",
                         help="the classes of the truth with their diameters in angstrom, such as "
                         "1:ribosome:250,2:proteasome:140; replaces classes.json")
@@ -50,7 +51,7 @@ def main(args: argparse.Namespace) -> int:
     else:
         sys.stdout.write(report_text(report))
     if args.out:
-        log.info("%s: report.html, slices_N.png, evaluation.json, curve.csv, manifest.json", args.out)
+        log.info("%s: report.html, slices_N.png, evaluation.json, curve.csv, reliability.csv, manifest.json", args.out)
     return 1 if report.failed else 0
 
 
@@ -65,9 +66,9 @@ def report_text(report: EvaluationReport) -> str:
     parts = [aligned(["tomogram", *head, "AD [vox]", "AD [A]", "rule"], rows), _interval(report),
              report.hit_rule.replace("Å", "A"), ""]
     if report.per_class:
-        rows = [[row["name"], *_counts(row), *_ratios(row), _number(row["average_precision"])]
-                for row in report.per_class]
-        parts += [aligned(["class", *head, "AP"], rows),
+        rows = [[row["name"], *_counts(row), *_ratios(row), _number(row["average_precision"]),
+                 _number(row["calibration_error"])] for row in report.per_class]
+        parts += [aligned(["class", *head, "AP", "ECE"], rows),
                   f"macro F1 {_number(total['macro_F1'])}, average precision of all classes together "
                   f"{_number(total['average_precision'])}", ""]
     for metric, name in (("F1", "F1"), ("Fbeta", beta)):

@@ -12,6 +12,7 @@ import numpy as np
 from deepetpicker.evaluation.curves import ScoreCurve
 from deepetpicker.evaluation.matching import Candidates, Match
 from deepetpicker.evaluation.measures import distance_histogram, z_profile
+from deepetpicker.evaluation.reliability import Reliability, reliability_csv
 from deepetpicker.io.coordinates import CoordinateTable
 from deepetpicker.io.manifest import Manifest
 from deepetpicker.io.modelcard import finite_json
@@ -77,7 +78,8 @@ class EvaluationReport:
     per_tomogram : dict of str to dict
         Localisation of each tomogram by name, with ``rule`` and, where it is known, ``seen``.
     per_class : tuple of dict
-        Classification of each class: ``id``, ``name``, counts, ratios, ``average_precision``, ``best_threshold``.
+        Classification of each class: ``id``, ``name``, counts, ratios, ``average_precision``, ``best_threshold``,
+        ``calibration_error`` (of the scores read as probabilities).
     confusion : (C + 1, C + 1) int64
         Rows: true class, last background; columns: picked class, last missed.
     class_ids : tuple of int
@@ -100,6 +102,8 @@ class EvaluationReport:
         Tomograms that could not be evaluated, with the reason.
     manifest : Manifest
         The record of the run.
+    reliability : dict of str to Reliability
+        By name of the class, how often its picks of a score are right.
     """
 
     overall: Dict[str, Any]
@@ -116,6 +120,7 @@ class EvaluationReport:
     warnings: Tuple[str, ...] = ()
     failed: Dict[str, str] = dataclasses.field(default_factory=dict)
     manifest: Manifest = dataclasses.field(default_factory=lambda: Manifest("evaluate", {}))
+    reliability: Dict[str, Reliability] = dataclasses.field(default_factory=dict)
 
     @property
     def hit_rule(self) -> str:
@@ -157,6 +162,7 @@ class EvaluationReport:
                           "counts": self.confusion.tolist()},
             "best_threshold": self.best_threshold, "average_precision": self.curve.average_precision,
             "curve": _columns(self.curve.rows(CURVE_POINTS)),
+            "reliability": {name: one.to_dict() for name, one in self.reliability.items()},
             "distance_histogram": {name: values.tolist() for name, values in distances.items()},
             "z_profile": {name: values.tolist() for name, values in self.z_profile().items()},
             "options": self.options, "warnings": list(self.warnings), "failed": self.failed}
@@ -171,6 +177,10 @@ class EvaluationReport:
         for row in self.curve.rows():
             writer.writerow(["" if isinstance(v, float) and np.isnan(v) else v for v in row.values()])
         return stream.getvalue()
+
+    def reliability_csv(self) -> str:
+        """Return the bins of the scores of each class as CSV text."""
+        return reliability_csv(self.reliability)
 
 
 def _columns(rows: List[Dict[str, float]]) -> Dict[str, List[float]]:

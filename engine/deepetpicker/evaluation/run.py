@@ -12,8 +12,10 @@ from deepetpicker.config import EvaluateOptions, from_mapping, read_params
 from deepetpicker.errors import DeepETPickerError, InputError
 from deepetpicker.evaluation import measures
 from deepetpicker.evaluation.classes import matched_classes
-from deepetpicker.evaluation.curves import ScoreCurve, curve_from_hits, curves
+from deepetpicker.evaluation.curves import ScoreCurve, curve_from_hits
+from deepetpicker.evaluation.matching import hits_by_score
 from deepetpicker.evaluation.pairing import EvaluationItem, PathLike, items_from_folders, items_from_params
+from deepetpicker.evaluation.reliability import Reliability, reliability
 from deepetpicker.evaluation.results import EvaluationReport, TomogramResult
 from deepetpicker.evaluation.tomogram import Setting, evaluate_tomogram, warn
 from deepetpicker.io.classes import classes_from_params, read_classes
@@ -124,11 +126,14 @@ def _summarise(tomograms: Sequence[TomogramResult], setting: Setting, manifest: 
     if hollow > HOLLOW_SHARE * masked:
         warn(manifest, f"the centres of {hollow} of {masked} particles lie outside their own instance mask (hollow "
              "particles?): by the mask rule even a perfect pick of them is no hit; consider the distance rule")
-    per_class = tuple(_class_row(number, name, row, tomograms, beta) for (number, name), row in
-                      zip(names.items(), measures.class_metrics(confusion, beta)))
+    hits = {number: _class_hits(number, tomograms) for number in names}
+    trust = {number: reliability(*parts[:2]) for number, parts in hits.items()}
+    per_class = tuple(_class_row(number, name, row, curve_from_hits(*hits[number], beta), trust[number])
+                      for (number, name), row in zip(names.items(), measures.class_metrics(confusion, beta)))
     overall = {**_localisation(tomograms, beta),
                "macro_F1": measures.macro_f1(per_class),
-               "average_precision": curve.average_precision, "beta": beta, "n_tomograms": len(tomograms),
+               "average_precision": curve.average_precision, "calibration_error": _all_classes(hits).error,
+               "beta": beta, "n_tomograms": len(tomograms),
                "n_truth": curve.n_truth, "n_picks": sum(len(t.picks) for t in tomograms),
                "confidence_over": "tomograms" if len(tomograms) > 1 else "particles",
                "confidence_95": measures.bootstrap_intervals(
@@ -139,7 +144,8 @@ def _summarise(tomograms: Sequence[TomogramResult], setting: Setting, manifest: 
         per_class, confusion, tuple(names), names,
         {c.id: c.diameter_ang for c in setting.classes.values() if c.diameter_ang > 0}, curve,
         {metric: curve.best(metric) for metric in ("F1", "Fbeta")}, tuple(tomograms), setting.options.to_dict(),
-        tuple(manifest.warnings), {i["name"]: i["reason"] for i in manifest.items if i["status"] == "failed"}, manifest)
+        tuple(manifest.warnings), {i["name"]: i["reason"] for i in manifest.items if i["status"] == "failed"}, manifest,
+        {names[number]: one for number, one in trust.items()})
 
 
 def _localisation(tomograms: Sequence[TomogramResult], beta: float) -> Dict[str, Any]:
@@ -152,22 +158,29 @@ def _localisation(tomograms: Sequence[TomogramResult], beta: float) -> Dict[str,
             "AD_ang": float(distances_ang.mean()) if tp else float("nan")}
 
 
-def _class_row(number: int, name: str, row: Dict[str, float], tomograms: Sequence[TomogramResult],
-               beta: float) -> Dict[str, Any]:
-    """Return the metrics of one class, with what its own score curve says."""
-    curve = _class_curve(number, tomograms, beta)
+def _class_row(number: int, name: str, row: Dict[str, float], curve: ScoreCurve, trust: Reliability) -> Dict[str, Any]:
+    """Return the metrics of one class, with what its own scores say."""
     return {"id": number, "name": name, **row, "average_precision": curve.average_precision,
-            "best_threshold": curve.best("F1")["threshold"], "best_F1": curve.best("F1")["value"]}
+            "best_threshold": curve.best("F1")["threshold"], "best_F1": curve.best("F1")["value"],
+            "calibration_error": trust.error}
 
 
-def _class_curve(number: int, tomograms: Sequence[TomogramResult], beta: float) -> ScoreCurve:
-    """Return the score curve of one class: its picks against its particles alone."""
-    restricted = []
+def _class_hits(number: int, tomograms: Sequence[TomogramResult]) -> Tuple[np.ndarray, np.ndarray, int]:
+    """Return the scores (M,) of one class, which of them add a hit (M,) to its particles, and their number."""
+    scores, hits, n_truth = [np.zeros(0)], [np.zeros(0, bool)], 0
     for one in tomograms:
-        keep_picks = one.scored.class_ids == number
-        restricted.append((one.candidates.restrict(one.truth.class_ids == number, keep_picks),
-                           one.scored.scores[keep_picks]))
-    return curves(restricted, beta)
+        keep = one.scored.class_ids == number
+        pairs = one.candidates.restrict(one.truth.class_ids == number, keep)
+        scores.append(one.scored.scores[keep])
+        hits.append(hits_by_score(pairs, scores[-1]))
+        n_truth += pairs.n_truth
+    return np.concatenate(scores), np.concatenate(hits), n_truth
+
+
+def _all_classes(hits: Mapping[int, Tuple[np.ndarray, np.ndarray, int]]) -> Reliability:
+    """Return the reliability of the scores of all classes, where a pick is right on a particle of its own class."""
+    return reliability(np.concatenate([np.zeros(0), *(parts[0] for parts in hits.values())]),
+                       np.concatenate([np.zeros(0, bool), *(parts[1] for parts in hits.values())]))
 
 
 def _class_names(tomograms: Sequence[TomogramResult], setting: Setting) -> Dict[int, str]:

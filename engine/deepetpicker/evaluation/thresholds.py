@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Dict, List, Mapping, Sequence, Tuple
+from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
+from deepetpicker.calibration import Calibration
 from deepetpicker.evaluation.curves import ScoreCurve, curve_from_hits
 from deepetpicker.evaluation.matching import distance_candidates, hits_by_score, match_by_distance
 from deepetpicker.io.coordinates import CoordinateTable
@@ -63,11 +64,14 @@ class PickScores:
         The one threshold at which all classes together would have their best F1.
     distance_vox : float
         Mean distance of the hits to the true centre; NaN without hits.
+    calibrations : tuple of Calibration or None
+        Of each class; thresholds are probabilities where there is one. Empty as long as all scores are peak heights.
     """
 
     classes: Tuple[ClassScore, ...]
     threshold: float
     distance_vox: float
+    calibrations: Tuple[Optional[Calibration], ...] = ()
 
     @property
     def n_true(self) -> int:
@@ -111,7 +115,7 @@ def score_picks(pairs: Pairs, radii_vox: Mapping[int, float], floor: float,
     proportional to precision * recall when any particle is as likely to be in the truth as another (Lee and Liu 2003,
     ICML), among the thresholds that find at least four fifths of what is found at all: few particles scatter.
     """
-    hits = {class_id: _hits(pairs, class_id, radius) for class_id, radius in radii_vox.items()}
+    hits = {class_id: class_hits(pairs, class_id, radius) for class_id, radius in radii_vox.items()}
     found = {class_id: curve_from_hits(*parts) for class_id, parts in hits.items()}
     everything = curve_from_hits(np.concatenate([np.zeros(0), *(s for s, _, _ in hits.values())]),
                                  np.concatenate([np.zeros(0, bool), *(h for _, h, _ in hits.values())]),
@@ -144,7 +148,7 @@ def best_threshold(curve: ScoreCurve, floor: float, is_complete: bool = True) ->
     return round((float(curve.thresholds[at]) + below) / 2, DECIMALS)
 
 
-def _hits(pairs: Pairs, class_id: int, radius_vox: float) -> Tuple[np.ndarray, np.ndarray, int]:
+def class_hits(pairs: Pairs, class_id: int, radius_vox: float) -> Tuple[np.ndarray, np.ndarray, int]:
     """Return scores (M,), what adds a hit (M,) and the number of true particles of one class over all pairs."""
     scores, hits, n_true = [np.zeros(0)], [np.zeros(0, bool)], 0
     for truth, candidates in pairs:

@@ -11,6 +11,7 @@ import pathlib
 import struct
 from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
 
+from deepetpicker.calibration import Calibration
 from deepetpicker.errors import InputError, ModelFileError
 from deepetpicker.io.classes import ParticleClass
 from deepetpicker.io.jsonvalues import number, objects, parse
@@ -28,11 +29,13 @@ PathLike = Union[str, "os.PathLike[str]"]
 class ClassCard(ParticleClass):
     """One particle class of a model: id, name, diameter in angstrom, label diameter in working voxels, threshold.
 
-    The threshold is None in models that have one for all classes.
+    The threshold is None in models that have one for all classes, the calibration in those whose scores are peak
+    heights and no probabilities. Threshold and scores are of one kind.
     """
 
     label_diameter_vox: float = 0.0
     threshold: Optional[float] = None
+    calibration: Optional[Calibration] = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -295,12 +298,13 @@ def _check_story(values: Mapping[str, Any]) -> None:
 
 
 def _class_card(content: Mapping[str, Any]) -> ClassCard:
-    """Return one class from parsed JSON; its threshold may lack, as in older models."""
+    """Return one class from parsed JSON; its threshold and its calibration may lack, as in older models."""
     if not isinstance(content, Mapping):
         raise TypeError(f"a class must be an object, got {content!r}")
-    own = content.get("threshold")
+    own, scale = content.get("threshold"), content.get("calibration")
     return ClassCard(int(content["id"]), str(content["name"]), float(content["diameter_ang"]),
-                     float(content["label_diameter_vox"]), None if own is None else float(own))
+                     float(content["label_diameter_vox"]), None if own is None else float(own),
+                     None if scale is None else Calibration.from_dict(scale))
 
 
 def finite_json(value: Any) -> Any:
@@ -357,6 +361,8 @@ def format_info(card: ModelCard) -> str:
         lines.append(f"  {one.id:>3}  {one.name:<16} diameter {one.diameter_ang:.4g} angstrom "
                      f"({one.diameter_ang / voxel:.1f} voxels), label {one.label_diameter_vox:.3g} voxels "
                      f"({one.label_diameter_vox * voxel:.4g} angstrom), threshold {card.thresholds[one.id]:.3g}")
+        lines.append(f"       scores are {'probabilities' if one.calibration else 'peak heights'}"
+                     + (f" ({one.calibration})" if one.calibration else ": not calibrated"))
     training = {key: value for key, value in card.training.items() if key not in ("picks", "items", "verdict")}
     for title, content in (("network", card.network), ("training", training), ("intensity", card.intensity),
                            ("notes", card.notes)):

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from deepetpicker.evaluation.curves import ScoreCurve
+    from deepetpicker.evaluation.reliability import Reliability
 
 INK = "#24292f"
 BLUE, ORANGE, GREEN, VERMILLION, PURPLE, GREY = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#7f7f7f"
@@ -139,6 +140,37 @@ def depth_figure(edges: np.ndarray, counts: Mapping[str, np.ndarray], is_relativ
     finish(axes, "depth, bottom 0 to top 1" if is_relative else "z [voxels]", "picks", legend=True)
     axes.set_xlim(edges[0], edges[-1])
     axes.set_ylim(0)
+    return figure
+
+
+def reliability_figure(classes: Mapping[str, Reliability]) -> Figure:
+    """Return how often picks are right against what their scores promise, with their numbers below.
+
+    Parameters
+    ----------
+    classes : mapping
+        Class name to its bins; classes without picks are left out. On the diagonal a score is a probability.
+    """
+    from matplotlib.figure import Figure
+
+    filled = {name: one for name, one in classes.items() if one.n_picks.sum()}
+    if not filled:
+        figure, (axes,) = _chart(1)
+        _say_nothing(axes, "no scores that could be probabilities")
+        return figure
+    figure = Figure(figsize=CHART_INCHES, layout="constrained", facecolor="white")
+    cells: Any = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    axes, below = cells
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":")
+    for (name, one), (colour, dashes) in zip(filled.items(), itertools.cycle(CYCLE)):
+        shown = one.n_picks > 0
+        axes.plot(one.predicted[shown], one.observed[shown], color=colour, linestyle=dashes, linewidth=1.6, marker="o",
+                  markersize=4, label=f"{_escaped(name)}, ECE {one.error:.3f}")
+        below.stairs(one.n_picks, one.edges, color=colour, linestyle=dashes, linewidth=1.4)
+    _finish(axes, "", "share of them that is right", legend=True)
+    _finish(below, "score", "picks")
+    axes.set_ylim(-0.02, 1.02)
+    below.set_xlim(0, 1)
     return figure
 
 
@@ -364,6 +396,11 @@ def _words(column: str) -> str:
     """Return a column's name as words for a legend: "val_loss" becomes "validation loss"."""
     marked = column.replace("f_alpha", "f\0alpha")
     return " ".join(WORDS.get(word.replace("\0", "_"), word) for word in marked.split("_")).replace("$", r"\$")
+
+
+def _escaped(name: str) -> str:
+    """Return a name as a legend can show it: no mathematics, and a first character that does not hide it."""
+    return (" " + name if name.startswith("_") else name).replace("$", r"\$")
 
 
 def _series(rows: Sequence[Mapping[str, Any]]) -> Dict[str, Tuple[List[float], List[float]]]:

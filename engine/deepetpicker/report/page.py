@@ -23,6 +23,7 @@ from deepetpicker.report import (
     choose_planes,
     curve_figure,
     distance_figure,
+    reliability_figure,
     score_histogram,
     slices,
     slices_with_picks,
@@ -185,8 +186,8 @@ def _tomogram_row(name: str, row: Mapping[str, Any]) -> List[str]:
 
 def _class_row(row: Mapping[str, Any]) -> List[str]:
     """Return the metrics of a class as cells."""
-    return [row["name"], *_ratios(row), *(number(row[n]) for n in ("average_precision", "best_threshold", "best_F1")),
-            *_counts(row)]
+    scores = ("average_precision", "calibration_error", "best_threshold", "best_F1")
+    return [row["name"], *_ratios(row), *(number(row[n]) for n in scores), *_counts(row)]
 
 
 def _threshold_rows(report: EvaluationReport, beta: str) -> List[List[str]]:
@@ -211,6 +212,8 @@ def _charts(report: EvaluationReport) -> List[Chart]:
               curve_figure(report.curve, ("threshold",), threshold)),
              ("Scores", "Picks at any score; of several hits on a particle the best counts.",
               score_histogram(scores[hits], scores[~hits], threshold)),
+             ("Reliability", "On the dotted line a score is the probability of being right; ECE is the mean distance.",
+              reliability_figure(report.reliability)),
              ("Distance of hits", "To the true centre.",
               distance_figure(distance_histogram(report.distances_vox), voxel_size_ang)),
              ("Depth", "Missing wedge, ice and borders show here.", z_profile_figure(report.z_profile())))

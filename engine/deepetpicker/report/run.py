@@ -30,7 +30,7 @@ def evaluate(truth: PathLike = "", picks: PathLike = "", options: Optional[Evalu
     truth, picks, options, params
         See :func:`deepetpicker.evaluation.evaluate`.
     out : path, optional
-        Folder for report.html, evaluation.json, curve.csv and manifest.json.
+        Folder for report.html, evaluation.json, curve.csv, reliability.csv and manifest.json.
 
     Returns
     -------
@@ -51,7 +51,7 @@ def evaluate(truth: PathLike = "", picks: PathLike = "", options: Optional[Evalu
 
 
 def write_results(report: EvaluationReport, out: PathLike) -> None:
-    """Write report.html, slices_N.png, evaluation.json, curve.csv and manifest.json into a folder.
+    """Write report.html, slices_N.png, evaluation.json, curve.csv, reliability.csv and manifest.json into a folder.
 
     Parameters
     ----------
@@ -68,9 +68,11 @@ def write_results(report: EvaluationReport, out: PathLike) -> None:
     folder, manifest = pathlib.Path(out), report.manifest
     write_text(folder / "evaluation.json", json.dumps(report.to_dict(), indent=1, allow_nan=False) + "\n")
     write_text(folder / "curve.csv", report.curve_csv())
+    write_text(folder / "reliability.csv", report.reliability_csv())
     write_report(report, folder / "report.html")
     manifest.outputs.update({"report": str(folder / "report.html"), "evaluation": str(folder / "evaluation.json"),
-                             "curve": str(folder / "curve.csv"), "slices": write_slices(report, folder)})
+                             "curve": str(folder / "curve.csv"), "reliability": str(folder / "reliability.csv"),
+                             "slices": write_slices(report, folder)})
     manifest.write(folder / "manifest.json")
 
 

@@ -18,6 +18,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from deepetpicker import __version__
+from deepetpicker.calibration import Calibration
 from deepetpicker.config import NetworkOptions, TrainOptions
 from deepetpicker.errors import InputError
 from deepetpicker.evaluation.thresholds import ClassScore
@@ -382,7 +383,10 @@ def make_card(job: Job, best: Mapping[str, Any], curve: List[Dict[str, float]],
     options, gathered = job.options, job.gathered
     quantiles = torch.tensor([t.source.intensity.quantiles for t in job.train], dtype=torch.float64).mean(0).tolist()
     picks = best["picks"]
-    classes = tuple(dataclasses.replace(c, threshold=one["threshold"]) for c, one in zip(gathered.classes, picks))
+    scales = best.get("calibrations") or [None] * len(picks)
+    classes = tuple(
+        dataclasses.replace(c, threshold=one["threshold"], calibration=scale and Calibration.from_dict(scale))
+        for c, one, scale in zip(gathered.classes, picks, scales))
     return ModelCard(
         network=job.network.options.to_dict(), classes=classes, voxel_size_ang=gathered.voxel_size_ang,
         patch_vox=options.patch, border_vox=min(BORDER, (options.patch - 8) // 2), label=options.label,

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from deepetpicker.evaluation.matching import distance_candidates
+from deepetpicker.evaluation.reliability import calibrated
 from deepetpicker.evaluation.thresholds import FEWEST, PickScores, score_picks
 from deepetpicker.io.coordinates.table import CoordinateTable
 from deepetpicker.network.predictor import Arithmetic, Predictor
@@ -136,7 +137,10 @@ class Validator:
                 self.looked.append(Looked(region.name, *(_moved(t, region.region_zyx) for t in pairs[-1])))
         finally:
             network.train(was_training)
-        return counts.scores(self.alpha), score_picks(pairs, self._radii(), FLOOR, not self.is_unknown)
+        picks = score_picks(pairs, self._radii(), FLOOR, not self.is_unknown)
+        if not self.is_unknown:  # else nobody knows which picks are right
+            picks = calibrated(picks, pairs, self._radii(), FLOOR)
+        return counts.scores(self.alpha), picks
 
     def _scan(self, region: Annotated, plan: TilePlan, predictor: Predictor, counts: VoxelCounts) -> CoordinateTable:
         """Count the voxels of a region and return its candidates, in the region's frame."""

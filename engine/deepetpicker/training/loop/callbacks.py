@@ -57,8 +57,8 @@ class EpochEnd(Callback):
         Metrics of each epoch so far.
     best : dict
         ``epoch``, ``key`` (what it was chosen by, see :func:`rank`), ``threshold`` of all classes together, ``picks``
-        (the fields of each class's ClassScore), ``weights`` of the kept model and ``looked`` (:func:`rows_of` what was
-        found in the held-out part); empty before.
+        (the fields of each class's ClassScore), ``calibrations`` (of each class, or none), ``weights`` of the kept
+        model and ``looked`` (:func:`rows_of` what was found in the held-out part); empty before.
     """
 
     def __init__(self, validator: Validator, arithmetic: Arithmetic, metrics: Optional[MetricsFile], bar: Any,
@@ -140,6 +140,7 @@ class EpochEnd(Callback):
             weights = {k: v.detach().to("cpu", copy=True) for k, v in module.picker.state_dict().items()}
             self.best = {"epoch": epoch, "key": key, "threshold": picks.threshold, "weights": weights,
                          "picks": [dataclasses.asdict(one) for one in picks.classes],
+                         "calibrations": [one and one.to_dict() for one in picks.calibrations],
                          "looked": [rows_of(one) for one in self.validator.looked]}
         means = {f"pick_{name}": picks.mean(name) for name in ("precision", "recall", "f1", "average_precision")}
         return {**voxels, **means, "pick_distance_vox": picks.distance_vox, "kept": float(is_better)}
