@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, Dict, Mapping, Tuple
+from typing import Any, Dict, Mapping, Optional, Tuple
 
 import numpy as np
 
@@ -61,3 +61,27 @@ class Calibration:
             raise ValueError(f"a calibration needs as many probabilities as peaks and one of the methods {METHODS}")
         return cls(peaks, probabilities, int(content["n_particles"]), int(content["n_picks"]), str(content["method"]),
                    bool(content.get("is_shared")))
+
+
+def calibrated(heights: np.ndarray, class_ids: np.ndarray, maps: Mapping[int, Optional[Calibration]]) -> np.ndarray:
+    """Return the scores (N,) of candidates: the probability of being right, or the height where there is no map.
+
+    Parameters
+    ----------
+    heights : (N,) float
+        Peak heights in [0, 1).
+    class_ids : (N,) int
+        Their classes.
+    maps : mapping
+        Class id to its map.
+    """
+    scores = np.array(heights, float)
+    for class_id, scale in maps.items():
+        mine = class_ids == class_id
+        scores[mine] = scores[mine] if scale is None else scale(scores[mine])
+    return scores
+
+
+def scores_are(scale: Optional[Calibration]) -> str:
+    """Return in words what the scores of a class are, given its map."""
+    return f"scores are probabilities ({scale})" if scale else "scores are peak heights: not calibrated"

@@ -11,7 +11,7 @@ import pathlib
 import struct
 from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
 
-from deepetpicker.calibration import Calibration
+from deepetpicker.calibration import Calibration, scores_are
 from deepetpicker.errors import InputError, ModelFileError
 from deepetpicker.io.classes import ParticleClass
 from deepetpicker.io.jsonvalues import number, objects, parse
@@ -361,8 +361,7 @@ def format_info(card: ModelCard) -> str:
         lines.append(f"  {one.id:>3}  {one.name:<16} diameter {one.diameter_ang:.4g} angstrom "
                      f"({one.diameter_ang / voxel:.1f} voxels), label {one.label_diameter_vox:.3g} voxels "
                      f"({one.label_diameter_vox * voxel:.4g} angstrom), threshold {card.thresholds[one.id]:.3g}")
-        lines.append(f"       scores are {'probabilities' if one.calibration else 'peak heights'}"
-                     + (f" ({one.calibration})" if one.calibration else ": not calibrated"))
+        lines.append(f"       {scores_are(one.calibration)}")
     training = {key: value for key, value in card.training.items() if key not in ("picks", "items", "verdict")}
     for title, content in (("network", card.network), ("training", training), ("intensity", card.intensity),
                            ("notes", card.notes)):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import pathlib
 import shutil
@@ -14,6 +13,7 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence, Union
 import numpy as np
 import torch
 
+from deepetpicker.calibration import calibrated
 from deepetpicker.config import PickOptions
 from deepetpicker.errors import DeviceMemoryError, InputError
 from deepetpicker.geometry import WorkingGrid, check_resampling
@@ -67,23 +67,6 @@ def working_grid(volume: Volume, card: ModelCard, quiet: bool = False, most: flo
         logger.warning("%s: voxels of %.4g angstrom are coarser than the model's %.4g; expect fewer particles",
                        volume.name, volume.voxel_size_ang, card.voxel_size_ang)
     return WorkingGrid(volume.shape_zyx, volume.voxel_size_ang, max(card.voxel_size_ang, volume.voxel_size_ang))
-
-
-def calibrated(found: CoordinateTable, card: ModelCard) -> CoordinateTable:
-    """Return candidates with the probability of being right as score, best first.
-
-    Parameters
-    ----------
-    found : CoordinateTable
-        Best first, with peak heights as scores.
-    card : ModelCard
-        Classes without a calibration, as all have in older models, keep the peak heights.
-    """
-    scores = found.scores.copy()
-    for one in card.classes:
-        mine = found.class_ids == one.id
-        scores[mine] = one.calibration(scores[mine]) if one.calibration else scores[mine]
-    return dataclasses.replace(found, scores=scores).sorted_by_score()
 
 
 class Picker:
@@ -210,8 +193,9 @@ class Picker:
             if maps is not None:
                 maps.write(store)
         positions = np.clip(grid.to_input(found.positions_zyx_vox), 0, np.array(volume.shape_zyx) - 1.0)
-        return calibrated(CoordinateTable(positions.round(DECIMALS), found.class_ids, found.scores.round(DECIMALS), {}),
-                          self.card)
+        scores = calibrated(found.scores.round(DECIMALS), found.class_ids, {c.id: c.calibration for c in
+                                                                            self.card.classes})
+        return CoordinateTable(positions.round(DECIMALS), found.class_ids, scores, {}).sorted_by_score()
 
     def _store(self, grid: WorkingGrid, work: str, plan: PickPlan) -> ProbabilityStore:
         """Return the store of the map, in a scratch file when there is no memory for it after all."""

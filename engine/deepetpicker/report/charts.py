@@ -155,7 +155,7 @@ def reliability_figure(classes: Mapping[str, Reliability]) -> Figure:
 
     filled = {name: one for name, one in classes.items() if one.n_picks.sum()}
     if not filled:
-        figure, (axes,) = _chart(1)
+        figure, (axes,) = chart(1)
         _say_nothing(axes, "no scores that could be probabilities")
         return figure
     figure = Figure(figsize=CHART_INCHES, layout="constrained", facecolor="white")
@@ -167,8 +167,8 @@ def reliability_figure(classes: Mapping[str, Reliability]) -> Figure:
         axes.plot(one.predicted[shown], one.observed[shown], color=colour, linestyle=dashes, linewidth=1.6, marker="o",
                   markersize=4, label=f"{_escaped(name)}, ECE {one.error:.3f}")
         below.stairs(one.n_picks, one.edges, color=colour, linestyle=dashes, linewidth=1.4)
-    _finish(axes, "", "share of them that is right", legend=True)
-    _finish(below, "score", "picks")
+    finish(axes, "", "share of them that is right", legend=True)
+    finish(below, "score", "picks")
     axes.set_ylim(-0.02, 1.02)
     below.set_xlim(0, 1)
     return figure

@@ -18,7 +18,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from deepetpicker import __version__
-from deepetpicker.calibration import Calibration
+from deepetpicker.calibration import Calibration, scores_are
 from deepetpicker.config import NetworkOptions, TrainOptions
 from deepetpicker.errors import InputError
 from deepetpicker.evaluation.thresholds import ClassScore
@@ -341,13 +341,13 @@ def _finish(job: Job, best: Mapping[str, Any], curve: List[Dict[str, float]], ma
                             sha256=job.run.digests(),
                             classes=card.training["picks"], f_alpha=row["f_alpha"], pick_f1=row["pick_f1"],
                             epochs=len(curve), patches_per_second=round(speed, 4), verdict=verdict.to_dict())
-    job.run.write_held_out(best.get("looked", ()), job.gathered)
+    job.run.write_held_out(best.get("looked", ()), job.gathered, card)
     manifest.write(job.run.manifest)
     job.run.clean()
     for one, score in zip(card.classes, picks):
         log.info("%s: class %d (%s): pick F1 %.3f, precision %.3f, recall %.3f on %d held-out particles, at its "
-                 "threshold %.3g", job.run.model.stem, one.id, one.name, score.f1, score.precision, score.recall,
-                 score.n_true, score.threshold)
+                 "threshold %.3g; %s", job.run.model.stem, one.id, one.name, score.f1, score.precision, score.recall,
+                 score.n_true, score.threshold, scores_are(one.calibration))
     log.info("%s: kept epoch %d of 0 to %d, chosen by %s (pick F1 %.3f, voxel F1 %.3f on the held-out part); %.3g "
              "patches per second", job.run.model, int(best["epoch"]), len(curve) - 1, job.chosen_by, row["pick_f1"],
              row["voxel_f1"], speed)

@@ -14,12 +14,14 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Union
 
 import numpy as np
 
+from deepetpicker.calibration import calibrated
 from deepetpicker.config import TrainOptions
 from deepetpicker.errors import DeepETPickerError, InputError, OutputError
 from deepetpicker.geometry import WorkingGrid
 from deepetpicker.io.atomic import write_text
 from deepetpicker.io.coordinates import CoordinateTable, write_coordinates
 from deepetpicker.io.manifest import read_manifest
+from deepetpicker.io.modelcard import ModelCard
 from deepetpicker.sampling.gather import Gathered
 
 log = logging.getLogger(__name__)
@@ -139,8 +141,8 @@ class RunFolder:
             shutil.copy2(self.model, aside / self.model.name)
         return aside
 
-    def write_held_out(self, looked: Sequence[Mapping[str, Any]], gathered: Gathered) -> None:
-        """Write the tables of the held-out part, in the voxels of the tomograms.
+    def write_held_out(self, looked: Sequence[Mapping[str, Any]], gathered: Gathered, card: ModelCard) -> None:
+        """Write the tables of the held-out part, in the voxels of the tomograms, with the scores that the model gives.
 
         Parameters
         ----------
@@ -148,6 +150,8 @@ class RunFolder:
             From ``callbacks.rows_of``, on the working grid.
         gathered : Gathered
             The tomograms.
+        card : ModelCard
+            Of the model.
 
         Raises
         ------
@@ -156,15 +160,16 @@ class RunFolder:
         """
         shutil.rmtree(self.held_out, ignore_errors=True)
         volumes = {volume.name: volume for volume in gathered.volumes}
-        names = {c.id: c.name for c in gathered.classes}
+        names, maps = ({c.id: getattr(c, key) for c in card.classes} for key in ("name", "calibration"))
         for one in looked:
             volume = volumes[one["name"]]
             grid = WorkingGrid(volume.shape_zyx, volume.voxel_size_ang,
                                max(gathered.voxel_size_ang, volume.voxel_size_ang))
             for key, end in (("found", ""), ("truth", "_truth")):
                 rows = np.asarray(one[key], float)
-                scores = rows[:, 4] if key == "found" else np.full(len(rows), np.nan)
-                table = CoordinateTable(grid.to_input(rows[:, 1:4]), rows[:, 0].astype(np.int64), scores, names)
+                ids = rows[:, 0].astype(np.int64)
+                scores = calibrated(rows[:, 4], ids, maps) if key == "found" else np.full(len(rows), np.nan)
+                table = CoordinateTable(grid.to_input(rows[:, 1:4]), ids, scores, names)
                 write_coordinates(self.held_out / f"{volume.name}{end}.csv", table)
 
     def clean(self) -> None:
