@@ -12,6 +12,8 @@ from tomo.objects import Tomogram, TomoMask
 
 from deepetpicker.io.manifest import Manifest
 from deepetpicker.io.volumes import open_volume
+from deepetpicker.perclass import text_of
+from deepetpicker.verdict import of_run
 from deepetpicker_plugin import convert
 from deepetpicker_plugin.constants import MANIFEST_FILE
 from deepetpicker_plugin.engine import readManifest
@@ -127,3 +129,34 @@ def maskOf(tomogram: Tomogram, fileName: str) -> TomoMask:
     origin.setShifts(*(shift + inset for shift in place.shifts))
     mask.setOrigin(origin)
     return mask
+
+
+def scoresOf(item: Dict[str, Any]) -> str:
+    """Return the thresholds of a picked tomogram as text: one number, or one per group id where they differ."""
+    each = item.get("thresholds") or {"0": item["threshold"]}
+    return text_of({int(key): value for key, value in each.items()})
+
+
+def chosenBy(done: Sequence[Dict[str, Any]], rate: float) -> str:
+    """Return what the picks of tomograms were chosen by: a false-discovery rate, or their thresholds."""
+    if rate:
+        return f"at an estimated false-discovery rate of at most {rate:g} in each tomogram"
+    return f"score at or above {scoresOf(done[0])}"
+
+
+def expectedLines(done: Sequence[Dict[str, Any]]) -> List[str]:
+    """Return how many of the picks of tomograms are expected to be false, where their scores are probabilities."""
+    rates: Dict[str, List[float]] = {}
+    for item in done:
+        for classId, rate in (item.get("expected_fdr") or {}).items():
+            rates.setdefault(classId, []).extend([] if rate is None else [rate])
+    return [f"Group {classId}: {sum(found) / len(found):.1%} of the picks are expected to be false (mean over the "
+            "tomograms)" for classId, found in rates.items() if found]
+
+
+def verdictLines(done: Sequence[Dict[str, Any]]) -> List[str]:
+    """Return the verdict on the picks of all starts together, with what is to be looked at."""
+    if not any(item.get("verdict") for item in done):  # picked before there were verdicts
+        return []
+    found = of_run(done)
+    return [f"Verdict: *{found['text']}*", *found["doubts"], *found["unusual"]]

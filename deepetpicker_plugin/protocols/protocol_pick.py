@@ -16,7 +16,7 @@ from tomo.objects import SetOfCoordinates3D, SetOfTomoMasks, Tomogram
 from deepetpicker.config import PickOptions
 from deepetpicker.io.atomic import write_text
 from deepetpicker.io.coordinates import CoordinateTable, read_coordinates
-from deepetpicker.perclass import resolve, text_of
+from deepetpicker.perclass import resolve
 from deepetpicker_plugin import convert, devices, picked
 from deepetpicker_plugin.classes import tableLines
 from deepetpicker_plugin.constants import DEVICES_FILE, MANIFEST_FILE, PICKS_DIR, SIGNATURE_FILE
@@ -68,9 +68,13 @@ class ProtDeepETPickerPick(OutputsMixin, ProtDeepETPickerBase, ProtStreamingBase
                       help="Masks with the tsIds of the tomograms, of the same or another binning: picks outside "
                       "voxels > 0 are dropped. A tomogram without a mask goes to the failed ones.")
         addOption(form, PickOptions, "threshold", "Score threshold",
-                  help="Lowest score of a pick, 0 to 1: one for all classes, or by group id (or name): 1: 0.4, 2: 0.6. "
-                  "Negative, or a class left out, takes the model's own, which was best in its validation. The wizard "
-                  "shows the scores of an earlier run.")
+                  help="Lowest score of a pick, 0 to 1 (the probability that it is right, where the model is "
+                  "calibrated): one for all, or by group id (or name): 1: 0.4, 2: 0.6. Negative, or a class left out, "
+                  "takes the model's own, best in its validation. The wizard shows the scores of an earlier run.")
+        addOption(form, PickOptions, "fdr", "False-discovery rate",
+                  help="Share of false picks that is accepted, such as 0.05: the threshold of each class and tomogram "
+                  "is then the lowest that keeps the estimated rate at or below it, and not below a score threshold "
+                  "that is given. 0: by the score threshold alone. Needs a model whose scores are calibrated.")
         addOption(form, PickOptions, "max_picks", "Most picks per class and tomogram")
         addOption(form, PickOptions, "min_distance_angstrom", "Least distance between picks",
                   help="Picks closer than this are one particle: one number, or by group id (or name): 1: 80, 2: 50. "
@@ -283,8 +287,8 @@ class ProtDeepETPickerPick(OutputsMixin, ProtDeepETPickerBase, ProtStreamingBase
         with open(path, encoding="utf-8") as stream:
             before = json.load(stream)
         now = json.loads(json.dumps(self._signature()))
-        changed = [key for key in {**before["options"], **now["options"]}
-                   if before["options"].get(key) != now["options"].get(key)]
+        earlierOptions = {**PickOptions().to_dict(), **before["options"]}  # it may be older than an option
+        changed = [key for key, value in now["options"].items() if earlierOptions.get(key) != value]
         changed += [key for key in now if key not in ("options", "masks") and before.get(key) != now[key]]
         masks, earlier = now["masks"], before["masks"]
         if (masks is None) != (earlier is None) or (masks and any(masks.get(t) != earlier.get(t) for t in done)):
@@ -309,6 +313,9 @@ class ProtDeepETPickerPick(OutputsMixin, ProtDeepETPickerBase, ProtStreamingBase
                                   ("min_distance_angstrom", "Least distance between picks")):
                 self._collect(errors, lambda option=option, label=label: resolve(
                     options[option], card.classes, card.thresholds, f"*{label}*"))
+            if options["fdr"] and any(c.calibration is None for c in card.classes):
+                errors.append("*False-discovery rate* expected a model whose scores are probabilities, this one's are "
+                              "not calibrated: set the rate to 0 and choose by *Score threshold*, or train it anew")
         if card is not None and tomograms is not None and options is not None:
             changed = self._changed()
             if changed:
@@ -344,11 +351,13 @@ class ProtDeepETPickerPick(OutputsMixin, ProtDeepETPickerBase, ProtStreamingBase
         done = [r for r in results.values() if r["status"] == "done"]
         if done:
             lines.append(f"*{sum(r['n_picks'] for r in done)} picks* of {sum(r['n_candidates'] for r in done)} "
-                         f"candidates in {len(done)} tomograms, score at or above {scoresOf(done[0])}")
+                         f"candidates in {len(done)} tomograms, {picked.chosenBy(done, self.fdr.get())}")
+            lines += picked.expectedLines(done)
         if done and not sum(r["n_picks"] for r in done):
             best = max((r["best_score"] or 0.0 for r in done), default=0.0)
             lines.append(f"The best score is {best:.2f}: lower the threshold with *threshold picks*, without a new "
                          "run.")
+        lines += picked.verdictLines(done)
         lines += [f"{ts} failed: {r['reason']}" for ts, r in results.items() if r["status"] == "failed"]
         return lines or ["Nothing was picked yet."]
 
@@ -371,10 +380,4 @@ class ProtDeepETPickerPick(OutputsMixin, ProtDeepETPickerBase, ProtStreamingBase
         if not done:
             return ["Nothing was picked yet."]
         return [f"{sum(r['n_picks'] for r in done)} particles were picked in {len(done)} tomograms with DeepETPicker "
-                f"[Liu2024] at a score threshold of {scoresOf(done[0])}."]
-
-
-def scoresOf(item: Dict[str, Any]) -> str:
-    """Return the thresholds of a picked tomogram as text: one number, or one per group id where they differ."""
-    each = item.get("thresholds") or {"0": item["threshold"]}
-    return text_of({int(key): value for key, value in each.items()})
+                f"[Liu2024], {picked.chosenBy(done, self.fdr.get())}."]

@@ -6,6 +6,7 @@ import os
 
 import numpy as np
 
+from deepetpicker_plugin import picked
 from deepetpicker_plugin.protocols import ProtDeepETPickerPick, ProtDeepETPickerReview, ProtDeepETPickerThreshold
 from deepetpicker_plugin.protocols.protocol_train import keptLines
 from deepetpicker_plugin.tests.base import PluginTest, dataFolder, noiseTomograms, tinyModel
@@ -33,7 +34,7 @@ class TestThresholds(PluginTest):
         for text in (*protocol.summary(), *protocol.methods()):
             self.assertNotIn("above 0.00,", text)
         self.assertIn("score at or above 1:1.00, 2:0.00", " ".join(protocol.summary()))
-        self.assertIn("score threshold of 1:1.00, 2:0.00", " ".join(protocol.methods()))
+        self.assertIn("score at or above 1:1.00, 2:0.00", " ".join(protocol.methods()))
         scene, lows = thresholdsOfPicking(protocol)
         self.assertEqual(lows, [1.0, 0.0])
         self.assertEqual([layer.name for layer in scene.layers], ["ring", "rod"])
@@ -58,6 +59,31 @@ class TestThresholds(PluginTest):
             self.assertEqual(len(errors), 1, errors)
             self.assertIn(words, errors[0])
         self.assertEqual(self.newProtocol(ProtDeepETPickerPick, **self.settings("-1, ring: 0.4")).validate(), [])
+        errors = self.newProtocol(ProtDeepETPickerPick, fdr=0.05, **self.settings("-1")).validate()
+        self.assertEqual(len(errors), 1, errors)
+        self.assertIn("*False-discovery rate* expected a model whose scores are probabilities", errors[0])
+
+    def test_the_summary_says_what_picks_were_chosen_by_and_how_many_are_expected_to_be_false(self):
+        done = [{"thresholds": {"1": 0.4, "3": 0.6}, "expected_fdr": {"1": 0.02, "3": None}},
+                {"thresholds": {"1": 0.5, "3": 0.6}, "expected_fdr": {"1": 0.04, "3": None}}]
+        self.assertEqual(picked.chosenBy(done, 0.0), "score at or above 1:0.40, 3:0.60")
+        self.assertEqual(picked.chosenBy(done, 0.05),
+                         "at an estimated false-discovery rate of at most 0.05 in each tomogram")
+        self.assertEqual(picked.expectedLines(done),
+                         ["Group 1: 3.0% of the picks are expected to be false (mean over the tomograms)"])
+        self.assertEqual(picked.expectedLines([{"threshold": 0.3}]), [])
+
+    def test_the_summary_says_which_tomograms_are_to_be_looked_at(self):
+        good = {"grade": "good", "text": "good: 200 picks", "reasons": []}
+        done = [{"name": f"TS_{n}", "status": "done", "n_picks": 200 + n, "verdict": good} for n in range(6)]
+        self.assertEqual(picked.verdictLines(done), ["Verdict: *good: 6 tomogram(s) picked*"])
+        done[2] = {"name": "TS_2", "status": "done", "n_picks": 0, "verdict": {
+            "grade": "doubtful", "text": "doubtful: contrast: turned round", "reasons": [{}]}}
+        lines = picked.verdictLines(done)
+        self.assertEqual(lines[0], "Verdict: *doubtful: 6 tomogram(s) picked, 1 of them to look at*")
+        self.assertIn("TS_2: doubtful: contrast: turned round", lines)
+        self.assertTrue(lines[2].startswith("TS_2: 0 picks, about 202 in the middle one"))
+        self.assertEqual(picked.verdictLines([{"name": "old", "status": "done", "n_picks": 3}]), [])
 
     def test_the_kept_epoch_is_the_last_one_marked(self):
         rows = [{"epoch": "0", "pick_f1": "0.5", "kept": "1"}, {"epoch": "1", "pick_f1": "0.75", "kept": "1"},

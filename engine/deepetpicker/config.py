@@ -144,8 +144,12 @@ class PickOptions(Options):
     """Options of ``deepetpicker pick``."""
 
     threshold: Union[float, str] = opt(
-        -1.0, "lowest score written to the pick tables: one number, or one per class id or name such as 1:0.4,2:0.6; "
-        "negative takes the model's own", check=lambda v: problem(v, -1, 1), per_class=True)
+        -1.0, "lowest score (the probability of being right, where the model is calibrated) written to the pick "
+        "tables: one number, or one per class id or name such as 1:0.4,2:0.6; negative takes the model's own",
+        check=lambda v: problem(v, -1, 1), per_class=True)
+    fdr: float = opt(0.0, "share of false picks that is accepted: the threshold of each class and tomogram is the "
+                     "lowest that keeps the estimated false-discovery rate at or below it; 0 picks by the threshold "
+                     "alone", check=between(0, 0.5))
     voxel_size: float = opt(0.0, "voxel size of the tomograms; 0 takes that of classes.json or the header",
                             unit="angstrom", check=at_least(0))
     save_map: bool = opt(False, "also write the probability of each class as NAME_probability_CLASS.mrc")
@@ -170,8 +174,8 @@ class PickOptions(Options):
     max_resampling: float = opt(
         4.0, "a tomogram is made at most so many times coarser; more looks like a wrong voxel size and is refused",
         check=at_least(1), expert=True)
-    floor: float = opt(0.1, "candidates below this score are not kept at all", check=between(0.001, 0.9),
-                       expert=True)
+    floor: float = opt(0.1, "candidates whose peak is lower are not kept at all (0.75 is that of an ideal label)",
+                       check=between(0.001, 0.9), expert=True)
     precision: str = opt("auto", "arithmetic; auto takes bfloat16 where the hardware has it", choices=PRECISIONS,
                          expert=True)
     shard: str = opt("", "i/n picks every n-th tomogram from the i-th on: n processes, on one machine or many, get the "

@@ -285,6 +285,7 @@ def _check_story(values: Mapping[str, Any]) -> None:
         raise ValueError("validation must be a list")
     training = values.get("training", {})
     objects(training, "items")
+    objects(training.get("seen") or {}, "portraits")
     if not all(isinstance(training.get(key) or [], list) for key in ("tomograms", "validation")):
         raise ValueError("the tomograms of the training must be a list")
     judged = [one for one in objects(training, "picks") if one.get("n_true")]
@@ -362,7 +363,7 @@ def format_info(card: ModelCard) -> str:
                      f"({one.diameter_ang / voxel:.1f} voxels), label {one.label_diameter_vox:.3g} voxels "
                      f"({one.label_diameter_vox * voxel:.4g} angstrom), threshold {card.thresholds[one.id]:.3g}")
         lines.append(f"       {scores_are(one.calibration)}")
-    training = {key: value for key, value in card.training.items() if key not in ("picks", "items", "verdict")}
+    training = {key: value for key, value in card.training.items() if key not in ("picks", "items", "seen", "verdict")}
     for title, content in (("network", card.network), ("training", training), ("intensity", card.intensity),
                            ("notes", card.notes)):
         lines += [f"{title}"] + [f"  {key}: {_short(value)}" for key, value in content.items()] if content else []

@@ -16,6 +16,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 from deepetpicker.io.atomic import write_text
 from deepetpicker.io.jsonvalues import parse
+from deepetpicker.verdict import of_run
 
 PathLike = Union[str, "os.PathLike[str]"]
 Record = Dict[str, Any]
@@ -24,6 +25,7 @@ RECORDS, EARLIER = "records", "earlier"
 FORMAT_VERSION = 1
 NOT_COMPARED = ("shard", "resume", "device", "memory_limit", "batch", "slab", "mask", "voxel_size",
                 "max_resampling")
+LATER = {"fdr": 0.0}  # options that older records do not have, and what they stood for
 _SAMPLES, _SAMPLE_BYTES = 8, 4096
 
 
@@ -76,7 +78,7 @@ def is_same(made: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     def bare(content: Mapping[str, Any]) -> Dict[str, Any]:
         files = {key: content.get(key) and {k: v for k, v in content[key].items() if k != "path"}
                  for key in ("tomogram", "mask")}
-        return {**content, **files}
+        return {**content, **files, "options": {**LATER, **content["options"]}}
 
     return bare(made) == bare(other)
 
@@ -247,14 +249,16 @@ def with_records(content: Mapping[str, Any], records: Mapping[str, Record]) -> D
     warnings += [f"{name}: picked with {text}" for name, text in others.items()
                  if records[name]["item"]["status"] == "done"]
     missing = [name for name in names if name not in records or name in others]
-    return {**content, "inputs": [one for record in chosen for one in record["inputs"]],
-            "items": [record["item"] for record in chosen], "warnings": list(dict.fromkeys(warnings)),
-            "outputs": {**content["outputs"], "missing": missing}}
+    items = [record["item"] for record in chosen]
+    verdict = of_run(items)
+    return {**content, "inputs": [one for record in chosen for one in record["inputs"]], "items": items,
+            "warnings": list(dict.fromkeys([*warnings, *verdict["unusual"]])),
+            "outputs": {**content["outputs"], "missing": missing, "verdict": verdict}}
 
 
 def _otherwise(content: Mapping[str, Any], made: Mapping[str, Any]) -> str:
     """Return in what a record differs from a run: "threshold 0.3 instead of 0.5"; empty when in nothing."""
-    ours, theirs = compared(content["options"]), made["options"]
+    ours, theirs = ({**LATER, **options} for options in (compared(content["options"]), made["options"]))
     words = [f"{name} {theirs.get(name)} instead of {ours.get(name)}" for name in sorted({**ours, **theirs})
              if ours.get(name) != theirs.get(name)]
     if made["model_sha256"] != content["outputs"]["model_sha256"]:

@@ -8,7 +8,7 @@ import pathlib
 import shutil
 import tempfile
 import time
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Union
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import torch
@@ -24,10 +24,12 @@ from deepetpicker.memory import freed_memory, resident_bytes
 from deepetpicker.network.modelfile import load_model
 from deepetpicker.network.predictor import Arithmetic, Predictor, is_out_of_memory
 from deepetpicker.perclass import resolve
+from deepetpicker.picking.discovery import check_calibrated, hold_rate
 from deepetpicker.picking.peaks import PeakRule, find_peaks
 from deepetpicker.picking.planning import SHORTEST_EDGE, PickPlan, Workplace, gpu_bytes, make_plan
 from deepetpicker.picking.scan import TimedVoxels, probability_map
 from deepetpicker.picking.store import ProbabilityStore
+from deepetpicker.preparation.portrait import portrait
 from deepetpicker.preparation.resample import open_working_volume, resample_bytes
 from deepetpicker.progress import progress
 
@@ -85,8 +87,12 @@ class Picker:
     ----------
     thresholds : dict
         Class id to the score below which its candidates are not picks: the user's, else the model's.
+    given : dict
+        Class id to the user's threshold, 0 without one.
     last : PickPlan or None
         How the last tomogram was picked.
+    share, portrait : float, Portrait or None
+        Share of its volume with a probability above 1/2, and what it looks like.
     seconds : dict
         Where its time went: ``scan`` (of which ``network``; ``read`` and ``write`` run beside it) and
         ``post_processing``.
@@ -97,8 +103,12 @@ class Picker:
         self.options, self.quiet = options, quiet
         self.rules = peak_rules(self.card)
         self.thresholds = resolve(options.threshold, self.card.classes, self.card.thresholds, "threshold")
+        self.given = resolve(options.threshold, self.card.classes, {c.id: 0.0 for c in self.card.classes}, "threshold")
+        if options.fdr:
+            check_calibrated(self.card.classes)
         self.last: Optional[PickPlan] = None
         self.seconds: Dict[str, float] = {}
+        self.share, self.portrait = 0.0, None  # type: float, Optional[Portrait]
         self.distances_ang = resolve(options.min_distance_angstrom, self.card.classes,
                                      {c.id: c.diameter_ang / 2 for c in self.card.classes}, "min_distance_angstrom")
         self.predictor = Predictor(network, Arithmetic.choose(options.device, options.precision, options.batch))
@@ -186,6 +196,8 @@ class Picker:
                 probability_map(source, self.predictor, plan.tiles, store, min(plan.batch, self.predictor.batch), bar,
                                 self.device)
             network, scanned = self.predictor.take_seconds(), time.perf_counter()
+            self.share = _share_above_half(store)
+            self.portrait = portrait(source.source, max(rule.diameter_vox for rule in self.rules))
             found = self._peaks(store, grid, plan)
             self.last = plan
             self.seconds = {"scan": scanned - begin, "read": source.seconds, "network": network,
@@ -225,10 +237,29 @@ class Picker:
         """Return the least distance between picks per class, in working voxels."""
         return {c: d / grid.working_voxel_ang for c, d in self.distances_ang.items()}
 
-    def picks(self, candidates: CoordinateTable) -> CoordinateTable:
-        """Return the candidates at or above the threshold of their class, at most max_picks of each, best first."""
-        limits = np.array([self.thresholds[int(c)] for c in candidates.class_ids])
-        kept = candidates.select(candidates.scores >= limits)
+    def limits(self, candidates: CoordinateTable) -> Tuple[Dict[int, float], List[str]]:
+        """Return the threshold of each class in one tomogram, and what to say of it.
+
+        With a false-discovery rate to hold it follows from all candidates of the tomogram, and is the user's where that
+        is higher.
+        """
+        if not self.options.fdr:
+            return self.thresholds, []
+        held, unheld = hold_rate(candidates, self.card.classes, self.options.fdr)
+        return {c: max(limit, self.given[c]) for c, limit in held.items()}, list(unheld.values())
+
+    def picks(self, candidates: CoordinateTable, limits: Optional[Mapping[int, float]] = None) -> CoordinateTable:
+        """Return the candidates at or above the threshold of their class, at most max_picks of each, best first.
+
+        Parameters
+        ----------
+        candidates : CoordinateTable
+            Of one tomogram, best first.
+        limits : mapping, optional
+            Threshold by class id; default: those of :meth:`limits`.
+        """
+        limits = self.limits(candidates)[0] if limits is None else limits
+        kept = candidates.select(candidates.scores >= np.array([limits[int(c)] for c in candidates.class_ids]))
         if not self.options.max_picks:
             return kept
         rank = np.zeros(len(kept), int)
@@ -236,6 +267,15 @@ class Picker:
             mine = kept.class_ids == class_id
             rank[mine] = np.arange(mine.sum())
         return kept.select(rank < self.options.max_picks)
+
+
+def _share_above_half(store: ProbabilityStore, step: int = 8) -> float:
+    """Return the share of every eighth plane of a map where the probability of some class is above 1/2."""
+    depth, height, _ = store.shape_zyx
+    planes = range(0, depth, step)
+    count = sum(int((store.read(channel, slice(z, z + 1), slice(0, height)) > 0.5).count_nonzero())
+                for channel in range(store.shape_czyx[0]) for z in planes)
+    return count / (len(planes) * store.shape_zyx[1] * store.shape_zyx[2])
 
 
 def mask_path(mask: str, name: str) -> Optional[pathlib.Path]:

@@ -7,21 +7,26 @@ import logging
 import os
 import pathlib
 import time
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Union
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
+
+import numpy as np
 
 from deepetpicker.config import PickOptions
 from deepetpicker.errors import DeepETPickerError, InputError
 from deepetpicker.io.classes import write_classes
-from deepetpicker.io.coordinates import write_coordinates
+from deepetpicker.io.coordinates import CoordinateTable, write_coordinates
 from deepetpicker.io.items import DataItem, items_from_params
 from deepetpicker.io.manifest import Manifest, write_content
 from deepetpicker.io.records import EARLIER, Records, is_same, located, made_from, with_records
 from deepetpicker.io.volumes import Volume, open_volume
 from deepetpicker.io.voxelsize import folder_size, given_sizes, resolve_voxel_size
 from deepetpicker.perclass import text_of
+from deepetpicker.picking.discovery import expected_rate
 from deepetpicker.picking.picker import Picker, ProbabilityMaps, mask_path, open_mask
 from deepetpicker.picking.planning import duration, gigabytes
 from deepetpicker.picking.sharding import Shard
+from deepetpicker.picking.verdict import Facts, best_scores, judge
+from deepetpicker.verdict import GOOD
 
 PathLike = Union[str, pathlib.Path]
 logger = logging.getLogger(__name__)
@@ -79,6 +84,7 @@ def pick(model: PathLike, tomograms: Sequence[PathLike] = (), out: PathLike = "p
         logger.info("shard %s: %s; %s", shard, f"{len(mine)} of {len(items)} tomogram(s)" if mine else
                     f"no tomogram, there are only {len(items)}", f"still missing: {', '.join(missing)}" if missing else
                     "nothing is missing")
+    run.conclude(content)
     own = {item.name for item in mine}
     content = located({**content, "items": [i for i in content["items"] if i["name"] in own]}, run.folder)
     failed = [i for i in content["items"] if i["status"] == "failed"]
@@ -140,6 +146,14 @@ class _Run:
     def computes_on(self, device: str) -> None:
         """Note what computes, ``cpu`` or ``cuda``: whoever asked for a GPU can see whether there was one."""
         self._manifest.outputs["device"] = device
+
+    def conclude(self, content: Mapping[str, Any]) -> None:
+        """Say what to think of the whole run."""
+        verdict = content["outputs"]["verdict"]
+        for text in verdict["unusual"]:
+            logger.warning("%s", text)
+        level = logging.INFO if verdict["grade"] == GOOD else logging.WARNING
+        logger.log(level, "%s: verdict: %s", self.folder, verdict["text"])
 
     def write_manifest(self) -> Dict[str, Any]:
         """Write manifest.json from all records in the folder; return its content."""
@@ -211,7 +225,7 @@ def _pick_item(picker: Picker, item: DataItem, run: _Run) -> None:
                                   "warnings": content["warnings"]})
     if status == "done":
         logger.info("%s: %d picks >= %s of %d candidates (%.1f s)", item.name, facts["n_picks"],
-                    text_of(picker.thresholds), facts["n_candidates"], seconds)
+                    text_of({int(c): t for c, t in facts["thresholds"].items()}), facts["n_candidates"], seconds)
 
 
 def _set_aside(name: str, run: _Run, part: Manifest) -> None:
@@ -241,11 +255,37 @@ def _write_item(picker: Picker, item: DataItem, run: _Run, part: Manifest, made:
         candidates = picker.candidates(volume, folder, mask=item.mask)
         run.check_unchanged(item, made)
         run.records.forget(item.name)
-    picks = picker.picks(candidates)
+    limits, said = picker.limits(candidates)
+    for text in said:
+        logger.warning("%s: %s", item.name, text)
+        part.warn(f"{item.name}: {text}")
+    picks = picker.picks(candidates, limits)
+    verdict = judge(_facts(picker, volume, (candidates, picks), limits, item.mask), picker.card)
+    if verdict.reasons:
+        logger.warning("%s: verdict: %s", item.name, verdict)
+        part.warn(f"{item.name}: {verdict}")
     paths = {"picks": folder / f"{item.name}.csv", "candidates": folder / f"{item.name}_candidates.csv"}
     write_coordinates(paths["candidates"], candidates)
     write_coordinates(paths["picks"], picks)
     return {**{k: str(p) for k, p in paths.items()}, "maps": maps, "n_picks": len(picks),
-            "n_candidates": len(candidates), "threshold": min(picker.thresholds.values()),
-            "thresholds": {str(c): t for c, t in picker.thresholds.items()},
+            "n_candidates": len(candidates), "threshold": min(limits.values()),
+            "thresholds": {str(c): t for c, t in limits.items()}, "expected_fdr": _expected(picks, picker),
+            "verdict": verdict.to_dict(), "share_above_half": round(picker.share, 6),
             "best_score": float(candidates.scores.max()) if len(candidates) else None}
+
+
+def _expected(picks: CoordinateTable, picker: Picker) -> Dict[str, Optional[float]]:
+    """Return the share of the picks of each class that is expected to be false; None where nobody knows."""
+    rates = {c.id: expected_rate(picks.scores[picks.class_ids == c.id]) if c.calibration else float("nan")
+             for c in picker.card.classes}
+    return {str(c): round(rate, 4) if rate == rate else None for c, rate in rates.items()}
+
+
+def _facts(picker: Picker, volume: Volume, tables: Tuple[CoordinateTable, CoordinateTable],
+           limits: Mapping[int, float], mask: str) -> Facts:
+    """Return what the verdict on a tomogram rests on, from its candidates and picks."""
+    candidates, picks = tables
+    counts = {c.id: int((picks.class_ids == c.id).sum()) for c in picker.card.classes}
+    size = float(np.prod([float(n) for n in picker.grid(volume, quiet=True).shape_zyx]))
+    return Facts(counts, limits, best_scores(candidates.scores, candidates.class_ids), size, picker.share,
+                 picker.portrait, volume.voxel_size_ang, bool(mask or picker.options.mask))

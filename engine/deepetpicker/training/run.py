@@ -49,6 +49,7 @@ from deepetpicker.training.loop.trainer import fit, make_trainer
 from deepetpicker.training.pace import Pace, measure, plan
 from deepetpicker.training.recipe import filled_in
 from deepetpicker.training.run_folder import MetricsFile, RunFolder, changed_since, recipe_of
+from deepetpicker.training.seen import seen
 from deepetpicker.training.validation import BORDER, FLOOR, Validator
 from deepetpicker.training.verdict import Evidence, doubts, judge
 
@@ -358,11 +359,11 @@ def _finish(job: Job, best: Mapping[str, Any], curve: List[Dict[str, float]], ma
 
 def _evidence(job: Job, picks: Sequence[ClassScore], curve: Sequence[Mapping[str, float]]) -> Evidence:
     """Return what the verdict rests on."""
-    seen = np.mean([one.quantiles for one in job.gathered.intensities], axis=0).tolist()
+    ours = np.mean([one.quantiles for one in job.gathered.intensities], axis=0).tolist()
     started = read_card(job.options.init).intensity if job.options.init else {}
     steps = len(curve) * job.length // job.options.batch
     return Evidence(picks, job.gathered.classes, job.gathered.n_particles, curve, steps, job.misfits,
-                    job.validator.is_unknown, seen, [float(started[str(p)]) for p in QUANTILES if str(p) in started])
+                    job.validator.is_unknown, ours, [float(started[str(p)]) for p in QUANTILES if str(p) in started])
 
 
 def make_card(job: Job, best: Mapping[str, Any], curve: List[Dict[str, float]],
@@ -396,6 +397,7 @@ def make_card(job: Job, best: Mapping[str, Any], curve: List[Dict[str, float]],
                   "options": options.to_dict(), "epochs": len(curve), "kept_epoch": int(best["epoch"]),
                   "chosen_by": job.chosen_by, "particles": {str(c): n for c, n in gathered.n_particles.items()},
                   "items": uses(gathered, job.train, job.validation),
+                  "seen": seen(gathered, [*job.train, *job.validation], not job.validator.is_unknown),
                   "picks": [{"name": c.name, **one} for c, one in zip(classes, picks)]},
         validation=curve, seed=options.seed, version=__version__,
         created=datetime.datetime.now().isoformat(timespec="seconds"),

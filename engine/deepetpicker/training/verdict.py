@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import List, Mapping, Optional, Sequence
 
 import numpy as np
 
 from deepetpicker.evaluation.thresholds import FEWEST, ClassScore
 from deepetpicker.io.modelcard import ClassCard
+from deepetpicker.preparation.portrait import is_mirrored
 from deepetpicker.sampling.holdout import no_particles, not_judged
+from deepetpicker.verdict import Reason, Verdict
 
 LOWEST_F1 = 0.7
 LIKE_TRUE, FEWEST_LIKE_TRUE = 0.5, 3
@@ -17,46 +19,6 @@ USABLE_F1 = 0.4  # below it a model is of no use
 FLAT = 0.02  # a loss that fell by a smaller share of itself has not fallen
 STILL_FALLING = 0.15  # share of the whole fall that falls to the last fifth of the run
 FEWEST_STEPS = 100
-MIRRORED = 0.5  # the grey values fit so many times better when they are turned round
-
-
-@dataclasses.dataclass(frozen=True)
-class Reason:
-    """One thing that speaks against a model: its cause in a word or two, what was found, and what to do next."""
-
-    cause: str
-    found: str
-    advice: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Verdict:
-    """What to think of a trained model.
-
-    Attributes
-    ----------
-    grade : str
-        ``good``, ``doubtful`` or ``not usable``.
-    reasons : tuple of Reason
-        The likeliest first; none for a good model.
-    figures : str
-        What a good model is good by.
-    """
-
-    grade: str
-    reasons: Tuple[Reason, ...]
-    figures: str
-
-    def __str__(self) -> str:
-        if not self.reasons:
-            return f"{self.grade}: {self.figures}"
-        first = self.reasons[0]
-        more = f" (and {len(self.reasons) - 1} more)" if len(self.reasons) > 1 else ""
-        return f"{self.grade}: {first.cause}: {first.found}; next: {first.advice}{more}; {self.figures}"
-
-    def to_dict(self) -> Dict[str, Any]:
-        """Return the verdict as JSON-ready values: ``grade``, ``text`` and ``reasons``."""
-        return {"grade": self.grade, "text": str(self), "reasons": [dataclasses.asdict(one) for one in self.reasons]}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,21 +80,6 @@ def _of_data(evidence: Evidence) -> List[Reason]:
     found += [Reason("coordinates or diameter", text, "correct them (deepetpicker check) and train again")
               for text in evidence.misfits]
     return found
-
-
-def is_mirrored(quantiles: Sequence[float], started: Sequence[float]) -> bool:
-    """Return True if normalised grey values fit those a model was trained on clearly better with their sign changed.
-
-    Parameters
-    ----------
-    quantiles, started : (Q,) float
-        At the same probabilities, which lie evenly about 1/2; empty when not known.
-    """
-    if not len(quantiles) or len(quantiles) != len(started):
-        return False
-    ours, theirs = np.asarray(quantiles, float), np.asarray(started, float)
-    apart, turned = np.abs(ours - theirs).max(), np.abs(-ours[::-1] - theirs).max()
-    return bool(apart > 0.1 and turned < MIRRORED * apart)
 
 
 def _of_learning(evidence: Evidence) -> Optional[Reason]:

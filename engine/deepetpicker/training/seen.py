@@ -1,0 +1,41 @@
+"""What a training has seen, for the model card: ``pick`` compares its tomograms with it."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, Sequence
+
+import numpy as np
+
+from deepetpicker.preparation.portrait import portrait
+from deepetpicker.sampling.gather import Gathered
+from deepetpicker.sampling.patches import Annotated
+
+
+def seen(gathered: Gathered, regions: Sequence[Annotated], is_complete: bool) -> Dict[str, Any]:
+    """Return what the tomograms of a training look like and how crowded they are, as JSON-ready values.
+
+    Parameters
+    ----------
+    gathered : Gathered
+        The tomograms with their particles.
+    regions : sequence of Annotated
+        Those trained on and those held out; two of one tomogram count once.
+    is_complete : bool
+        False when many particles were not annotated: then there are more than are counted.
+
+    Returns
+    -------
+    dict
+        ``portraits`` (``Portrait.to_dict`` of each tomogram), ``density`` (class id to the particles in a million
+        working voxels of each tomogram that has any), ``is_complete``.
+    """
+    largest = max(c.diameter_ang for c in gathered.classes) / gathered.voxel_size_ang
+    sources = {region.name: region.source for region in regions}
+    crowds: Dict[str, list] = {str(c.id): [] for c in gathered.classes}
+    for volume, table in zip(gathered.volumes, gathered.tables):
+        scale = max(volume.voxel_size_ang, gathered.voxel_size_ang) / volume.voxel_size_ang
+        million = float(np.prod([float(n) for n in volume.shape_zyx])) / scale**3 / 1e6
+        for class_id, count in zip(*np.unique(table.class_ids, return_counts=True)):
+            crowds[str(class_id)].append(round(float(count / million), 3))
+    return {"portraits": [portrait(source, largest).to_dict() for source in sources.values()], "density": crowds,
+            "is_complete": is_complete}

@@ -1,0 +1,152 @@
+"""What pick says of a tomogram that is not like those of the training, and of numbers that cannot be right."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+from test_pick import BlobDetector, options
+
+from deepetpicker import pick
+from deepetpicker.geometry import WorkingGrid
+from deepetpicker.io.manifest import read_manifest
+from deepetpicker.io.modelcard import ClassCard, ModelCard
+from deepetpicker.io.volumes import write_volume
+from deepetpicker.picking import picker
+from deepetpicker.picking.verdict import Facts, judge
+from deepetpicker.preparation.portrait import Portrait, portrait
+from deepetpicker.preparation.resample import open_working_volume
+from deepetpicker.verdict import of_run, unusual_counts
+
+SHAPE, VOXEL, DIAMETER = (48, 96, 104), 10.0, 100.0
+BLOB = ClassCard(1, "blob", DIAMETER, 7.0, 0.3)
+
+
+def tomogram(seed: int, n: int = 24) -> np.ndarray:
+    """Return a tomogram (Z, Y, X) with n bright blobs of 10 voxels on a jittered lattice, in noise with a grain."""
+    rng = np.random.default_rng(seed)
+    volume = gaussian_filter(rng.normal(0, 0.3, SHAPE), 0.7)
+    lattice = np.stack(np.meshgrid(*(np.arange(9, size - 8, 18) for size in SHAPE), indexing="ij"), -1).reshape(-1, 3)
+    for centre in rng.permutation(lattice)[:n] + rng.uniform(-2, 2, (n, 3)):
+        square = sum((a - c) ** 2 for a, c in zip(np.indices(SHAPE), centre))
+        volume += np.exp(-square / (2 * 2.5**2))
+    return volume.astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def card() -> ModelCard:
+    """Return the card of a model whose training saw two such tomograms."""
+    seen = [portrait(open_working_volume(tomogram(seed), WorkingGrid(SHAPE, VOXEL, VOXEL)), 10.0) for seed in (1, 2)]
+    density = 24 / (np.prod(SHAPE) / 1e6)
+    return ModelCard(network={}, classes=(BLOB,), voxel_size_ang=VOXEL, patch_vox=48, border_vox=12, label="tball",
+                     normalisation="robust", threshold=0.3, score_floor=0.1, training={"seen": {
+                         "portraits": [one.to_dict() for one in seen], "density": {"1": [density]},
+                         "is_complete": True}})
+
+
+def picked(tmp_path, monkeypatch, card, volume, voxel_size=VOXEL):
+    """Return the manifest of picking one tomogram."""
+    monkeypatch.setattr(picker, "load_model", lambda path: (BlobDetector(), card))
+    (tmp_path / "m.safetensors").write_bytes(b"stands for a model")
+    write_volume(tmp_path / "TS_1.mrc", volume, voxel_size)
+    pick(tmp_path / "m.safetensors", [tmp_path / "TS_1.mrc"], tmp_path / "out", options(), quiet=True)
+    return read_manifest(tmp_path / "out/manifest.json")
+
+
+def causes(manifest):
+    """Return the causes in the verdict on the first tomogram."""
+    return [one["cause"] for one in manifest["items"][0]["verdict"]["reasons"]]
+
+
+def test_a_tomogram_like_those_of_the_training_is_silent(tmp_path, monkeypatch, card, caplog):
+    caplog.set_level(logging.INFO)
+    manifest = picked(tmp_path, monkeypatch, card, tomogram(3))
+    assert manifest["warnings"] == []
+    assert manifest["items"][0]["verdict"] == {"grade": "good", "text": "good: 24 picks", "reasons": []}
+    assert manifest["outputs"]["verdict"]["text"] == "good: 1 tomogram(s) picked"
+    assert [r for r in caplog.records if r.levelno >= logging.WARNING] == []
+    assert "verdict: good: 1 tomogram(s) picked" in caplog.text
+
+
+def test_inverted_contrast_is_the_cause_of_no_picks(tmp_path, monkeypatch, card, caplog):
+    manifest = picked(tmp_path, monkeypatch, card, -tomogram(3))
+    assert causes(manifest) == ["contrast", "no picks"]
+    text = manifest["items"][0]["verdict"]["text"]
+    assert "is dark, in the training it was bright; next: invert its contrast" in text
+    assert manifest["warnings"] == [f"TS_1: {text}"]
+    assert text in caplog.text
+    assert manifest["outputs"]["verdict"]["text"] == "doubtful: 1 tomogram(s) picked, 1 of them to look at"
+
+
+def test_a_voxel_size_that_is_half_the_true_one_is_named(tmp_path, monkeypatch, card):
+    manifest = picked(tmp_path, monkeypatch, card, tomogram(3), voxel_size=5.0)
+    assert "voxel size or filter" in causes(manifest)
+    assert "times finer at 10 angstrom" in str(manifest["items"][0]["verdict"])
+    assert "5 angstrom is assumed" in manifest["warnings"][0] + str(manifest["items"][0]["verdict"])
+
+
+def test_noise_alone_has_nothing_that_stands_out(tmp_path, monkeypatch, card):
+    manifest = picked(tmp_path, monkeypatch, card, tomogram(3, n=0))
+    assert "nothing stands out" in causes(manifest)
+    assert manifest["items"][0]["status"] == "done"
+
+
+def test_a_model_that_does_not_say_what_it_saw_judges_numbers_alone(tmp_path, monkeypatch, card):
+    old = dataclasses.replace(card, training={})
+    assert picked(tmp_path, monkeypatch, old, tomogram(3), voxel_size=5.0)["items"][0]["status"] == "done"
+    inverted = picked(tmp_path, monkeypatch, old, -tomogram(3))
+    assert causes(inverted) == ["no picks"]
+
+
+def facts(**changes) -> Facts:
+    """Return what is known of an ordinary tomogram of four million voxels, with some of it changed."""
+    values = {"n_picks": {1: 60}, "thresholds": {1: 0.4}, "best_scores": {1: 0.98}, "volume_vox": 4e6, "share": 0.001,
+              "portrait": None, "voxel_size_ang": VOXEL, **changes}
+    return Facts(**values)
+
+
+@pytest.mark.parametrize(("changes", "cause"), [
+    ({}, None), ({"n_picks": {1: 9}}, "few picks"), ({"n_picks": {1: 9}, "is_masked": True}, None),
+    ({"n_picks": {1: 400}}, "many picks"), ({"n_picks": {1: 6000}}, "too many picks"),
+    ({"share": 0.3}, "too many picks"),
+    ({"n_picks": {1: 0}, "best_scores": {}}, "no picks"), ({"n_picks": {1: 0}, "best_scores": {1: 0.2}}, "no picks"),
+    ({"portrait": Portrait((0.5, 0.2), (-5.5, -4.0, -2.5, 1.8, 2.5, 3.4))}, None),
+    ({"portrait": Portrait((0.36, 0.12), (-5.5, -4.0, -2.5, 1.8, 2.5, 3.4))}, "voxel size or filter"),
+    ({"portrait": Portrait((0.9, 0.55), (-5.5, -4.0, -2.5, 1.8, 2.5, 3.4))}, "voxel size or filter"),
+    ({"portrait": Portrait((0.5, 0.2), (-3.4, -2.5, -1.8, 2.5, 4.0, 5.5))}, "contrast"),
+    ({"portrait": Portrait((0.5, 0.2), (-3.2, -2.4, -1.7, 1.7, 2.4, 3.2))}, "nothing stands out")])
+def test_the_cause_is_named(card, changes, cause):
+    seen = {"portraits": [{"grain": [0.51, 0.19], "standing_out": [-5.2, -3.7, -2.4, 1.8, 2.5, 3.3]}],
+            "density": {"1": [14.0, 17.0]}, "is_complete": True}
+    found = judge(facts(**changes), dataclasses.replace(card, training={"seen": seen}))
+    assert [one.cause for one in found.reasons] == ([cause] if cause else [])
+    assert found.grade == ("doubtful" if cause else "good")
+    assert not cause or found.reasons[0].advice in str(found)
+
+
+def test_particles_that_nobody_annotated_make_no_number_suspicious(card):
+    seen = {"density": {"1": [2.0]}, "is_complete": False}
+    assert judge(facts(), dataclasses.replace(card, training={"seen": seen})).reasons == ()
+
+
+def test_an_unusual_number_of_picks_among_the_tomograms_of_a_run_is_named():
+    counts = {f"TS_{n}": count for n, count in enumerate([210, 190, 250, 175, 230, 205])}
+    assert unusual_counts(counts) == {}
+    assert list(unusual_counts({**counts, "TS_9": 3, "TS_8": 2400})) == ["TS_9", "TS_8"]
+    assert "3 picks, about 205 in the middle one of 7" in unusual_counts({**counts, "TS_9": 3})["TS_9"]
+    assert unusual_counts({"a": 200, "b": 210, "c": 0}) == {}
+    assert unusual_counts(dict.fromkeys("abcdef", 0)) == {}
+
+
+def test_a_run_counts_what_is_to_be_looked_at_once():
+    items = [{"name": n, "status": "done", "n_picks": 200, "verdict": {"grade": "good", "text": "good: 200 picks"}}
+             for n in "abcde"]
+    items.append({"name": "f", "status": "done", "n_picks": 0, "verdict": {"grade": "doubtful", "text": "doubtful: x"}})
+    items.append({"name": "old", "status": "done"})
+    found = of_run([*items, {"name": "g", "status": "failed"}])
+    assert found["text"] == "doubtful: 7 tomogram(s) picked, 1 of them to look at"
+    assert found["doubts"] == ["f: doubtful: x"]
+    assert len(found["unusual"]) == 1
