@@ -29,7 +29,7 @@ from deepetpicker.picking.peaks import PeakRule, find_peaks
 from deepetpicker.picking.planning import SHORTEST_EDGE, PickPlan, Workplace, gpu_bytes, make_plan
 from deepetpicker.picking.scan import TimedVoxels, probability_map
 from deepetpicker.picking.store import ProbabilityStore
-from deepetpicker.preparation.portrait import portrait
+from deepetpicker.preparation.portrait import Portrait, portrait
 from deepetpicker.preparation.resample import open_working_volume, resample_bytes
 from deepetpicker.progress import progress
 
@@ -108,7 +108,8 @@ class Picker:
             check_calibrated(self.card.classes)
         self.last: Optional[PickPlan] = None
         self.seconds: Dict[str, float] = {}
-        self.share, self.portrait = 0.0, None  # type: float, Optional[Portrait]
+        self.share = 0.0
+        self.portrait: Optional[Portrait] = None
         self.distances_ang = resolve(options.min_distance_angstrom, self.card.classes,
                                      {c.id: c.diameter_ang / 2 for c in self.card.classes}, "min_distance_angstrom")
         self.predictor = Predictor(network, Arithmetic.choose(options.device, options.precision, options.batch))
@@ -189,7 +190,8 @@ class Picker:
         with contextlib.ExitStack() as stack:
             work = stack.enter_context(working_folder(scratch))
             stack.enter_context(freed_memory(kept=not plan.is_lean))
-            source = TimedVoxels(open_working_volume(volume, grid, cache_dir=work, name=volume.name))
+            whole = open_working_volume(volume, grid, cache_dir=work, name=volume.name)
+            source = TimedVoxels(whole)
             store = stack.enter_context(self._store(grid, work, plan))
             begin = time.perf_counter()
             with progress(len(plan.tiles), f"{volume.name}: scanning", "tile", self.quiet) as bar:
@@ -197,7 +199,7 @@ class Picker:
                                 self.device)
             network, scanned = self.predictor.take_seconds(), time.perf_counter()
             self.share = _share_above_half(store)
-            self.portrait = portrait(source.source, max(rule.diameter_vox for rule in self.rules))
+            self.portrait = portrait(whole, max(rule.diameter_vox for rule in self.rules))
             found = self._peaks(store, grid, plan)
             self.last = plan
             self.seconds = {"scan": scanned - begin, "read": source.seconds, "network": network,
