@@ -170,7 +170,9 @@ def model_file(path, **changes):
 
 @pytest.mark.parametrize("changes", [
     {"training": []}, {"notes": "x"}, {"intensity": 1.0}, {"validation": {}}, {"training": {"items": [None]}},
-    {"training": {"picks": [{"n_true": 3}]}}, {"training": {"tomograms": 5}}, {"classes": ["x"]}, {"classes": "x"},
+    {"training": {"picks": [{"n_true": 3}]}}, {"training": {"tomograms": 5}}, {"training": {"seen": [1]}},
+    {"training": {"seen": {"portraits": [{"grain": ["a"], "standing_out": []}]}}},
+    {"training": {"seen": {"density": 3}}}, {"classes": ["x"]}, {"classes": "x"},
     {"voxel_size_ang": 10 ** 400}, {"patch_vox": float("inf")}, {"border_vox": 10 ** 400}, {"seed": {}}])
 def test_a_card_with_a_strange_member_is_refused_and_not_half_shown(tmp_path, changes):
     with pytest.raises(ModelFileError, match="the model card is damaged"):

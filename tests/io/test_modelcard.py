@@ -11,8 +11,8 @@ import pytest
 
 from deepetpicker.calibration import Calibration
 from deepetpicker.cli import info as info_command
-from deepetpicker.errors import InputError, ModelFileError
-from deepetpicker.io.modelcard import FORMAT_VERSION, ClassCard, ModelCard, class_of, format_info, info, read_card
+from deepetpicker.errors import ModelFileError
+from deepetpicker.io.modelcard import FORMAT_VERSION, ClassCard, ModelCard, format_info, info, read_card
 
 
 @pytest.fixture
@@ -146,12 +146,6 @@ def test_a_calibration_is_kept_and_said_and_older_models_have_none(card):
     for one in content["classes"]:
         del one["calibration"]
     assert ModelCard.from_json(json.dumps(content)).classes[0].calibration is None
-
-
-def test_class_of(card):
-    assert class_of(card, 3).name == "rod"
-    with pytest.raises(InputError, match=r"1 \(ring\), 3 \(rod\)"):
-        class_of(card, 2)
 
 
 def test_text_for_people_gives_angstrom_and_voxels(card):

@@ -285,7 +285,7 @@ def _check_story(values: Mapping[str, Any]) -> None:
         raise ValueError("validation must be a list")
     training = values.get("training", {})
     objects(training, "items")
-    objects(training.get("seen") or {}, "portraits")
+    _check_seen(training.get("seen") or {})
     if not all(isinstance(training.get(key) or [], list) for key in ("tomograms", "validation")):
         raise ValueError("the tomograms of the training must be a list")
     judged = [one for one in objects(training, "picks") if one.get("n_true")]
@@ -296,6 +296,16 @@ def _check_story(values: Mapping[str, Any]) -> None:
     for key in ("seed", "format_version"):
         if not isinstance(values.get(key, 0), int):
             raise ValueError(f"{key} must be a whole number")
+
+
+def _check_seen(seen: Any) -> None:
+    """Raise ValueError unless what the training has seen are lists of numbers."""
+    if not isinstance(seen, Mapping) or not isinstance(seen.get("density") or {}, Mapping):
+        raise ValueError("what the training has seen must be an object")
+    rows = [one.get(key) for one in objects(seen, "portraits") for key in ("grain", "standing_out")]
+    for row in [*rows, *(seen.get("density") or {}).values()]:
+        if not isinstance(row, list) or not all(isinstance(v, (int, float)) and math.isfinite(v) for v in row):
+            raise ValueError("what the training has seen must be lists of numbers")
 
 
 def _class_card(content: Mapping[str, Any]) -> ClassCard:
@@ -388,18 +398,3 @@ def _short(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(_short(v) for v in value)
     return str(value)
-
-
-def class_of(card: ModelCard, class_id: int) -> ClassCard:
-    """Return the card of one class.
-
-    Raises
-    ------
-    InputError
-        If the model has no such class.
-    """
-    for one in card.classes:
-        if one.id == class_id:
-            return one
-    raise InputError(f"the model has no class {class_id}: it knows "
-                     + ", ".join(f"{c.id} ({c.name})" for c in card.classes))

@@ -75,8 +75,11 @@ def judge(facts: Facts, card: ModelCard) -> Verdict:
 
 def _of_tomogram(facts: Facts, seen: Mapping[str, Any], voxel_ang: float) -> List[Reason]:
     """Return in what a tomogram differs from those of the training."""
+    if facts.portrait is None:
+        return []
     theirs = [Portrait.from_dict(one) for one in seen.get("portraits") or ()]
-    if facts.portrait is None or not theirs:
+    theirs = [one for one in theirs if len(one.standing_out) == len(facts.portrait.standing_out)]
+    if not theirs:
         return []
     found, mean = [], np.mean([one.standing_out for one in theirs], axis=0)
     if is_mirrored(facts.portrait.standing_out, mean.tolist()):
