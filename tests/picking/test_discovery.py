@@ -47,9 +47,10 @@ def test_each_class_has_its_own_threshold_and_an_unreachable_rate_is_said():
     rod = dataclasses.replace(BLOB, id=4, name="rod")
     limits, unheld = hold_rate(table, (BLOB, rod, dataclasses.replace(BLOB, id=5)), 0.05)
     assert limits == {1: pytest.approx(0.735), 4: UNREACHED, 5: UNREACHED}
-    assert list(unheld) == [4]
-    assert "class 4 (rod): no threshold holds a false-discovery rate of 0.05" in unheld[4]
-    assert "0.930 (it was calibrated on 40 particles); ask for 0.07 or more" in unheld[4]
+    assert len(unheld) == 1
+    assert "no threshold of class 4 (rod) holds 0.05" in unheld[0].found
+    assert "0.930 (it was calibrated on 40 particles)" in unheld[0].found
+    assert unheld[0].advice.startswith("ask for 0.07 or more")
 
 
 @pytest.fixture
@@ -84,9 +85,11 @@ def test_pick_says_when_the_rate_cannot_be_held(tmp_path, monkeypatch, tomogram,
     manifest = pick(model(tmp_path, monkeypatch, SCALE), [tomogram], tmp_path / "out", options(fdr=0.01), quiet=True)
     assert manifest["items"][0]["n_picks"] == 0
     assert manifest["items"][0]["expected_fdr"] == {"1": None}
-    said = [text for text in manifest["warnings"] if "no threshold holds a false-discovery rate of 0.01" in text]
-    assert said[0].startswith("TS_1: class 1 (blob)")
-    assert said[0].split(": ", 1)[1] in caplog.text
+    assert [one["cause"] for one in manifest["items"][0]["verdict"]["reasons"]] == ["false-discovery rate"]
+    text = manifest["items"][0]["verdict"]["text"]
+    assert text.startswith("doubtful: false-discovery rate: no threshold of class 1 (blob) holds 0.01, so that none is")
+    assert manifest["warnings"] == [f"TS_1: {text}"]
+    assert text in caplog.text
     assert len(read_coordinates(tmp_path / "out/TS_1_candidates.csv")) >= len(CENTRES)
 
 

@@ -8,13 +8,14 @@ membranes and carbon cause (studies.rst).
 
 from __future__ import annotations
 
-from typing import Dict, Sequence, Tuple
+from typing import Dict, List, Sequence, Tuple
 
 import numpy as np
 
 from deepetpicker.errors import InputError
 from deepetpicker.io.coordinates import CoordinateTable
 from deepetpicker.io.modelcard import ClassCard
+from deepetpicker.verdict import Reason
 
 UNREACHED = 1.0  # no score is as high
 
@@ -58,7 +59,7 @@ def threshold_for(scores: np.ndarray, rate: float) -> float:
 
 
 def hold_rate(candidates: CoordinateTable, classes: Sequence[ClassCard],
-              rate: float) -> Tuple[Dict[int, float], Dict[int, str]]:
+              rate: float) -> Tuple[Dict[int, float], List[Reason]]:
     """Return the threshold of each class that holds a false-discovery rate in one tomogram, and where none does.
 
     Parameters
@@ -72,16 +73,17 @@ def hold_rate(candidates: CoordinateTable, classes: Sequence[ClassCard],
 
     Returns
     -------
-    tuple of dict
-        Thresholds by class id; and by class id what to say of a class of which nothing can be picked at this rate.
+    dict, list of Reason
+        Thresholds by class id; and what to say of each class of which nothing can be picked at this rate.
     """
-    limits, unheld = {}, {}
+    limits, unheld = {}, []
     for one in classes:
         scores = candidates.scores[candidates.class_ids == one.id]
         limits[one.id] = threshold_for(scores, rate)
         if len(scores) and limits[one.id] == UNREACHED:
-            rests = f"it was calibrated on {one.calibration.n_particles} particles" if one.calibration else ""
-            unheld[one.id] = (f"{one.label}: no threshold holds a false-discovery rate of {rate:.3g}, so that none is "
-                              f"picked: its best candidate is right with probability {scores.max():.3f} ({rests}); ask "
-                              f"for {1 - scores.max():.2g} or more, or train with more labels")
+            rests = f" (it was calibrated on {one.calibration.n_particles} particles)" if one.calibration else ""
+            unheld.append(Reason(
+                "false-discovery rate", f"no threshold of {one.label} holds {rate:.3g}, so that none is picked: its "
+                f"best candidate is right with probability {scores.max():.3f}{rests}",
+                f"ask for {1 - scores.max():.2g} or more, or train with more labels"))
     return limits, unheld

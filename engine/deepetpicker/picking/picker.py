@@ -32,6 +32,7 @@ from deepetpicker.picking.store import ProbabilityStore
 from deepetpicker.preparation.portrait import Portrait, portrait
 from deepetpicker.preparation.resample import open_working_volume, resample_bytes
 from deepetpicker.progress import progress
+from deepetpicker.verdict import Reason
 
 PathLike = Union[str, pathlib.Path]
 logger = logging.getLogger(__name__)
@@ -239,8 +240,8 @@ class Picker:
         """Return the least distance between picks per class, in working voxels."""
         return {c: d / grid.working_voxel_ang for c, d in self.distances_ang.items()}
 
-    def limits(self, candidates: CoordinateTable) -> Tuple[Dict[int, float], List[str]]:
-        """Return the threshold of each class in one tomogram, and what to say of it.
+    def limits(self, candidates: CoordinateTable) -> Tuple[Dict[int, float], List[Reason]]:
+        """Return the threshold of each class in one tomogram, and of which classes it leaves nothing.
 
         With a false-discovery rate to hold it follows from all candidates of the tomogram, and is the user's where that
         is higher.
@@ -248,7 +249,7 @@ class Picker:
         if not self.options.fdr:
             return self.thresholds, []
         held, unheld = hold_rate(candidates, self.card.classes, self.options.fdr)
-        return {c: max(limit, self.given[c]) for c, limit in held.items()}, list(unheld.values())
+        return {c: max(limit, self.given[c]) for c, limit in held.items()}, unheld
 
     def picks(self, candidates: CoordinateTable, limits: Optional[Mapping[int, float]] = None) -> CoordinateTable:
         """Return the candidates at or above the threshold of their class, at most max_picks of each, best first.

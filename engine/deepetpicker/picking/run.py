@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import logging
 import os
@@ -255,12 +256,10 @@ def _write_item(picker: Picker, item: DataItem, run: _Run, part: Manifest, made:
         candidates = picker.candidates(volume, folder, mask=item.mask)
         run.check_unchanged(item, made)
         run.records.forget(item.name)
-    limits, said = picker.limits(candidates)
-    for text in said:
-        logger.warning("%s: %s", item.name, text)
-        part.warn(f"{item.name}: {text}")
+    limits, unheld = picker.limits(candidates)
     picks = picker.picks(candidates, limits)
-    verdict = judge(_facts(picker, volume, (candidates, picks), limits, item.mask), picker.card)
+    facts = _facts(picker, volume, (candidates, picks), limits, item.mask)
+    verdict = judge(dataclasses.replace(facts, unheld=unheld), picker.card)
     if verdict.reasons:
         logger.warning("%s: verdict: %s", item.name, verdict)
         part.warn(f"{item.name}: {verdict}")

@@ -41,6 +41,8 @@ class Facts:
         Its voxel size as given, in angstrom.
     is_masked : bool
         Only a part of it was picked.
+    unheld : sequence of Reason
+        Why classes have no picks because of the false-discovery rate that was asked for.
     """
 
     n_picks: Mapping[int, int]
@@ -51,6 +53,7 @@ class Facts:
     portrait: Optional[Portrait]
     voxel_size_ang: float
     is_masked: bool = False
+    unheld: Sequence[Reason] = ()
 
 
 def judge(facts: Facts, card: ModelCard) -> Verdict:
@@ -65,10 +68,10 @@ def judge(facts: Facts, card: ModelCard) -> Verdict:
     """
     seen = card.training.get("seen") or {}
     total = sum(facts.n_picks.values())
-    reasons = _of_tomogram(facts, seen, card.voxel_size_ang)
-    if not total:
+    reasons = [*_of_tomogram(facts, seen, card.voxel_size_ang), *facts.unheld]
+    if not total and not facts.unheld:
         reasons.append(_none(facts, card.classes))
-    else:
+    elif total:
         reasons += [*_few(facts, card.classes, seen.get("density") or {}), *_many(facts, card, seen)]
     return Verdict(DOUBTFUL if reasons else GOOD, tuple(reasons), f"{total} picks")
 
