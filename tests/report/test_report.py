@@ -24,13 +24,12 @@ from deepetpicker.report import (
     curve_figure,
     distance_figure,
     orthogonal_views,
-    reliability_figure,
     score_histogram,
     slices_with_picks,
     training_figure,
     z_profile_figure,
 )
-from deepetpicker.report.page import Picture, page, report_pictures, write_report, write_slices
+from deepetpicker.report.page import Picture, page, reliability_figure, report_pictures, write_report, write_slices
 
 SHAPE = (24, 32, 40)
 EMPTY = CoordinateTable.empty()

@@ -8,7 +8,6 @@ from __future__ import annotations
 from deepetpicker.report.charts import (
                                          curve_figure,
                                          distance_figure,
-                                         reliability_figure,
                                          score_histogram,
                                          training_figure,
                                          z_profile_figure,
@@ -16,4 +15,4 @@ from deepetpicker.report.charts import (
 from deepetpicker.report.slices import PictureStyle, choose_planes, orthogonal_views, slices_with_picks
 
 __all__ = ["PictureStyle", "choose_planes", "curve_figure", "distance_figure", "orthogonal_views",
-           "reliability_figure", "score_histogram", "slices_with_picks", "training_figure", "z_profile_figure"]
+           "score_histogram", "slices_with_picks", "training_figure", "z_profile_figure"]

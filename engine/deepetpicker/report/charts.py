@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from deepetpicker.evaluation.curves import ScoreCurve
-    from deepetpicker.evaluation.reliability import Reliability
 
 INK = "#24292f"
 BLUE, ORANGE, GREEN, VERMILLION, PURPLE, GREY = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#7f7f7f"
@@ -46,7 +45,7 @@ def curve_figure(curve: ScoreCurve, parts: Sequence[str] = ("precision_recall", 
         if len(curve) and curve.n_truth:
             draw[part](one, curve, threshold)
         else:
-            _say_nothing(one, "no scores to draw")
+            say_nothing(one, "no scores to draw")
     return figure
 
 
@@ -67,7 +66,7 @@ def score_histogram(hit_scores: np.ndarray, other_scores: np.ndarray, threshold:
     sets = [s[~np.isnan(s)] for s in (np.asarray(hit_scores, float), np.asarray(other_scores, float))]
     everything = np.concatenate(sets)
     if not everything.size:
-        _say_nothing(axes, "no scores to draw")
+        say_nothing(axes, "no scores to draw")
         return figure
     low, high = min(0.0, float(everything.min())), max(1.0, float(everything.max()))
     edges = np.linspace(low, high, 31)
@@ -98,7 +97,7 @@ def counts_figure(names: Sequence[str], counts: np.ndarray, labels: Sequence[str
     """
     figure, (axes,) = chart(1)
     if not len(names):
-        _say_nothing(axes, "no tomogram was picked")
+        say_nothing(axes, "no tomogram was picked")
         return figure
     figure.set_size_inches(2 * CHART_INCHES[0], CHART_INCHES[1])
     at, base = np.arange(len(names)), np.zeros(len(names))
@@ -143,37 +142,6 @@ def depth_figure(edges: np.ndarray, counts: Mapping[str, np.ndarray], is_relativ
     return figure
 
 
-def reliability_figure(classes: Mapping[str, Reliability]) -> Figure:
-    """Return how often picks are right against what their scores promise, with their numbers below.
-
-    Parameters
-    ----------
-    classes : mapping
-        Class name to its bins; classes without picks are left out. On the diagonal a score is a probability.
-    """
-    from matplotlib.figure import Figure
-
-    filled = {name: one for name, one in classes.items() if one.n_picks.sum()}
-    if not filled:
-        figure, (axes,) = chart(1)
-        _say_nothing(axes, "no scores that could be probabilities")
-        return figure
-    figure = Figure(figsize=CHART_INCHES, layout="constrained", facecolor="white")
-    cells: Any = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    axes, below = cells
-    axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":")
-    for (name, one), (colour, dashes) in zip(filled.items(), itertools.cycle(CYCLE)):
-        shown = one.n_picks > 0
-        axes.plot(one.predicted[shown], one.observed[shown], color=colour, linestyle=dashes, linewidth=1.6, marker="o",
-                  markersize=4, label=f"{_escaped(name)}, ECE {one.error:.3f}")
-        below.stairs(one.n_picks, one.edges, color=colour, linestyle=dashes, linewidth=1.4)
-    finish(axes, "", "share of them that is right", legend=True)
-    finish(below, "score", "picks")
-    axes.set_ylim(-0.02, 1.02)
-    below.set_xlim(0, 1)
-    return figure
-
-
 def distance_figure(histogram: Mapping[str, np.ndarray], voxel_size_ang: float = 0.0) -> Figure:
     """Return the distances of hits to the true centres.
 
@@ -187,7 +155,7 @@ def distance_figure(histogram: Mapping[str, np.ndarray], voxel_size_ang: float =
     figure, (axes,) = chart(1)
     edges, counts = np.asarray(histogram["edges_vox"], float), np.asarray(histogram["hits"], float)
     if not counts.sum():
-        _say_nothing(axes, "no hits")
+        say_nothing(axes, "no hits")
         return figure
     _bars(axes, edges, counts, (BLUE, ""), "")
     finish(axes, "distance to the true centre [voxels]", "hits")
@@ -212,7 +180,7 @@ def z_profile_figure(profile: Mapping[str, np.ndarray]) -> Figure:
     figure, (axes,) = chart(1)
     edges = np.asarray(profile["edges_vox"], float)
     if not (np.sum(profile["truth"]) + np.sum(profile["picks"])):
-        _say_nothing(axes, "no particles")
+        say_nothing(axes, "no particles")
         return figure
     _bars(axes, edges, np.asarray(profile["hits"]), (BLUE, ""), "hits")
     for name, label, (colour, dashes) in (("truth", "true particles", (GREEN, "-")),
@@ -245,7 +213,7 @@ def training_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
             axes.plot(epochs, values, color=colour, linestyle=dashes, linewidth=1.8, label=_words(name),
                       marker="o" if len(epochs) == 1 else None, markersize=4)
         if not names:
-            _say_nothing(axes, "no epoch is finished yet")
+            say_nothing(axes, "no epoch is finished yet")
             continue
         finish(axes, "epoch", label, legend=True)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -362,7 +330,7 @@ def plain(text: str) -> str:
     return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
 
 
-def _say_nothing(axes: Axes, text: str) -> None:
+def say_nothing(axes: Axes, text: str) -> None:
     """Say in the empty axes why they are empty."""
     axes.set_axis_off()
     axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, color=INK, fontsize=10)
@@ -396,11 +364,6 @@ def _words(column: str) -> str:
     """Return a column's name as words for a legend: "val_loss" becomes "validation loss"."""
     marked = column.replace("f_alpha", "f\0alpha")
     return " ".join(WORDS.get(word.replace("\0", "_"), word) for word in marked.split("_")).replace("$", r"\$")
-
-
-def _escaped(name: str) -> str:
-    """Return a name as a legend can show it: no mathematics, and a first character that does not hide it."""
-    return (" " + name if name.startswith("_") else name).replace("$", r"\$")
 
 
 def _series(rows: Sequence[Mapping[str, Any]]) -> Dict[str, Tuple[List[float], List[float]]]:

@@ -15,15 +15,16 @@ import numpy as np
 from deepetpicker.errors import DeepETPickerError
 from deepetpicker.evaluation.measures import distance_histogram
 from deepetpicker.evaluation.pairing import PathLike
+from deepetpicker.evaluation.reliability import Reliability
 from deepetpicker.evaluation.results import EvaluationReport, TomogramResult
 from deepetpicker.io.atomic import atomic_output, write_text
 from deepetpicker.io.volumes import open_volume
 from deepetpicker.report import (
     PictureStyle,
+    charts,
     choose_planes,
     curve_figure,
     distance_figure,
-    reliability_figure,
     score_histogram,
     slices,
     slices_with_picks,
@@ -197,6 +198,42 @@ def _threshold_rows(report: EvaluationReport, beta: str) -> List[List[str]]:
     return [[f"best {beta if metric == 'Fbeta' else metric}", f"{best['threshold']:.4g}",
              *(number(best[n]) for n in ("value", "precision", "recall"))]
             for metric, best in report.best_threshold.items()]
+
+
+def reliability_figure(classes: Mapping[str, Reliability]) -> Figure:
+    """Return how often picks are right against what their scores promise, with their numbers below.
+
+    Parameters
+    ----------
+    classes : mapping
+        Class name to its bins; classes without picks are left out. On the diagonal a score is a probability.
+    """
+    from matplotlib.figure import Figure
+
+    filled = {name: one for name, one in classes.items() if one.n_picks.sum()}
+    if not filled:
+        figure, (axes,) = charts.chart(1)
+        charts.say_nothing(axes, "no scores that could be probabilities")
+        return figure
+    figure = Figure(figsize=charts.CHART_INCHES, layout="constrained", facecolor="white")
+    cells: Any = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    axes, below = cells
+    axes.plot([0, 1], [0, 1], color=charts.GREY, linewidth=1, linestyle=":")
+    for (name, one), (colour, dashes) in zip(filled.items(), itertools.cycle(charts.CYCLE)):
+        shown = one.n_picks > 0
+        axes.plot(one.predicted[shown], one.observed[shown], color=colour, linestyle=dashes, linewidth=1.6, marker="o",
+                  markersize=4, label=f"{_escaped(name)}, ECE {one.error:.3f}")
+        below.stairs(one.n_picks, one.edges, color=colour, linestyle=dashes, linewidth=1.4)
+    charts.finish(axes, "", "share of them that is right", legend=True)
+    charts.finish(below, "score", "picks")
+    axes.set_ylim(-0.02, 1.02)
+    below.set_xlim(0, 1)
+    return figure
+
+
+def _escaped(name: str) -> str:
+    """Return a name as a legend can show it: no mathematics, and a first character that does not hide it."""
+    return (" " + name if name.startswith("_") else name).replace("$", r"\$")
 
 
 def _charts(report: EvaluationReport) -> List[Chart]:
