@@ -18,7 +18,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from deepetpicker import __version__
-from deepetpicker.calibration import Calibration, scores_are
+from deepetpicker.calibration import scores_are
 from deepetpicker.config import NetworkOptions, TrainOptions
 from deepetpicker.errors import InputError
 from deepetpicker.evaluation.thresholds import ClassScore
@@ -49,7 +49,7 @@ from deepetpicker.training.loop.trainer import fit, make_trainer
 from deepetpicker.training.pace import Pace, measure, plan
 from deepetpicker.training.recipe import filled_in
 from deepetpicker.training.run_folder import MetricsFile, RunFolder, changed_since, recipe_of
-from deepetpicker.training.seen import seen
+from deepetpicker.training.seen import seen, with_scores
 from deepetpicker.training.validation import BORDER, FLOOR, Validator
 from deepetpicker.training.verdict import Evidence, doubts, judge
 
@@ -384,10 +384,7 @@ def make_card(job: Job, best: Mapping[str, Any], curve: List[Dict[str, float]],
     options, gathered = job.options, job.gathered
     quantiles = torch.tensor([t.source.intensity.quantiles for t in job.train], dtype=torch.float64).mean(0).tolist()
     picks = best["picks"]
-    scales = best.get("calibrations") or [None] * len(picks)
-    classes = tuple(
-        dataclasses.replace(c, threshold=one["threshold"], calibration=scale and Calibration.from_dict(scale))
-        for c, one, scale in zip(gathered.classes, picks, scales))
+    classes = with_scores(gathered.classes, best)
     return ModelCard(
         network=job.network.options.to_dict(), classes=classes, voxel_size_ang=gathered.voxel_size_ang,
         patch_vox=options.patch, border_vox=min(BORDER, (options.patch - 8) // 2), label=options.label,

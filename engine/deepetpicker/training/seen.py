@@ -1,11 +1,14 @@
-"""What a training has seen, for the model card: ``pick`` compares its tomograms with it."""
+"""What a training leaves in the model card beside weights: what it has seen, and how its scores are to be read."""
 
 from __future__ import annotations
 
-from typing import Any, Dict, Sequence
+import dataclasses
+from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
 import numpy as np
 
+from deepetpicker.calibration import Calibration
+from deepetpicker.io.modelcard import ClassCard
 from deepetpicker.preparation.portrait import portrait
 from deepetpicker.sampling.gather import Gathered
 from deepetpicker.sampling.patches import Annotated
@@ -31,7 +34,7 @@ def seen(gathered: Gathered, regions: Sequence[Annotated], is_complete: bool) ->
     """
     largest = max(c.diameter_ang for c in gathered.classes) / gathered.voxel_size_ang
     sources = {region.name: region.source for region in regions}
-    crowds: Dict[str, list] = {str(c.id): [] for c in gathered.classes}
+    crowds: Dict[str, List[float]] = {str(c.id): [] for c in gathered.classes}
     for volume, table in zip(gathered.volumes, gathered.tables):
         scale = max(volume.voxel_size_ang, gathered.voxel_size_ang) / volume.voxel_size_ang
         million = float(np.prod([float(n) for n in volume.shape_zyx])) / scale**3 / 1e6
@@ -39,3 +42,18 @@ def seen(gathered: Gathered, regions: Sequence[Annotated], is_complete: bool) ->
             crowds[str(class_id)].append(round(float(count / million), 3))
     return {"portraits": [portrait(source, largest).to_dict() for source in sources.values()], "density": crowds,
             "is_complete": is_complete}
+
+
+def with_scores(classes: Sequence[ClassCard], best: Mapping[str, Any]) -> Tuple[ClassCard, ...]:
+    """Return classes with the threshold and the calibration that the kept epoch has given them.
+
+    Parameters
+    ----------
+    classes : sequence of ClassCard
+        Of the training.
+    best : mapping
+        The kept epoch, from ``EpochEnd.best``; checkpoints of older versions have no calibrations.
+    """
+    scales = best.get("calibrations") or [None] * len(classes)
+    return tuple(dataclasses.replace(one, threshold=row["threshold"], calibration=scale and Calibration.from_dict(scale))
+                 for one, row, scale in zip(classes, best["picks"], scales))
