@@ -383,7 +383,6 @@ def make_card(job: Job, best: Mapping[str, Any], curve: List[Dict[str, float]],
     """
     options, gathered = job.options, job.gathered
     quantiles = torch.tensor([t.source.intensity.quantiles for t in job.train], dtype=torch.float64).mean(0).tolist()
-    picks = best["picks"]
     classes = with_scores(gathered.classes, best)
     return ModelCard(
         network=job.network.options.to_dict(), classes=classes, voxel_size_ang=gathered.voxel_size_ang,
@@ -395,7 +394,7 @@ def make_card(job: Job, best: Mapping[str, Any], curve: List[Dict[str, float]],
                   "chosen_by": job.chosen_by, "particles": {str(c): n for c, n in gathered.n_particles.items()},
                   "items": uses(gathered, job.train, job.validation),
                   "seen": seen(gathered, [*job.train, *job.validation], not job.rule.is_unknown),
-                  "picks": [{"name": c.name, **one} for c, one in zip(classes, picks)]},
+                  "picks": [{"name": c.name, **one} for c, one in zip(classes, best["picks"])]},
         validation=curve, seed=options.seed, version=__version__,
         created=datetime.datetime.now().isoformat(timespec="seconds"),
         notes={"python": sys.version.split()[0], "torch": torch.__version__}, warnings=list(warnings))

@@ -55,5 +55,6 @@ def with_scores(classes: Sequence[ClassCard], best: Mapping[str, Any]) -> Tuple[
         The kept epoch, from ``EpochEnd.best``; checkpoints of older versions have no calibrations.
     """
     scales = best.get("calibrations") or [None] * len(classes)
-    return tuple(dataclasses.replace(one, threshold=row["threshold"], calibration=scale and Calibration.from_dict(scale))
-                 for one, row, scale in zip(classes, best["picks"], scales))
+    maps = [scale and Calibration.from_dict(scale) for scale in scales]
+    return tuple(dataclasses.replace(one, threshold=row["threshold"], calibration=scale)
+                 for one, row, scale in zip(classes, best["picks"], maps))
