@@ -8,6 +8,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -284,6 +285,30 @@ def test_resume_picks_again_what_failed_or_lost_its_table(data, work, monkeypatc
     seen = picked(monkeypatch)
     pick(data / "m.safetensors", tomograms, "picks", PickOptions(**SET, resume=True), quiet=True)
     assert seen == ["bad", "TS_1"]
+
+
+def test_a_manifest_that_takes_long_to_write_is_written_rarely_and_is_complete_in_the_end(data, work, monkeypatch):
+    real, written = pick_run.write_content, []
+
+    def slowly(path, content):
+        time.sleep(0.3)
+        written.append(len(content["items"]))
+        real(path, content)
+
+    monkeypatch.setattr(pick_run, "write_content", slowly)
+    run(data)
+    assert written[0] == 0
+    assert written[-1] == len(NAMES)
+    assert len(written) <= 4
+    assert listed() == {"done": NAMES}
+
+
+def test_what_is_left_is_said_after_each_tomogram_but_the_last(data, work, caplog):
+    with caplog.at_level(logging.INFO, "deepetpicker"):
+        run(data, names=NAMES[:3])
+    said = [message for message in caplog.messages if "tomograms done" in message]
+    assert [text.partition(", about")[0] for text in said] == ["1 of 3 tomograms done", "2 of 3 tomograms done"]
+    assert all(text.endswith(" left") for text in said)
 
 
 @pytest.mark.parametrize("damage", ["TS_1.csv", "TS_1_candidates.csv", "records/TS_1.json"])

@@ -77,8 +77,13 @@ def pick(model: PathLike, tomograms: Sequence[PathLike] = (), out: PathLike = "p
     content = run.write_manifest()
     if todo:
         write_classes(run.folder, picker.card.classes)  # ids, names and diameters go with the tables
-    for item in todo:
-        _pick_item(picker, item, run)
+    begin = time.perf_counter()
+    try:
+        for count, item in enumerate(todo, 1):
+            _pick_item(picker, item, run)
+            run.keep_manifest()
+            _say_progress(count, len(todo), time.perf_counter() - begin)
+    finally:
         content = run.write_manifest()
     if shard.count > 1:
         missing = content["outputs"]["missing"]
@@ -111,7 +116,7 @@ class _Run:
 
     def __init__(self, folder: pathlib.Path, model: PathLike, options: PickOptions, names: List[str]) -> None:
         self.folder, self.records, self._options = folder, Records(folder), options
-        self._model_sha256 = _digest(model)
+        self._model_sha256, self._written, self._cost_s = _digest(model), 0.0, 0.0
         self._manifest = Manifest("pick", {**options.to_dict(), "shard": ""}, seed=0)
         self._manifest.outputs.update(model=os.path.abspath(model), model_sha256=self._model_sha256, names=names)
 
@@ -158,9 +163,26 @@ class _Run:
 
     def write_manifest(self) -> Dict[str, Any]:
         """Write manifest.json from all records in the folder; return its content."""
+        begin = time.perf_counter()
         content = with_records(self._manifest.to_dict(), self.records.read())
         write_content(self.folder / "manifest.json", content)
+        self._written = time.perf_counter()
+        self._cost_s = self._written - begin
         return content
+
+    def keep_manifest(self) -> None:
+        """Write manifest.json unless that would take more than a tenth of the time; who reads has the records anyway.
+
+        It grows with every tomogram: written after each of thousands it would take longer than the picking.
+        """
+        if time.perf_counter() - self._written >= 9 * self._cost_s:
+            self.write_manifest()
+
+
+def _say_progress(count: int, total: int, seconds: float) -> None:
+    """Say after each tomogram but the last how many are done and what the others will take at this pace."""
+    if count < total:
+        logger.info("%d of %d tomograms done, about %s left", count, total, duration(seconds / count * (total - count)))
 
 
 def _items(tomograms: Sequence[PathLike]) -> List[DataItem]:
