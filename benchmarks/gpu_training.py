@@ -26,8 +26,9 @@ from deepetpicker.sampling.gather import annotate, gather
 from deepetpicker.sampling.holdout import split
 from deepetpicker.sampling.patches import EpochSampler, ParticlePatches, PatchRule
 from deepetpicker.simulation import simulate
+from deepetpicker.training.job import FEWEST_PATCHES
 from deepetpicker.training.recipe import filled_in
-from deepetpicker.training.run import FEWEST_PATCHES, MOST_WORKERS
+from deepetpicker.training.run import MOST_WORKERS
 from deepetpicker.training.run_folder import read_metrics
 
 DIAMETER_VOX = 20.0  # the working diameter

@@ -20,6 +20,7 @@ from deepetpicker.config import (
     Options,
     PickOptions,
     ProposeOptions,
+    RefineOptions,
     ReportOptions,
     SimulateOptions,
     StudyOptions,
@@ -33,9 +34,9 @@ from deepetpicker.config import (
 )
 from deepetpicker.errors import InputError
 
-CLASSES: List[Type[Options]] = [NetworkOptions, TrainOptions, PickOptions, SimulateOptions, EvaluateOptions,
-                                CompareOptions, CheckOptions, ProposeOptions, ReportOptions, StudyOptions,
-                                BenchmarkOptions]
+CLASSES: List[Type[Options]] = [NetworkOptions, TrainOptions, RefineOptions, PickOptions, SimulateOptions,
+                                EvaluateOptions, CompareOptions, CheckOptions, ProposeOptions, ReportOptions,
+                                StudyOptions, BenchmarkOptions]
 
 
 def parse(cls: Type[Options], words: List[str], **extra: Any) -> Options:

@@ -1,8 +1,8 @@
 """DeepETPicker: pick particles in cryo-electron tomograms with a 3D-ResUNet trained on a few labelled centres.
 
-The functions named like the commands (``simulate``, ``propose``, ``check``, ``train``, ``pick``, ``evaluate``,
-``info``, ``import_reference``, ``convert``) are loaded when first used, so that ``import deepetpicker`` loads neither
-torch nor scipy.
+The functions named like the commands (``simulate``, ``propose``, ``check``, ``train``, ``refine``, ``pick``,
+``evaluate``, ``info``, ``import_reference``, ``convert``) are loaded when first used, so that ``import deepetpicker``
+loads neither torch nor scipy.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ _VERBS = {
     "propose": "deepetpicker.proposing.run",
     "check": "deepetpicker.checking.run",
     "train": "deepetpicker.training.run",
+    "refine": "deepetpicker.training.run",
     "pick": "deepetpicker.picking.run",
     "evaluate": "deepetpicker.report.run",
     "info": "deepetpicker.io.modelcard",

@@ -34,6 +34,7 @@ VERBS: Dict[str, str] = {
     "propose": "Propose candidates without a model: blobs of the right size, or what looks like a few examples.",
     "check": "Tell whether coordinates fit their tomograms, or would flipped, swapped, scaled or shifted.",
     "train": "Train a picker from tomograms and labelled centres.",
+    "refine": "Go on training a model with corrected picks, for a few minutes.",
     "pick": "Pick particles in tomograms with a trained model.",
     "evaluate": "Score picks against known positions.",
     "report": "Write one page about a training or about picks: what to think of it, pictures, what went in.",
@@ -49,6 +50,7 @@ VERBS: Dict[str, str] = {
 }
 KEPT: Dict[str, str] = {
     "train": "finished epochs are kept, and the same command goes on from the last of them",
+    "refine": "finished epochs are kept, and the same command goes on from the last of them",
     "pick": "tomograms that were finished are kept",
     "study": "variants that were finished are kept, and the same command goes on with the others",
     "annotate": "everything that was annotated is kept, and the same command goes on with it",

@@ -59,7 +59,8 @@ class TrainOptions(Options):
         (), "names of the tomograms kept for validation; default: about a fifth of them, so that all classes are on "
         "both sides; a slab of one where there are too few")
     recipe: str = opt("default", "what trains where the options below are left to it: 'default' is ours, made for "
-                      "minutes; 'published' is that of Liu et al. 2024", choices=("default", "published"))
+                      "minutes; 'published' is that of Liu et al. 2024; 'refine' goes on from a model",
+                      choices=("default", "published", "refine"))
     minutes: float = opt(0.0, "time that training may take: the number of epochs is fitted to it; 0 sets none",
                          unit="minutes", check=at_least(0))
     epochs: int = opt(0, "passes over the patches; 0 leaves it to the recipe, or to --minutes", check=at_least(0))
@@ -137,6 +138,18 @@ class TrainOptions(Options):
         4.0, "a tomogram is made at most so many times coarser; more looks like a wrong voxel size and is refused",
         check=at_least(1), expert=True)
     resume: bool = opt(True, "go on from the last epoch of an interrupted run with the same options")
+
+
+@dataclasses.dataclass(frozen=True)
+class RefineOptions(TrainOptions):
+    """Options of ``deepetpicker refine``: those of ``train`` with other defaults."""
+
+    recipe: str = opt("refine", "what trains where the options below are left to it", choices=("refine",))
+    unannotated: str = opt(
+        "unknown", "what voxels far from any annotation are: 'unknown' leaves out of the loss what the network itself "
+        "takes for a particle there; 'background' when every particle was annotated; 'auto' is unknown outside the "
+        "boxes of complete annotation where there are any, else background",
+        choices=("auto", "background", "unknown"))
 
 
 @dataclasses.dataclass(frozen=True)

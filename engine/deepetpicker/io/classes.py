@@ -221,6 +221,29 @@ def same_particle(one: ParticleClass, other: ParticleClass) -> bool:
     return alike and not (known and off > SAME_DIAMETER * max(one.diameter_ang, other.diameter_ang))
 
 
+def with_known(classes: Sequence[ParticleClass], model: Sequence[ParticleClass]) -> Tuple[ParticleClass, ...]:
+    """Return the classes of data and those of a model that the data does not have: nothing that was learnt is lost.
+
+    What the data leaves open of a class, name or diameter, the model says.
+
+    Parameters
+    ----------
+    classes, model : sequence of ParticleClass
+        Those of the data go first: a class of the model whose id they use for another one is left out.
+    """
+    found = {}
+    for one in classes:
+        same = next((other for other in model if same_particle(one, other)), None)
+        if same is not None:
+            one = dataclasses.replace(one, name=one.name if one.is_named else same.name,
+                                      diameter_ang=one.diameter_ang or same.diameter_ang)
+        found[one.id] = one
+    for other in model:
+        if other.id not in found and not any(same_particle(one, other) for one in classes):
+            found[other.id] = ParticleClass(other.id, other.name, other.diameter_ang)
+    return _ordered(found.values())
+
+
 def news_of(classes: Sequence[ParticleClass], model: Sequence[ParticleClass]) -> List[str]:
     """Return in words what the classes of data are that a model does not know as they are; empty when it knows all."""
     lines = []

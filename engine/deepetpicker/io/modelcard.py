@@ -61,7 +61,8 @@ class ModelCard:
         Quantiles of the normalised training voxels.
     training : dict
         Tomogram names, options, epochs, kept epoch and what chose it, particles per class, ``picks`` (how well each
-        class was picked on the held-out part) and ``items`` (what each tomogram served for, see :meth:`use_of`).
+        class was picked on the held-out part) and ``items`` (what each tomogram served for, see :meth:`use_of`); of a
+        model that goes on from another one ``round`` and ``started_from`` (``file``, ``sha256``, ``round``).
     validation : list of dict
         One entry per epoch.
     seed : int
@@ -293,6 +294,8 @@ def _check_story(values: Mapping[str, Any]) -> None:
         if not isinstance(one.get(key), (int, float)):
             raise ValueError(f"{key} of the picks must be a number")
         number(one[key], key)
+    if not isinstance(training.get("started_from", {}), Mapping) or not isinstance(training.get("round", 1), int):
+        raise ValueError("the origin must be an object and the round a whole number")
     for key in ("seed", "format_version"):
         if not isinstance(values.get(key, 0), int):
             raise ValueError(f"{key} must be a whole number")
@@ -344,17 +347,9 @@ def info(path: PathLike) -> Dict[str, Any]:
     card = read_card(path)
     content: Dict[str, Any] = json.loads(card.to_json())
     _, directory = read_header(path)
-    content["parameters"] = sum(_count(t.get("shape", [])) for t in directory.values())
+    content["parameters"] = sum(math.prod(map(int, t.get("shape", []))) for t in directory.values())
     content["path"] = str(path)
     return content
-
-
-def _count(shape: Any) -> int:
-    """Return the number of elements of a shape."""
-    total = 1
-    for edge in shape:
-        total *= int(edge)
-    return total
 
 
 def format_info(card: ModelCard) -> str:
@@ -373,7 +368,8 @@ def format_info(card: ModelCard) -> str:
                      f"({one.diameter_ang / voxel:.1f} voxels), label {one.label_diameter_vox:.3g} voxels "
                      f"({one.label_diameter_vox * voxel:.4g} angstrom), threshold {card.thresholds[one.id]:.3g}")
         lines.append(f"       {scores_are(one.calibration)}")
-    training = {key: value for key, value in card.training.items() if key not in ("picks", "items", "seen", "verdict")}
+    told = ("picks", "items", "seen", "verdict", "round", "started_from")
+    training = {key: value for key, value in card.training.items() if key not in told}
     for title, content in (("network", card.network), ("training", training), ("intensity", card.intensity),
                            ("notes", card.notes)):
         lines += [f"{title}"] + [f"  {key}: {_short(value)}" for key, value in content.items()] if content else []
@@ -383,6 +379,10 @@ def format_info(card: ModelCard) -> str:
         if one.get("n_true"):
             lines.append(f"held-out particles  class {one['class_id']} ({one.get('name', '')}): F1 {one['f1']:.3f}, "
                          f"precision {one['precision']:.3f}, recall {one['recall']:.3f} on {one['n_true']}")
+    origin = card.training.get("started_from")
+    if origin:
+        lines.append(f"round               {card.training.get('round')}, from {origin.get('file')} (round "
+                     f"{origin.get('round')}, SHA-256 {str(origin.get('sha256'))[:16]})")
     if card.training.get("verdict"):
         lines.append(f"verdict             {card.training['verdict'].get('text', '')}")
     lines += [f"warning             {text}" for text in card.warnings]

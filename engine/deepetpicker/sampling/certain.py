@@ -101,6 +101,12 @@ class Certain:
             inside |= np.asarray(self.mask.data_zyx[tuple(lines)]) > 0
         return np.asarray(inside, bool)
 
+    def is_background(self, positions_zyx_vox: np.ndarray, radius_vox: float) -> np.ndarray:
+        """Return which positions (N, 3) :meth:`background` would hold, (N,) bool."""
+        apart = np.linalg.norm(np.asarray(positions_zyx_vox, float).reshape(-1, 1, 3) - self.negatives_zyx_vox[None],
+                               axis=2)
+        return np.asarray(self.covers(positions_zyx_vox) | (apart <= radius_vox).any(1))
+
     def background(self, shape_zyx: Sequence[int], radius_vox: float, origin_zyx: Sequence[int]) -> np.ndarray:
         """Return where what is not annotated is certainly background, (Z, Y, X) bool.
 

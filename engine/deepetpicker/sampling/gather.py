@@ -15,7 +15,14 @@ from deepetpicker.checking.run import check_table
 from deepetpicker.config import TrainOptions, suggestion
 from deepetpicker.errors import InputError
 from deepetpicker.geometry import ADVISED_VOX, WorkingGrid, check_resampling, check_working_diameter, working_voxel_size
-from deepetpicker.io.classes import ParticleClass, classes_from_params, default_class, described, read_classes
+from deepetpicker.io.classes import (
+    ParticleClass,
+    classes_from_params,
+    default_class,
+    described,
+    read_classes,
+    with_known,
+)
 from deepetpicker.io.coordinates import CoordinateTable, Frame, check_against_volume, read_coordinates
 from deepetpicker.io.items import DataItem, items_from_folder, items_from_params
 from deepetpicker.io.modelcard import ClassCard, ModelCard
@@ -126,6 +133,8 @@ def gather(data: PathLike, options: TrainOptions, params: Optional[Mapping[str, 
         certain.append(known)
     if not problems:
         problems += _lacking(items, tables, options.validation)
+    if card and options.recipe == "refine":
+        listed = with_known(listed, card.classes)
     classes = _classes(tables, listed, options, problems)
     if problems:
         raise InputError(problems[0] if len(problems) == 1 else f"{len(problems)} problems: " + "; ".join(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -19,7 +19,7 @@ Parts = Tuple[List[Annotated], List[Annotated]]
 
 
 def split(tomograms: Sequence[Annotated], names: Sequence[str], classes: Sequence[ClassCard],
-          warnings: List[str]) -> Parts:
+          warnings: List[str], earlier: Sequence[Mapping[str, Any]] = ()) -> Parts:
     """Return the parts to train on and the parts held out for validation.
 
     Parameters
@@ -32,8 +32,14 @@ def split(tomograms: Sequence[Annotated], names: Sequence[str], classes: Sequenc
         In the order of the channels.
     warnings : list of str
         Gets what the user should know.
+    earlier : sequence of mapping
+        From :func:`uses` of the training that this one goes on from: what was held out then is held out again, where
+        the user names nothing and particles allow it.
     """
-    if names:
+    again = as_before(tomograms, earlier, len(classes)) if earlier and not names else None
+    if again:
+        train, held = again
+    elif names:
         held = [t for t in tomograms if t.name in names]
         train = [t for t in tomograms if t.name not in names]
     else:
@@ -78,6 +84,49 @@ def uses(gathered: Gathered, train: Sequence[Annotated], held: Sequence[Annotate
             facts["held_out_zyx_vox"] = [[round(s.start * f), round(s.stop * f)] for s, f in zip(one.region_zyx, scale)]
         found.append(facts)
     return found
+
+
+def as_before(tomograms: Sequence[Annotated], earlier: Sequence[Mapping[str, Any]], n_classes: int) -> Optional[Parts]:
+    """Return the parts as an earlier training had them; None when that leaves a class untrained, or nothing held out.
+
+    Tomograms are told by their names; new ones are trained on.
+
+    Parameters
+    ----------
+    tomograms : sequence of Annotated
+        All of them.
+    earlier : sequence of mapping
+        From :func:`uses`.
+    n_classes : int
+        Number of channels.
+    """
+    roles = {str(item.get("name")): item for item in earlier}
+    train: List[Annotated] = []
+    held: List[Annotated] = []
+    for one in tomograms:
+        item = roles.get(one.name, {})
+        parts = _parted(one, item["held_out_zyx_vox"]) if item.get("held_out_zyx_vox") else None
+        if parts:
+            train.append(parts[0])
+            held.append(parts[1])
+        else:
+            (held if item.get("role") == "validation" else train).append(one)
+    lacks = (_total(tomograms, n_classes) > 0) & (_total(train, n_classes) == 0)
+    return None if lacks.any() or not _total(held, n_classes).sum() else (train, held)
+
+
+def _parted(tomogram: Annotated, slab_zyx_vox: Sequence[Sequence[int]]) -> Optional[Tuple[Annotated, Annotated]]:
+    """Return a tomogram without, and with nothing but, a slab at one end of an axis, as :func:`uses` says it."""
+    working, grid = tomogram.source.shape_zyx, tomogram.certain.grid
+    whole = working if grid is None else grid.input_shape_zyx
+    for axis, (start, stop) in enumerate(slab_zyx_vox):
+        low, high = (round(edge * working[axis] / whole[axis]) for edge in (start, stop))
+        parts = [_with_axis(tomogram, axis, slice(a, b)) for a, b in ((0, low), (low, high), (high, working[axis]))]
+        if 0 < low < high == working[axis]:
+            return parts[0], parts[1]
+        if 0 == low < high < working[axis]:
+            return parts[2], parts[1]
+    return None
 
 
 def _shape(tomogram: Annotated) -> Tuple[int, ...]:

@@ -141,7 +141,7 @@ def plan(options: TrainOptions, n_classes: int, steps_per_epoch: int, pace: Pace
     pace : Pace
         Of this machine.
     """
-    usual = epochs_for(n_classes, steps_per_epoch * options.batch)
+    usual = epochs_for(n_classes, steps_per_epoch * options.batch, options.recipe)
     epochs, limit = options.epochs or usual, 60 * options.minutes - pace.spent_s
     if not options.minutes:
         return Schedule(epochs, steps_per_epoch)

@@ -10,7 +10,6 @@ from deepetpicker.config import TrainOptions
 
 SMALLEST_PATCH, LARGEST_PATCH = 32, 72
 PATCH_SHARE = 1.2
-PATCHES_PER_CLASS = 1500
 STEP_OF_PATCH = 8
 LEFT_AT_0 = ("patch", "batch", "epochs", "learning_rate", "validate_every", "widths")
 LEFT_BELOW_0 = ("cross_entropy", "balance", "prior", "averaging", "patience")
@@ -30,6 +29,8 @@ class Recipe:
         Passes over the patches; 0 follows the number of classes.
     widths, cpu_widths : tuple of int
         Channels of each level of the network, on a GPU and on a CPU.
+    patches_per_class : int
+        Patches that a run without a number of epochs shows for each class, and once more.
     learning_rate, cross_entropy, balance, prior, averaging, patience, validate_every
         As in ``TrainOptions``; validate_every 0 spreads some validations over the run.
     """
@@ -46,6 +47,7 @@ class Recipe:
     validate_every: int
     widths: Tuple[int, ...] = (24, 48, 72, 108)
     cpu_widths: Tuple[int, ...] = (24, 48, 72, 108)
+    patches_per_class: int = 1500
 
 
 RECIPES: Dict[str, Recipe] = {
@@ -53,6 +55,8 @@ RECIPES: Dict[str, Recipe] = {
                       averaging=0.97, patience=5, validate_every=0, cpu_widths=(16, 32, 48, 64)),
     "published": Recipe(patch=72, batch=8, epochs=60, learning_rate=1e-3, cross_entropy=0.0, balance=0.0, prior=0.0,
                         averaging=0.0, patience=0, validate_every=1),
+    "refine": Recipe(patch=0, batch=8, epochs=0, learning_rate=1e-3, cross_entropy=1.0, balance=0.5, prior=0.01,
+                     averaging=0.97, patience=5, validate_every=0, cpu_widths=(16, 32, 48, 64), patches_per_class=600),
 }
 
 
@@ -99,8 +103,8 @@ def patch_for(diameter_vox: float) -> int:
     return min(max(edge, SMALLEST_PATCH), LARGEST_PATCH)
 
 
-def epochs_for(n_classes: int, patches_per_epoch: int) -> int:
-    """Return the number of epochs that show the network about 1500 patches for each class and as many more.
+def epochs_for(n_classes: int, patches_per_epoch: int, recipe: str = "default") -> int:
+    """Return the number of epochs that show the network a recipe's patches for each class (1500) and as many more.
 
     Parameters
     ----------
@@ -108,5 +112,7 @@ def epochs_for(n_classes: int, patches_per_epoch: int) -> int:
         Number of particle classes.
     patches_per_epoch : int
         Patches in an epoch.
+    recipe : str
+        Name of the recipe.
     """
-    return max(1, math.ceil(PATCHES_PER_CLASS * (n_classes + 1) / patches_per_epoch))
+    return max(1, math.ceil(RECIPES[recipe].patches_per_class * (n_classes + 1) / patches_per_epoch))

@@ -3,39 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
-import hashlib
 import logging
-import math
 import os
 import pathlib
-import statistics
-import sys
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from deepetpicker import __version__
-from deepetpicker.calibration import scores_are
-from deepetpicker.config import NetworkOptions, TrainOptions
+from deepetpicker.config import NetworkOptions, RefineOptions, TrainOptions
 from deepetpicker.errors import InputError
-from deepetpicker.evaluation.thresholds import ClassScore
 from deepetpicker.io.classes import news_of
-from deepetpicker.io.manifest import Manifest, read_manifest
-from deepetpicker.io.modelcard import ModelCard, read_card
+from deepetpicker.io.manifest import Manifest
+from deepetpicker.io.modelcard import ModelCard
 from deepetpicker.memory import freed_memory
-from deepetpicker.network.modelfile import carry_over, load_model, save_model
+from deepetpicker.network.modelfile import carry_over, load_model
 from deepetpicker.network.predictor import Arithmetic, choose_device, choose_dtype
 from deepetpicker.network.resunet import ResUNet3D
 from deepetpicker.picking.peaks import PeakRule
-from deepetpicker.preparation.normalise import QUANTILES
 from deepetpicker.progress import progress
 from deepetpicker.sampling.augment import Augmentation
 from deepetpicker.sampling.gather import Gathered, annotate, gather, misfits
-from deepetpicker.sampling.holdout import split, uses
-from deepetpicker.sampling.patches import Annotated, EpochSampler, ParticlePatches, PatchRule
+from deepetpicker.sampling.holdout import split
+from deepetpicker.sampling.patches import EpochSampler, ParticlePatches, PatchRule
+from deepetpicker.training.finish import finish
+from deepetpicker.training.job import Job
 from deepetpicker.training.loop.callbacks import (
     EpochEnd,
     interrupts_kept,
@@ -48,69 +40,14 @@ from deepetpicker.training.loop.processes import Processes
 from deepetpicker.training.loop.trainer import fit, make_trainer
 from deepetpicker.training.pace import Pace, measure, plan
 from deepetpicker.training.recipe import filled_in
+from deepetpicker.training.rounds import Origin
 from deepetpicker.training.run_folder import MetricsFile, RunFolder, changed_since, recipe_of
-from deepetpicker.training.seen import seen, with_scores
-from deepetpicker.training.validation import BORDER, FLOOR, Validator
-from deepetpicker.training.verdict import Evidence, doubts, judge
+from deepetpicker.training.validation import Validator
 
 log = logging.getLogger(__name__)
 PathLike = Union[str, pathlib.Path]
 
-FEWEST_PATCHES = 64
 MOST_WORKERS = 8
-
-
-@dataclasses.dataclass
-class Job:
-    """All parts of a training run.
-
-    Attributes
-    ----------
-    options : TrainOptions
-        As given.
-    gathered : Gathered
-        Checked input.
-    train, validation : list of Annotated
-        The regions to train on and those held out.
-    rule : PatchRule
-        How patches are drawn.
-    network : ResUNet3D
-        Initialised.
-    validator : Validator
-        Scans the held-out regions.
-    arithmetic : Arithmetic
-        Device and number type.
-    run : RunFolder
-        Where everything is written.
-    processes : Processes
-        This process among those of the run.
-    misfits : list of str
-        What is odd about coordinates and diameters.
-    """
-
-    options: TrainOptions
-    gathered: Gathered
-    train: List[Annotated]
-    validation: List[Annotated]
-    rule: PatchRule
-    network: ResUNet3D
-    validator: Validator
-    arithmetic: Arithmetic
-    run: RunFolder
-    processes: Processes
-    misfits: List[str] = dataclasses.field(default_factory=list)
-
-    @property
-    def length(self) -> int:
-        """Patches in an epoch: whole batches."""
-        particles = sum(len(t.inside) for t in self.train)
-        wanted = self.options.patches_per_epoch or max(FEWEST_PATCHES, particles)
-        return self.options.batch * math.ceil(wanted / self.options.batch)
-
-    @property
-    def chosen_by(self) -> str:
-        """What chooses the epoch to keep: ``picks`` or ``voxels``."""
-        return self.validator.chooses_by(self.options.select)
 
 
 def train(data: PathLike = "", out: PathLike = "model.safetensors", options: TrainOptions = TrainOptions(),
@@ -150,13 +87,16 @@ def train(data: PathLike = "", out: PathLike = "model.safetensors", options: Tra
         raise InputError("precision float16 was asked for, but training in float16 needs a GPU: use bfloat16 or "
                          "float32")
     run = RunFolder(_model_path(out))
+    if options.recipe == "refine" and not options.init:
+        raise InputError("the recipe 'refine' goes on from a model, got none: give it with --init MODEL")
     started = load_model(options.init) if options.init else None
     gathered = gather(data, options, params, started[1] if started else None)
     options = decided(options, gathered)
     options = filled_in(options, [c.diameter_ang / gathered.voxel_size_ang for c in gathered.classes],
                         device.type == "cuda", started[0].options.widths if started else ())
     network = build_network(options, gathered, started)
-    recipe = {**recipe_of(options, gathered), "init_sha256": _digest(options.init)}
+    origin = Origin.of(options.init, started[1]) if started else None
+    recipe = {**recipe_of(options, gathered), "init_sha256": origin.sha256 if origin else ""}
     processes = Processes.join(options, device)
     manifest = Manifest("train", options.to_dict(), seed=options.seed)
     before, goes_on = processes.agree(_decide(run, recipe, options, processes))
@@ -165,10 +105,13 @@ def train(data: PathLike = "", out: PathLike = "model.safetensors", options: Tra
         return dict(before)
     for volume in gathered.volumes:
         manifest.add_input(volume)
-    job = _prepare(options, gathered, network, run, processes, Arithmetic.choose(options.device, options.precision))
+    job = _prepare(options, gathered, network, run, processes, Arithmetic.choose(options.device, options.precision),
+                   origin)
     if options.check and processes.is_first:
         job.misfits.extend(misfits(gathered))
         gathered.warnings.extend(job.misfits)
+    if origin and processes.is_first:
+        origin.look(network, job.validator, job.arithmetic, gathered.classes)
     for text in gathered.warnings:
         manifest.warn(text)
         if processes.is_first:
@@ -179,7 +122,40 @@ def train(data: PathLike = "", out: PathLike = "model.safetensors", options: Tra
     for text in changed_since(recipe):
         log.warning("%s", text)
         manifest.warn(text)
-    return _finish(job, best, curve, manifest)
+    return finish(job, best, curve, manifest)
+
+
+def refine(model: PathLike, data: PathLike = "", out: PathLike = "refined.safetensors",
+           options: RefineOptions = RefineOptions(), quiet: bool = False,
+           params: Optional[Mapping[str, Any]] = None) -> Dict[str, Any]:
+    """Go on training a model with corrected picks, and write the new model.
+
+    It keeps the classes of the model, what was held out when it was trained, and its network; ``outputs`` of the
+    manifest have ``round`` and ``started_from`` with the F1 before and after on the held-out part.
+
+    Parameters
+    ----------
+    model : path
+        Model file to go on from; not changed.
+    data, out, quiet, params
+        As :func:`train` takes them.
+    options : RefineOptions
+        How to train.
+
+    Returns
+    -------
+    dict
+        The manifest, as :func:`train` returns it.
+
+    Raises
+    ------
+    InputError
+        As :func:`train`; also when the new model would overwrite the one it goes on from.
+    """
+    if _model_path(out).resolve() == pathlib.Path(model).resolve():
+        raise InputError(f"expected another file for the new model than {model}, which it goes on from: give another "
+                         "--out")
+    return train(data, out, dataclasses.replace(options, init=str(model)), quiet, params)
 
 
 def _model_path(out: PathLike) -> pathlib.Path:
@@ -201,11 +177,6 @@ def decided(options: TrainOptions, gathered: Gathered) -> TrainOptions:
     return dataclasses.replace(options, unannotated=gathered.unannotated)
 
 
-def _digest(path: str) -> str:
-    """Return the SHA-256 of a file; nothing for no file."""
-    return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest() if path else ""
-
-
 def _decide(run: RunFolder, recipe: Mapping[str, Any], options: TrainOptions,
             processes: Processes) -> Tuple[Optional[Dict[str, Any]], bool]:
     """Return the manifest if the run was finished before, and whether an interrupted one goes on."""
@@ -221,7 +192,7 @@ def _decide(run: RunFolder, recipe: Mapping[str, Any], options: TrainOptions,
 
 
 def _prepare(options: TrainOptions, gathered: Gathered, network: ResUNet3D, run: RunFolder, processes: Processes,
-             arithmetic: Arithmetic) -> Job:
+             arithmetic: Arithmetic, origin: Optional[Origin]) -> Job:
     """Return all parts of the run."""
     voxel = gathered.voxel_size_ang
     rule = PatchRule(
@@ -230,13 +201,14 @@ def _prepare(options: TrainOptions, gathered: Gathered, network: ResUNet3D, run:
         {k: c.diameter_ang / voxel for k, c in enumerate(gathered.classes, 1)}, options.unannotated == "unknown",
         Augmentation(options.mirror, options.rotation, options.elastic, options.scaling), options.negative_fraction)
     tomograms = annotate(gathered, run.path / "cache")
-    kept, held = split(tomograms, options.validation, gathered.classes, gathered.warnings)
+    earlier = origin.items if origin and options.recipe == "refine" else ()
+    kept, held = split(tomograms, options.validation, gathered.classes, gathered.warnings, earlier)
     peaks = [PeakRule(c.id, c.diameter_ang / voxel, c.label_diameter_vox, options.label) for c in gathered.classes]
     validator = Validator(held, rule, peaks, options.validation_tiles, options.alpha)
     if options.select == "picks" and validator.against_picks and validator.n_particles:
         gathered.warnings.append(f"{validator.against_picks}: the epoch to keep is not chosen by the picks on the "
                                  "held-out part, but the last one is kept")
-    return Job(options, gathered, kept, held, rule, network, validator, arithmetic, run, processes)
+    return Job(options, gathered, kept, held, rule, network, validator, arithmetic, run, processes, origin=origin)
 
 
 def build_network(options: TrainOptions, gathered: Gathered,
@@ -319,82 +291,3 @@ def _fit(job: Job, goes_on: bool, quiet: bool) -> Tuple[Dict[str, Any], List[Dic
             fit(make_trainer(job.run, job.arithmetic, processes, end), module, loader,
                 job.run.checkpoint if goes_on else None)
     return end.best, end.curve
-
-
-def _finish(job: Job, best: Mapping[str, Any], curve: List[Dict[str, float]], manifest: Manifest) -> Dict[str, Any]:
-    """Write the model file and the manifest; return the manifest."""
-    network = ResUNet3D(job.network.options)
-    network.load_state_dict(best["weights"])
-    picks = [ClassScore(**one) for one in best["picks"]]
-    for text in doubts(picks, job.gathered.classes, job.gathered.n_particles, job.validator.is_unknown):
-        if text not in manifest.warnings:
-            log.warning("%s: %s", job.run.model.stem, text)
-        manifest.warn(text)
-    verdict = judge(_evidence(job, picks, curve))
-    card = make_card(job, best, curve, manifest.warnings)
-    card.training["verdict"] = verdict.to_dict()
-    save_model(job.run.model, network, card)
-    for item, facts in zip(job.gathered.items, card.training["items"]):
-        manifest.add_item(status="done", tomogram=item.tomogram, **facts)
-    row, speed = curve[int(best["epoch"])], statistics.median(r["patches_per_second"] for r in curve)
-    manifest.outputs.update(model=str(job.run.model), metrics=str(job.run.metrics), folder=str(job.run.path),
-                            kept_epoch=int(best["epoch"]), chosen_by=job.chosen_by, threshold=best["threshold"],
-                            sha256=job.run.digests(),
-                            classes=card.training["picks"], f_alpha=row["f_alpha"], pick_f1=row["pick_f1"],
-                            epochs=len(curve), patches_per_second=round(speed, 4), verdict=verdict.to_dict())
-    job.run.write_held_out(best.get("looked", ()), job.gathered, card)
-    manifest.write(job.run.manifest)
-    job.run.clean()
-    for one, score in zip(card.classes, picks):
-        log.info("%s: class %d (%s): pick F1 %.3f, precision %.3f, recall %.3f on %d held-out particles, at its "
-                 "threshold %.3g; %s", job.run.model.stem, one.id, one.name, score.f1, score.precision, score.recall,
-                 score.n_true, score.threshold, scores_are(one.calibration))
-    log.info("%s: kept epoch %d of 0 to %d, chosen by %s (pick F1 %.3f, voxel F1 %.3f on the held-out part); %.3g "
-             "patches per second", job.run.model, int(best["epoch"]), len(curve) - 1, job.chosen_by, row["pick_f1"],
-             row["voxel_f1"], speed)
-    level = logging.INFO if verdict.grade == "good" else logging.WARNING
-    log.log(level, "%s: verdict: %s", job.run.model.stem, verdict)
-    return read_manifest(job.run.manifest)
-
-
-def _evidence(job: Job, picks: Sequence[ClassScore], curve: Sequence[Mapping[str, float]]) -> Evidence:
-    """Return what the verdict rests on."""
-    ours = np.mean([one.quantiles for one in job.gathered.intensities], axis=0).tolist()
-    started = read_card(job.options.init).intensity if job.options.init else {}
-    steps = len(curve) * job.length // job.options.batch
-    return Evidence(picks, job.gathered.classes, job.gathered.n_particles, curve, steps, job.misfits,
-                    job.validator.is_unknown, ours, [float(started[str(p)]) for p in QUANTILES if str(p) in started])
-
-
-def make_card(job: Job, best: Mapping[str, Any], curve: List[Dict[str, float]],
-              warnings: Sequence[str] = ()) -> ModelCard:
-    """Return the model card of a trained network.
-
-    Parameters
-    ----------
-    job : Job
-        The run.
-    best : mapping
-        The kept epoch, from ``EpochEnd.best``.
-    curve : list of dict
-        Metrics of every epoch.
-    warnings : sequence of str
-        What a user of the model should know.
-    """
-    options, gathered = job.options, job.gathered
-    quantiles = torch.tensor([t.source.intensity.quantiles for t in job.train], dtype=torch.float64).mean(0).tolist()
-    classes = with_scores(gathered.classes, best)
-    return ModelCard(
-        network=job.network.options.to_dict(), classes=classes, voxel_size_ang=gathered.voxel_size_ang,
-        patch_vox=options.patch, border_vox=min(BORDER, (options.patch - 8) // 2), label=options.label,
-        normalisation="robust mean and deviation of the tomogram", threshold=best["threshold"], score_floor=FLOOR,
-        intensity={str(p): round(q, 4) for p, q in zip(QUANTILES, quantiles)},
-        training={"tomograms": [t.name for t in job.train], "validation": [t.name for t in job.validation],
-                  "options": options.to_dict(), "epochs": len(curve), "kept_epoch": int(best["epoch"]),
-                  "chosen_by": job.chosen_by, "particles": {str(c): n for c, n in gathered.n_particles.items()},
-                  "items": uses(gathered, job.train, job.validation),
-                  "seen": seen(gathered, [*job.train, *job.validation], not job.rule.is_unknown),
-                  "picks": [{"name": c.name, **one} for c, one in zip(classes, best["picks"])]},
-        validation=curve, seed=options.seed, version=__version__,
-        created=datetime.datetime.now().isoformat(timespec="seconds"),
-        notes={"python": sys.version.split()[0], "torch": torch.__version__}, warnings=list(warnings))

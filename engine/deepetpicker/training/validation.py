@@ -142,6 +142,31 @@ class Validator:
             picks = calibrated(picks, pairs, self._radii(), FLOOR)
         return counts.scores(self.alpha), picks
 
+    def on_certain(self, looked: Sequence[Looked]) -> PickScores:
+        """Return pick scores of what was found, each class at its best F1, on what is certain.
+
+        Where particles may lack an annotation, only candidates count that hit a known particle, or lie where everything
+        is annotated or at a place without a particle.
+
+        Parameters
+        ----------
+        looked : sequence of Looked
+            What was found in each held-out part, from ``looked``.
+        """
+        regions, pairs = {region.name: region for region in self.regions}, []
+        for one in looked:
+            kept = np.ones(len(one.found), bool)
+            if self.is_unknown:
+                certain = regions[one.name].certain
+                kept = certain.is_background(one.found.positions_zyx_vox, self.rule.negative_radius_vox)
+                for class_id, radius in self._radii().items():
+                    rows = np.flatnonzero(one.found.class_ids == class_id)
+                    hits = distance_candidates(one.truth.select(one.truth.class_ids == class_id),
+                                               one.found.select(rows), radius)
+                    kept[rows[hits.pick_index]] = True
+            pairs.append((one.truth, one.found.select(kept)))
+        return score_picks(pairs, self._radii(), FLOOR)
+
     def _scan(self, region: Annotated, plan: TilePlan, predictor: Predictor, counts: VoxelCounts) -> CoordinateTable:
         """Count the voxels of a region and return its candidates, in the region's frame."""
         z, y, x = region.region_zyx

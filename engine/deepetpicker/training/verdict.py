@@ -19,6 +19,38 @@ USABLE_F1 = 0.4  # below it a model is of no use
 FLAT = 0.02  # a loss that fell by a smaller share of itself has not fallen
 STILL_FALLING = 0.15  # share of the whole fall that falls to the last fifth of the run
 FEWEST_STEPS = 100
+WORSE = 0.01  # a model that loses less of its F1 is not worse
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """How a model picks the held-out part that goes on from another one.
+
+    Attributes
+    ----------
+    before, after : float
+        Mean F1 of the classes that both know, on the same held-out part: of the other model and of this one.
+    n_true : int
+        Held-out particles.
+    is_fair : bool
+        False when the other model may have been trained on what is held out now.
+    """
+
+    before: float
+    after: float
+    n_true: int
+    is_fair: bool = True
+
+    @property
+    def is_worse(self) -> bool:
+        """True if enough held-out particles say that the other model was better."""
+        return self.n_true >= FEWEST and self.after < self.before - WORSE
+
+    def __str__(self) -> str:
+        unfair = "" if self.is_fair else ", on some of which the model before was trained"
+        few = ", too few to tell" if self.n_true < FEWEST else ""
+        return (f"on the same held-out part ({self.n_true} particles{few}{unfair}): before F1 {self.before:.2f}, after "
+                f"F1 {self.after:.2f}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +69,8 @@ class Evidence:
         What was odd about coordinates and diameters before the training.
     quantiles, started_quantiles : sequence of float
         Of the normalised grey values of the tomograms, and of those of the model to start from; empty without one.
+    change : Change, optional
+        Against the model to start from.
     """
 
     scores: Sequence[ClassScore]
@@ -48,6 +82,7 @@ class Evidence:
     is_unknown: bool = False
     quantiles: Sequence[float] = ()
     started_quantiles: Sequence[float] = ()
+    change: Optional[Change] = None
 
 
 def judge(evidence: Evidence) -> Verdict:
@@ -63,11 +98,20 @@ def judge(evidence: Evidence) -> Verdict:
     classes = _of_classes(evidence, n_held)
     is_poor = not worths or min(worths) < LOWEST_F1
     hurts = [_of_learning(evidence)] if is_poor else []
-    reasons = [*data, *(r for r in hurts if r), *classes]
+    reasons = [*_of_change(evidence), *data, *(r for r in hurts if r), *classes]
     grade = "good" if not reasons else "not usable" if worths and mean < USABLE_F1 and n_held >= FEWEST else "doubtful"
     name = "recall" if evidence.is_unknown else "F1"
-    return Verdict(grade, tuple(reasons), f"mean {name} of its picks {mean:.2f} on {n_held} held-out particles"
-                   if judged else "no held-out particles")
+    figures = (f"mean {name} of its picks {mean:.2f} on {n_held} held-out particles" if judged
+               else "no held-out particles")
+    return Verdict(grade, tuple(reasons), figures + (f"; {evidence.change}" if evidence.change else ""))
+
+
+def _of_change(evidence: Evidence) -> List[Reason]:
+    """Return that the model is worse than the one it goes on from, when it is."""
+    if evidence.change is None or not evidence.change.is_worse:
+        return []
+    return [Reason("worse than before", str(evidence.change), "go on with the model it started from; correct "
+                   "more of its picks, or check the corrections")]
 
 
 def _of_data(evidence: Evidence) -> List[Reason]:
