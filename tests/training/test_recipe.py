@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from deepetpicker.config import TrainOptions
-from deepetpicker.training.recipe import RECIPES, filled_in, patch_for
+from deepetpicker.training.recipe import RECIPES, epochs_for, filled_in, patch_for
 
 
 def test_the_published_recipe_is_one_switch():
@@ -20,7 +20,7 @@ def test_the_published_recipe_is_one_switch():
 def test_what_the_user_gives_wins_over_any_recipe():
     given = {"patch": 64, "batch": 3, "epochs": 5, "learning_rate": 0.5, "cross_entropy": 0.0, "balance": 0.0,
              "prior": 0.0, "averaging": 0.0, "patience": 0, "validate_every": 2, "widths": (4, 6)}
-    assert {*given, "cpu_widths"} == {f.name for f in dataclasses.fields(RECIPES["default"])}
+    assert {*given, "cpu_widths", "patches_per_class"} == {f.name for f in dataclasses.fields(RECIPES["default"])}
     for name in RECIPES:
         made = filled_in(TrainOptions(recipe=name, **given), [27.0])
         assert {key: getattr(made, key) for key in given} == given
@@ -49,3 +49,9 @@ def test_minutes_take_the_place_of_the_published_number_of_epochs():
 def test_the_patch_follows_the_largest_particle(diameter, edge):
     assert patch_for(diameter) == edge
     assert filled_in(TrainOptions(), [6.0, diameter]).patch == edge
+
+
+def test_refining_is_shorter_and_gentler():
+    ours, refining = RECIPES["default"], RECIPES["refine"]
+    assert epochs_for(2, 64, "refine") < 0.5 * epochs_for(2, 64)
+    assert refining.learning_rate == ours.learning_rate / 4
