@@ -120,7 +120,7 @@ def test_unknown_verb_suggests_the_nearest(word: str, near: str, capsys: pytest.
 
 def test_unknown_verb_far_from_all_lists_them(capsys: pytest.CaptureFixture[str]):
     assert command.main(["zzz"]) == 2
-    assert "there are simulate, propose, check, train, pick" in capsys.readouterr().err
+    assert "there are simulate, propose, check, train, refine, " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("words", "expected"), [
