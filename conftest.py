@@ -36,6 +36,8 @@ QUEUES_DEFAULT = {}
 ROOT = pathlib.Path(__file__).resolve().parent
 HOME = tempfile.mkdtemp(prefix="scipion_test_")
 atexit.register(shutil.rmtree, HOME, ignore_errors=True)
+sys.path.append(str(ROOT / "tests"))
+warm = importlib.import_module("warm").WarmPython(HOME) if hasattr(os, "pidfd_open") else None
 
 
 def set_up_scipion(home: str) -> None:
@@ -46,11 +48,12 @@ def set_up_scipion(home: str) -> None:
     (config / "scipion.conf").write_text("[PYWORKFLOW]\nSCIPION_NOTIFY = False\n", encoding="utf-8")
     (config / "hosts.conf").write_text(HOSTS, encoding="utf-8")
     os.environ.update(
+        SCIPION_PYTHON=warm.path if warm else sys.executable,
         SCIPION_DOMAIN="pwem", SCIPION_PRIORITY_PACKAGE_LIST="pwem tomo", SCIPION_HOME=home,
         SCIPION_USER_DATA=os.path.join(home, "user"), SCIPION_CONFIG=str(config / "scipion.conf"),
         SCIPION_HOSTS=str(config / "hosts.conf"), SCIPION_NOTIFY="False", SCIPION_TEST_NOSYNC="True",
         OMP_NUM_THREADS="1", PYTHONPATH=os.pathsep.join([str(ROOT / "engine"), str(ROOT)]),
-        PATH=os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"])  # protocols start "python3" from PATH
+        PATH=os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"])
 
 
 def pytest_report_header(config: pytest.Config) -> List[str]:
@@ -68,6 +71,13 @@ def pytest_report_header(config: pytest.Config) -> List[str]:
         ("not slow" in left_out, "what is marked slow: make test-slow"),
     )
     return [f"not tested here: {what}" for missing, what in lacking if missing]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Load Scipion and torch once for all protocols, before the first test that starts one."""
+    if warm and hasattr(getattr(item, "cls", None), "launchProtocol"):
+        warm.start()
 
 
 def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:

@@ -59,16 +59,21 @@ def dataFolder() -> str:
     return folder
 
 
+def python() -> str:
+    """Return the interpreter for processes: what Scipion is told to use, else this one."""
+    return os.environ.get("SCIPION_PYTHON", sys.executable)
+
+
 def engine(*words: str) -> None:
     """Run the engine's command line."""
-    subprocess.run([sys.executable, "-m", "deepetpicker", *words, "--quiet"], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([python(), "-m", "deepetpicker", *words, "--quiet"], check=True, stdout=subprocess.DEVNULL)
 
 
 @functools.lru_cache(maxsize=None)
 def tinyModel(names: str = "ring", threshold: float = 0.0) -> str:
     """Return the path of a small untrained model: it picks noise, the same whenever it is asked."""
     path = os.path.join(dataFolder(), f"model_{names.replace(',', '_')}_{threshold}.safetensors")
-    subprocess.run([sys.executable, "-c", MODEL_CODE, path, names, str(threshold)], check=True)
+    subprocess.run([python(), "-c", MODEL_CODE, path, names, str(threshold)], check=True)
     return path
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 
 import numpy as np
 from pyworkflow.protocol import MODE_RESTART
@@ -17,7 +16,7 @@ from deepetpicker_plugin.protocols import (
     ProtDeepETPickerThreshold,
     ProtDeepETPickerTrain,
 )
-from deepetpicker_plugin.tests.base import RATE, TINY, PluginTest, dataFolder, positions
+from deepetpicker_plugin.tests.base import RATE, TINY, PluginTest, dataFolder, positions, python
 
 # A checkpoint as the reference implementation lays it out: its names of the weights, and a class of its own inside.
 CHECKPOINT = """
@@ -108,7 +107,7 @@ class TestContinue(PluginTest):
 
     def test_reference_checkpoint(self):
         path = os.path.join(dataFolder(), "epoch_7.ckpt")
-        subprocess.run([sys.executable, "-c", CHECKPOINT, path], check=True)
+        subprocess.run([python(), "-c", CHECKPOINT, path], check=True)
         protocol = self.run_(ProtDeepETPickerImportModel, modelFile=f" {path} ", importFrom=1, diameters="200, 100",
                              samplingRate=RATE)
         card = protocol.model.getCard()
