@@ -4,9 +4,10 @@ ENV := .venv
 RUN := $(ENV)/bin/python
 PYTEST := $(RUN) -m pytest
 COVERAGE := --cov --cov-report=term
-# Files share a project or a trained model, so each stays in one process; one thread each (tests/conftest.py).
+# Files share a project or a trained model, so each stays in one process; one thread each (tests/conftest.py). They are
+# begun in the order of conftest.py: those that take long first.
 WORKERS ?= auto
-PARALLEL := --numprocesses $(WORKERS) --maxprocesses 4 --dist loadfile
+PARALLEL := --numprocesses $(WORKERS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help env env-dev demo demo-engine test-fast test test-slow test-faults lint docs dist clean
 

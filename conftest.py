@@ -81,7 +81,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
-    """Give the plugin's tests their marks; they cannot import pytest, as Scipion's own test runner has none."""
+    """Give the plugin's tests their marks, as they cannot import pytest (Scipion's own test runner has none); sort.
+
+    Files with tests that take long come first, so that at the end quick ones fill all processes.
+    """
     for item in items:
         if ROOT / "deepetpicker_plugin" in item.path.parents:
             item.add_marker(pytest.mark.scipion)
@@ -89,6 +92,8 @@ def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
             item.add_marker(pytest.mark.gui)
         if getattr(getattr(item, "function", None), "isSlow", False):
             item.add_marker(pytest.mark.slow)
+    lasting = {item.path for item in items if any(map(item.get_closest_marker, ("slow", "long", "scipion")))}
+    items.sort(key=lambda item: item.path not in lasting)
 
 
 set_up_scipion(HOME)
