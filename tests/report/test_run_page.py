@@ -11,7 +11,9 @@ import re
 import shutil
 import struct
 import subprocess
+import sys
 
+import mrcfile
 import numpy as np
 import pytest
 from matplotlib.image import imread
@@ -303,6 +305,32 @@ def test_of_a_tomogram_only_what_is_shown_is_read():
     volume = np.zeros((100, 200, 300), np.int8).view(Counted)
     cuts(volume, (50, 100, 150), 20.0)
     assert 0 < Counted.read < 0.01 * volume.size
+
+
+MEASURED = """
+import re, sys
+from deepetpicker.config import ReportOptions
+from deepetpicker.report.run import report
+peaks = []
+for crops in (0, 12):
+    report([sys.argv[1]], options=ReportOptions(crops=crops))
+    peaks.append(int(re.search(r"VmHWM:\\s*(\\d+) kB", open("/proc/self/status").read())[1]) / 1024)
+print(peaks[1] - peaks[0])
+"""
+
+
+@pytest.mark.slow
+def test_a_large_tomogram_is_not_drawn_into_memory(tmp_path):
+    """The pages of a mapped file that are touched are given back after each crop; they would be most of 300 MB."""
+    (tmp_path / "tomograms").mkdir()
+    with mrcfile.new_mmap(tmp_path / "tomograms/big.mrc", shape=(300, 1000, 1000), mrc_mode=0) as mrc:
+        mrc.data[:] = 1  # in the system's cache, from which it maps more than is touched
+        mrc.voxel_size = VOXEL
+    picks = table(300)
+    picks = CoordinateTable(picks.positions_zyx_vox * [10, 25, 19], picks.class_ids, picks.scores)
+    folder = write_picks(tmp_path / "p", {"big": picks})
+    done = subprocess.run([sys.executable, "-c", MEASURED, str(folder)], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 100
 
 
 @pytest.mark.parametrize("position", [(0.0, 0.0, 0.0), (29, 39, 51), (-40, 10, 10)])

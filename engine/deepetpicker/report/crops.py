@@ -82,7 +82,7 @@ def crops_of(spots: Sequence[Spot], opener: Opener) -> List[Crop]:
             continue  # the page says so once, for the whole tomogram
         for index in rows:
             panels[index] = cuts(volume.data_zyx, spots[index].position_zyx_vox, spots[index].diameter_vox)
-        release_pages(volume.data_zyx)
+            release_pages(volume.data_zyx)  # the system maps much more than is read
     limits = {name: _limits([panels[i] for i in rows if i in panels]) for name, rows in by_tomogram.items()}
     return [Crop(grey_jpeg(_joined(panels[i], limits[spot.tomogram])) if i in panels else "", *_words(spot))
             for i, spot in enumerate(spots)]

@@ -9,6 +9,7 @@ import numpy as np
 from deepetpicker.config import PickOptions
 from deepetpicker.io.classes import ParticleClass
 from deepetpicker.io.coordinates import CoordinateTable
+from deepetpicker.io.volumes import release_pages
 from deepetpicker.report import PictureStyle, choose_planes, score_histogram, slices_with_picks
 from deepetpicker.report.charts import counts_figure, depth_figure
 from deepetpicker.report.crops import (
@@ -219,6 +220,7 @@ def _slices(run: PickRun, rows: Sequence[TomogramRow], opener: Tomograms) -> Lis
                              diameters_ang={c.id: c.diameter_ang for c in run.classes}, looks=_looks(run))
         shown.append((f"{one.name}, z = {plane[0]}: {plural(rows[i].n_picks, 'pick')} in all",
                       slices_with_picks(volume.data_zyx, one.picks, style=style)))
+        release_pages(volume.data_zyx)
     return shown
 
 
