@@ -12,7 +12,7 @@ from deepetpicker.io.modelcard import ClassCard, ModelCard
 from deepetpicker.preparation.portrait import Portrait, is_mirrored
 from deepetpicker.verdict import DOUBTFUL, GOOD, Reason, Verdict
 
-OTHER_GRAIN = 1.3  # times coarser or finer than any tomogram of the training
+OTHER_GRAIN = 1.25  # times coarser or finer than any tomogram of the training
 STANDS_OUT = 1 / 3  # of what stands out in the training, beyond what does in noise
 NOISE = (-3.09, -2.33, -1.64, 1.64, 2.33, 3.09)  # quantiles of noise alone
 FEWER, MORE = 5.0, 5.0  # times fewer or more picks than in any tomogram of the training

@@ -1,6 +1,6 @@
 """What a tomogram looks like to a network, in a few numbers that tell it from tomograms of another kind.
 
-Grain is how much of the deviation is left in blocks of 2, 4 and 8 working voxels: it follows from the voxel size, the
+Grain is how much of the deviation is left in blocks of 2 and 4 working voxels: it follows from the voxel size, the
 filtering and the noise, hardly from what is in the tomogram. The standing-out values are quantiles of the tomogram
 band-passed at the size of the particles: dark particles make the low ones extreme, and nothing does where there are
 none.
@@ -16,7 +16,7 @@ import numpy as np
 from deepetpicker.preparation.resample import Voxels
 
 SAMPLE_VOXELS = 3_000_000
-BLOCKS = (2, 4, 8)
+BLOCKS = (2, 4)  # in larger ones the particles count, not only the noise
 QUANTILES = (0.001, 0.01, 0.05, 0.95, 0.99, 0.999)
 ACROSS = 6  # voxels across a particle in the band-passed sample
 BROADER = 1.6  # of two Gaussians whose difference passes the band
@@ -30,7 +30,7 @@ class Portrait:
     Attributes
     ----------
     grain : tuple of float
-        Standard deviation of the means of blocks of 2, 4 and 8 voxels, in that of the voxels.
+        Standard deviation of the means of blocks of 2 and 4 voxels, in that of the voxels.
     standing_out : tuple of float
         Quantiles at ``QUANTILES`` of the band-passed sample, in robust deviations.
     """
