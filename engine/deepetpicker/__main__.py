@@ -36,6 +36,7 @@ VERBS: Dict[str, str] = {
     "train": "Train a picker from tomograms and labelled centres.",
     "refine": "Go on training a model with corrected picks, for a few minutes.",
     "pick": "Pick particles in tomograms with a trained model.",
+    "rerun": "Repeat a run of train, pick or propose from its manifest and tell whether the result is the same.",
     "evaluate": "Score picks against known positions.",
     "report": "Write one page about a training or about picks: what to think of it, pictures, what went in.",
     "compare": "Compare two pick sets: what they share and what only one of them has.",

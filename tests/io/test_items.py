@@ -112,8 +112,10 @@ def test_manifest_holds_the_agreed_members(tmp_path):
     manifest.write(tmp_path / "manifest.json")
     content = read_manifest(tmp_path / "manifest.json")
     assert set(content) == {"format_version", "command", "version", "argv", "options", "seed", "started", "seconds",
-                            "machine", "inputs", "items", "outputs", "warnings"}
+                            "directory", "machine", "inputs", "items", "outputs", "warnings"}
     assert content["version"] == __version__
+    digest = content["inputs"][0].pop("sample_sha256")
+    assert (len(digest), content["inputs"][0].pop("bytes")) == (32, (tmp_path / "t.mrc").stat().st_size)
     assert content["inputs"] == [{"path": str(tmp_path / "t.mrc"), "shape_zyx": [4, 5, 6], "voxel_size_angstrom": 10.0}]
     assert content["items"][0] == {"name": "TS_01", "status": "done", "reason": "", "seconds": 1.5, "n_picks": 3,
                                    "picks": str(tmp_path / "a.csv"), "f1": None}

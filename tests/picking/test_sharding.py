@@ -69,7 +69,7 @@ def tables(out="picks"):
 def whole(out="picks"):
     """Return manifest.json without times, and the names that it says are missing."""
     content = read_manifest(pathlib.Path(out, "manifest.json"))
-    for key in ("started", "seconds", "argv"):
+    for key in ("started", "seconds", "argv", "directory"):
         del content[key]
     content["options"].pop("resume")
     content["outputs"].pop("device", None)  # of what was computed; a run that finds all done computes nothing

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import json
 import os
 import pathlib
@@ -17,7 +18,7 @@ from deepetpicker.io.atomic import write_text
 from deepetpicker.io.jsonvalues import objects, parse
 from deepetpicker.io.modelcard import finite_json
 from deepetpicker.io.plainfile import check_plain
-from deepetpicker.io.records import Records, has_places, located, with_records
+from deepetpicker.io.records import Records, has_places, identity, located, with_records
 from deepetpicker.io.volumes import Volume
 
 PathLike = Union[str, "os.PathLike[str]"]
@@ -58,14 +59,22 @@ class Manifest:
         self._clock = time.monotonic()
         self._head = {"format_version": FORMAT_VERSION, "command": command, "version": __version__,
                       "argv": [str(a) for a in (sys.argv if argv is None else argv)], "options": dict(options),
-                      "seed": int(seed), "started": datetime.datetime.now().isoformat(timespec="seconds")}
+                      "directory": os.getcwd(), "seed": int(seed),
+                      "started": datetime.datetime.now().isoformat(timespec="seconds")}
 
     def add_input(self, volume: Volume) -> None:
-        """Record an input tomogram with its shape and voxel size, and its warnings."""
+        """Record an input tomogram with its shape, voxel size and a digest of samples, and its warnings."""
+        facts = identity(volume.path)
         self._inputs.append({"path": str(volume.path), "shape_zyx": list(volume.shape_zyx),
-                             "voxel_size_angstrom": volume.voxel_size_ang})
+                             "voxel_size_angstrom": volume.voxel_size_ang, "bytes": facts["size"],
+                             "sample_sha256": facts["sample"]})
         for text in volume.warnings:
             self.warn(f"{volume.name}: {text}")
+
+    def add_file(self, path: PathLike) -> None:
+        """Record an input that is read as a whole, a table or a model, with its digest."""
+        digest = hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
+        self._inputs.append({"path": str(path), "sha256": digest})
 
     def add_item(self, name: str, status: str, reason: str = "", **facts: Any) -> None:
         """Record what became of one item.

@@ -105,6 +105,9 @@ def train(data: PathLike = "", out: PathLike = "model.safetensors", options: Tra
         return dict(before)
     for volume in gathered.volumes:
         manifest.add_input(volume)
+    for path in [*(item.coordinates for item in gathered.items), options.init]:
+        if path:
+            manifest.add_file(path)
     job = _prepare(options, gathered, network, run, processes, Arithmetic.choose(options.device, options.precision),
                    origin)
     if options.check and processes.is_first:
