@@ -51,7 +51,7 @@ setup(
     ],
     python_requires=">=3.8",
     packages=find_packages(),
-    package_data={"deepetpicker.report": ["*.css", "*.jinja"]},
+    package_data={"deepetpicker.report": ["*.css", "*.jinja"], "deepetpicker.network": ["generic.safetensors"]},
     install_requires=[*BASE, *(f'{requirement}; python_version >= "3.9"' for requirement in ENGINE)],
     entry_points={"console_scripts": ["deepetpicker = deepetpicker.__main__:main"]},
     zip_safe=False,

@@ -18,13 +18,13 @@ RANKING = ("deepetpicker.proposing.ranking", "deepetpicker.proposing.candidates"
 # Each room and the rooms it may import from, the ground floor apart, which all may use.
 ROOMS = {
     "preparation": set(),
-    "proposing": {"preparation"},
+    "proposing": {"preparation", "network", "picking", "simulation", "training"},
     "checking": {"preparation"},
     "network": {"preparation"},
     "picking": {"preparation", "network"},
     "evaluation": set(),
     "sampling": {"preparation", "checking"},
-    "training": {"preparation", "sampling", "network", "picking", "evaluation"},
+    "training": {"preparation", "checking", "sampling", "network", "picking", "evaluation"},
     "report": {"evaluation"},
     "annotation": {"proposing"},
     "windows": {"report", "annotation", "proposing"},

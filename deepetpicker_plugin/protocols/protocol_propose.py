@@ -18,9 +18,17 @@ from deepetpicker_plugin.engine import readManifest, writeParams
 from deepetpicker_plugin.forms import addOption, readOptions
 from deepetpicker_plugin.protocols.protocol_base import ProtDeepETPickerBase
 
+METHODS = ProposeOptions.__dataclass_fields__["method"].metadata["choices"]
+WITH_MAP = f"method == {METHODS.index('map')}"
+FOUND_BY = {"generic": "a generic network at the particle's size", "blob": "multi-scale difference of Gaussians",
+            "map": "a network that learnt the particle's map in simulated tomograms"}
+
 
 class ProtDeepETPickerPropose(ProtDeepETPickerBase):
-    """Propose candidates for particles without a model: blobs of the right size, or what looks like a few examples.
+    """Propose candidates for particles before there is a model of your own.
+
+    They are what a generic network takes for particles of the right size, blobs, what learnt the particle's density map
+    in simulated tomograms, or what looks like a few examples.
 
     The candidates are there to be looked at, not to be averaged: walk through them, keep what is right, train on it.
     With three examples or more, in one tomogram or several, what looks like them comes first in all tomograms.
@@ -35,6 +43,12 @@ class ProtDeepETPickerPropose(ProtDeepETPickerBase):
         form.addParam("inputTomograms", params.PointerParam, pointerClass="SetOfTomograms", important=True,
                       label="Tomograms", help="Where to look. Not denoised ones are fine.")
         addOption(form, ProposeOptions, "diameter_angstrom", "Particle diameter", important=True)
+        addOption(form, ProposeOptions, "method", "Method")
+        form.addParam("inputMap", params.PointerParam, pointerClass="Volume", allowsNull=True,
+                      condition=WITH_MAP, label="Density map of the particle",
+                      help="Bright density, with its sampling rate. Tomograms with it are simulated, a network learns "
+                      "them, and picks.")
+        addOption(form, ProposeOptions, "minutes", "Training time", condition=WITH_MAP)
         addOption(form, ProposeOptions, "most", "Candidates per tomogram")
         addOption(form, ProposeOptions, "contrast", "Particles are")
         form.addParam("inputExamples", params.PointerParam, pointerClass="SetOfCoordinates3D", allowsNull=True,
@@ -46,7 +60,8 @@ class ProtDeepETPickerPropose(ProtDeepETPickerBase):
 
     def _insertAllSteps(self) -> None:
         """Insert the steps; the digest makes them run again when anything in the form or the inputs changes."""
-        inputs = [p.get() for p in (self.inputTomograms, self.inputExamples, self.inputOthers) if p.get() is not None]
+        inputs = [p.get() for p in (self.inputTomograms, self.inputExamples, self.inputOthers, self.inputMap)
+                  if p.get() is not None]
         digest = self._digestOf([self._options(), self._stateOf(*inputs)])
         self._insertFunctionStep(self.proposeStep, digest, needsGPU=False)
         self._insertFunctionStep(self.createOutputStep, digest, needsGPU=False)
@@ -99,7 +114,11 @@ class ProtDeepETPickerPropose(ProtDeepETPickerBase):
     # ---- what the form says
     def _options(self) -> Dict[str, Any]:
         """Return the engine's options that the form gives."""
-        return readOptions(self, ProposeOptions)
+        options = readOptions(self, ProposeOptions)
+        volume = self.inputMap.get()
+        if options["method"] == "map" and volume is not None:
+            options["map"] = os.path.abspath(str(volume.getFileName()).replace(":mrc", ""))
+        return options
 
     # ---- information
     def _validate(self) -> List[str]:
@@ -108,6 +127,8 @@ class ProtDeepETPickerPropose(ProtDeepETPickerBase):
         options = self._checkedOptions(errors)
         if options is not None and not options["diameter_angstrom"] > 0:
             errors.append("*Particle diameter* expected a diameter in Å > 0, got none")
+        if options is not None and options["method"] == "map" and self.inputMap.get() is None:
+            errors.append("*Density map of the particle* expected a map for the method 'map', got none")
         examples, tomograms = self.inputExamples.get(), self.inputTomograms.get()
         if examples is not None and tomograms is not None:
             known = set(convert.tomogramsOf(tomograms))
@@ -125,7 +146,7 @@ class ProtDeepETPickerPropose(ProtDeepETPickerBase):
             return ["Nothing was proposed yet."]
         done = [item for item in manifest["items"] if item["status"] == "done"]
         examples = manifest["outputs"].get("examples")
-        how = f"by likeness to {examples} examples" if examples else "blobs of the particle's size"
+        how = f"by likeness to {examples} examples" if examples else FOUND_BY[manifest["options"]["method"]]
         return [f"*{sum(item['n_picks'] for item in done)} candidates* in {len(done)} tomograms, {how}: to be looked "
                 "through, not to be averaged",
                 *(f"_{i['name']}: {i['reason']}_" for i in manifest["items"] if i["status"] == "failed"),
@@ -133,6 +154,6 @@ class ProtDeepETPickerPropose(ProtDeepETPickerBase):
 
     def _methods(self) -> List[str]:
         """Return a sentence for a methods section."""
-        ranked = self.inputExamples.get() is not None
-        return [f"Candidates for particles of {self.diameterAngstrom.get():g} Å were proposed by multi-scale "
-                f"difference of Gaussians{' and ranked by their likeness to examples' if ranked else ''}."]
+        ranked = " and ranked by their likeness to examples" if self.inputExamples.get() is not None else ""
+        return [f"Candidates for particles of {self.diameterAngstrom.get():g} Å were proposed by "
+                f"{FOUND_BY[self._options()['method']]}{ranked}."]

@@ -27,12 +27,12 @@ class TestPropose(PluginTest):
                  for ts, rows in true.items()]
         return int((np.concatenate(apart) <= DIAMETER / RATE / 2).sum())
 
-    def test_blobs_without_a_label_and_ranked_by_examples(self):
+    def test_without_a_label_and_ranked_by_examples(self):
         blobs = self.run_(ProtDeepETPickerPropose, inputTomograms=self.tomograms, diameterAngstrom=DIAMETER, most=24)
         self.checkCoordinates(blobs.coordinates, expectedSetSize=blobs.coordinates.getSize(), expectedBoxSize=25,
                               expectedSRate=RATE)
         self.assertGreaterEqual(self.found(blobs.coordinates), 0.8 * self.truth.getSize())
-        self.assertIn("blobs of the particle's size", " ".join(blobs.summary()))
+        self.assertIn("a generic network at the particle's size", " ".join(blobs.summary()))
         ranked = self.run_(ProtDeepETPickerPropose, inputTomograms=self.tomograms, diameterAngstrom=DIAMETER, most=24,
                            inputExamples=self.truth)
         self.assertIn(f"likeness to {self.truth.getSize()} examples", " ".join(ranked.summary()))

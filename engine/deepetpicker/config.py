@@ -67,7 +67,8 @@ class TrainOptions(Options):
     patch: int = opt(0, "edge of the cubic training patch; 0 leaves it to the recipe", unit="voxels",
                      check=lambda v: None if v == 0 else multiple_of(8, 32)(v))
     batch: int = opt(0, "patches per optimiser step; 0 leaves it to the recipe", check=at_least(0))
-    init: str = opt("", "model file to start from (warm start)")
+    init: str = opt("", "what to start from: a model file (warm start), 'generic' (the model that comes with the "
+                    "package and knows particles in general) or 'none' (chance); default: the recipe's")
     device: str = opt("auto", "where to compute", choices=DEVICES)
     seed: int = opt(0, "seed of everything random", check=at_least(0))
     working_diameter: float = opt(
@@ -272,6 +273,12 @@ class ProposeOptions(Options):
     """Options of ``deepetpicker propose``."""
 
     diameter_angstrom: float = opt(0.0, "particle diameter", unit="angstrom", check=at_least(0))
+    method: str = opt("generic", "'generic': the model that comes with the package and knows particles in general; "
+                      "'blob': a difference of Gaussians, in a second; 'map': the particle's own density map is "
+                      "simulated and learnt, in minutes", choices=("generic", "blob", "map"))
+    map: str = opt("", "density map of the particle (MRC, bright), for the method 'map'")
+    minutes: float = opt(4.0, "training on simulated tomograms, for the method 'map'", unit="minutes", check=above(0))
+    seed: int = opt(0, "seed of everything random, for the method 'map'", check=at_least(0), expert=True)
     most: int = opt(200, "candidates per tomogram, best first: about twice as many as there may be particles",
                     check=at_least(1))
     contrast: str = opt("auto", "particles are darker or brighter than what surrounds them; auto takes what stands out "

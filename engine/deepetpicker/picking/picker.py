@@ -23,6 +23,7 @@ from deepetpicker.io.volumes import Volume, VolumeWriter, open_volume
 from deepetpicker.memory import freed_memory, resident_bytes
 from deepetpicker.network.modelfile import load_model
 from deepetpicker.network.predictor import Arithmetic, Predictor, is_out_of_memory
+from deepetpicker.network.resunet import ResUNet3D
 from deepetpicker.perclass import resolve
 from deepetpicker.picking.discovery import check_calibrated, hold_rate
 from deepetpicker.picking.peaks import PeakRule, find_peaks
@@ -77,8 +78,8 @@ class Picker:
 
     Parameters
     ----------
-    model : path
-        Model file.
+    model : path, or tuple of ResUNet3D and ModelCard
+        Model file, or what is in one.
     options : PickOptions
         How to pick.
     quiet : bool
@@ -99,8 +100,9 @@ class Picker:
         ``post_processing``.
     """
 
-    def __init__(self, model: PathLike, options: PickOptions, quiet: bool = False) -> None:
-        network, self.card = load_model(model)
+    def __init__(self, model: Union[PathLike, Tuple[ResUNet3D, ModelCard]], options: PickOptions, quiet: bool = False
+                 ) -> None:
+        network, self.card = model if isinstance(model, tuple) else load_model(model)
         self.options, self.quiet = options, quiet
         self.rules = peak_rules(self.card)
         self.thresholds = resolve(options.threshold, self.card.classes, self.card.thresholds, "threshold")
@@ -116,8 +118,8 @@ class Picker:
         self.predictor = Predictor(network, Arithmetic.choose(options.device, options.precision, options.batch))
         self._largest = 0
         self._place = self._workplace()
-        logger.info("%s: %d class(es), %.4g angstrom/voxel; %s", model, len(self.rules), self.card.voxel_size_ang,
-                    self.predictor.arithmetic)
+        logger.info("%s: %d class(es), %.4g angstrom/voxel; %s", "a model" if isinstance(model, tuple) else model,
+                    len(self.rules), self.card.voxel_size_ang, self.predictor.arithmetic)
 
     @property
     def device(self) -> torch.device:

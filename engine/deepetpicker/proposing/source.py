@@ -10,6 +10,7 @@ from deepetpicker.config import ProposeOptions
 from deepetpicker.io.volumes import Volume
 from deepetpicker.proposing.blobs import Scene, find_blobs
 from deepetpicker.proposing.features import features_at, n_features
+from deepetpicker.proposing.generic import GenericFinder
 
 
 class FeatureSource(Protocol):
@@ -60,6 +61,29 @@ class BlobSource:
         return self._scene[1]
 
 
+class GenericSource(BlobSource):
+    """What the generic model takes for particles, described by shells about them.
+
+    Parameters
+    ----------
+    options : ProposeOptions
+        Diameter, number of candidates, contrast.
+    """
+
+    def __init__(self, options: ProposeOptions) -> None:
+        super().__init__(options)
+        self._finder = GenericFinder(options)
+
+    def how(self) -> Dict[str, Any]:
+        """Return what decides candidates and features beside the tomogram."""
+        return {**super().how(), "source": f"generic model, {n_features()} features of shells"}
+
+    def candidates(self, tomogram: Volume) -> Tuple[np.ndarray, np.ndarray]:
+        """Return positions (N, 3) in the tomogram's voxels and scores (N,), the most likely first."""
+        table = self._finder(tomogram, self._prepared(tomogram), self.options.most)
+        return table.positions_zyx_vox, table.scores
+
+
 def source_of(options: ProposeOptions) -> FeatureSource:
-    """Return the source of candidates and features that options name."""
-    return BlobSource(options)
+    """Return the source of candidates and features that options name; a map is not learnt for it, blobs do."""
+    return GenericSource(options) if options.method == "generic" else BlobSource(options)

@@ -15,7 +15,7 @@ from deepetpicker import __version__
 from deepetpicker.calibration import scores_are
 from deepetpicker.evaluation.thresholds import ClassScore
 from deepetpicker.io.manifest import Manifest, read_manifest
-from deepetpicker.io.modelcard import ModelCard, read_card
+from deepetpicker.io.modelcard import ModelCard
 from deepetpicker.network.modelfile import save_model
 from deepetpicker.network.resunet import ResUNet3D
 from deepetpicker.preparation.normalise import QUANTILES
@@ -84,7 +84,7 @@ def _evidence(job: Job, picks: Sequence[ClassScore], curve: Sequence[Mapping[str
               change: Optional[Change]) -> Evidence:
     """Return what the verdict rests on."""
     ours = np.mean([one.quantiles for one in job.gathered.intensities], axis=0).tolist()
-    started = read_card(job.options.init).intensity if job.options.init else {}
+    started = job.origin.card.intensity if job.origin else {}
     steps = len(curve) * job.length // job.options.batch
     return Evidence(picks, job.gathered.classes, job.gathered.n_particles, curve, steps, job.misfits,
                     job.validator.is_unknown, ours, [float(started[str(p)]) for p in QUANTILES if str(p) in started],

@@ -31,6 +31,11 @@ class Recipe:
         Channels of each level of the network, on a GPU and on a CPU.
     patches_per_class : int
         Patches that a run without a number of epochs shows for each class, and once more.
+    starts_generic : bool
+        Whether a training starts from the generic model where the network has its architecture.
+    warm_learning_rate : float
+        Learning rate of a training of one class that starts from the generic model, which nearly knows it; several
+        classes have to be told apart, which is new to it: they are learnt as from chance. 0 is the same as from chance.
     learning_rate, cross_entropy, balance, prior, averaging, patience, validate_every
         As in ``TrainOptions``; validate_every 0 spreads some validations over the run.
     """
@@ -48,11 +53,14 @@ class Recipe:
     widths: Tuple[int, ...] = (24, 48, 72, 108)
     cpu_widths: Tuple[int, ...] = (24, 48, 72, 108)
     patches_per_class: int = 1500
+    starts_generic: bool = False
+    warm_learning_rate: float = 0.0
 
 
 RECIPES: Dict[str, Recipe] = {
     "default": Recipe(patch=0, batch=8, epochs=0, learning_rate=4e-3, cross_entropy=1.0, balance=0.5, prior=0.01,
-                      averaging=0.97, patience=5, validate_every=0, cpu_widths=(16, 32, 48, 64)),
+                      averaging=0.97, patience=5, validate_every=0, cpu_widths=(16, 32, 48, 64), starts_generic=True,
+                      warm_learning_rate=2e-4),
     "published": Recipe(patch=72, batch=8, epochs=60, learning_rate=1e-3, cross_entropy=0.0, balance=0.0, prior=0.0,
                         averaging=0.0, patience=0, validate_every=1),
     "refine": Recipe(patch=0, batch=8, epochs=0, learning_rate=1e-3, cross_entropy=1.0, balance=0.5, prior=0.01,
@@ -61,7 +69,7 @@ RECIPES: Dict[str, Recipe] = {
 
 
 def filled_in(options: TrainOptions, diameters_vox: Sequence[float], on_gpu: bool = False,
-              widths: Sequence[int] = ()) -> TrainOptions:
+              widths: Sequence[int] = (), starts_generic: bool = False) -> TrainOptions:
     """Return the options with the values that are left to the recipe; epochs may stay 0.
 
     Parameters
@@ -74,6 +82,8 @@ def filled_in(options: TrainOptions, diameters_vox: Sequence[float], on_gpu: boo
         Whether a GPU trains.
     widths : sequence of int
         Of the model to start from; they go before the recipe's.
+    starts_generic : bool
+        Whether that is the generic model.
     """
     recipe = RECIPES[options.recipe]
     left = [name for name in LEFT_AT_0 if not getattr(options, name)]
@@ -83,6 +93,8 @@ def filled_in(options: TrainOptions, diameters_vox: Sequence[float], on_gpu: boo
         values["epochs"] = 0
     if "widths" in values:
         values["widths"] = tuple(widths) or (recipe.widths if on_gpu else recipe.cpu_widths)
+    if "learning_rate" in values and starts_generic and len(diameters_vox) == 1:
+        values["learning_rate"] = recipe.warm_learning_rate or recipe.learning_rate
     if values.get("patch") == 0:
         values["patch"] = patch_for(max(diameters_vox))
     return dataclasses.replace(options, **values)

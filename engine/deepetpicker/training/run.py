@@ -11,13 +11,10 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
 import torch
 from torch.utils.data import DataLoader
 
-from deepetpicker.config import NetworkOptions, RefineOptions, TrainOptions
+from deepetpicker.config import RefineOptions, TrainOptions
 from deepetpicker.errors import InputError
-from deepetpicker.io.classes import news_of
 from deepetpicker.io.manifest import Manifest
-from deepetpicker.io.modelcard import ModelCard
 from deepetpicker.memory import freed_memory
-from deepetpicker.network.modelfile import carry_over, load_model
 from deepetpicker.network.predictor import Arithmetic, choose_device, choose_dtype
 from deepetpicker.network.resunet import ResUNet3D
 from deepetpicker.picking.peaks import PeakRule
@@ -42,6 +39,7 @@ from deepetpicker.training.pace import Pace, measure, plan
 from deepetpicker.training.recipe import filled_in
 from deepetpicker.training.rounds import Origin
 from deepetpicker.training.run_folder import MetricsFile, RunFolder, changed_since, recipe_of
+from deepetpicker.training.start import NO_START, THE_GENERIC, build_network, choose_start
 from deepetpicker.training.validation import Validator
 
 log = logging.getLogger(__name__)
@@ -87,16 +85,16 @@ def train(data: PathLike = "", out: PathLike = "model.safetensors", options: Tra
         raise InputError("precision float16 was asked for, but training in float16 needs a GPU: use bfloat16 or "
                          "float32")
     run = RunFolder(_model_path(out))
-    if options.recipe == "refine" and not options.init:
+    if options.recipe == "refine" and options.init in ("", NO_START, THE_GENERIC):
         raise InputError("the recipe 'refine' goes on from a model, got none: give it with --init MODEL")
-    started = load_model(options.init) if options.init else None
-    gathered = gather(data, options, params, started[1] if started else None)
+    start = choose_start(options, device.type == "cuda")
+    gathered = gather(data, options, params, start.card)
     options = decided(options, gathered)
     options = filled_in(options, [c.diameter_ang / gathered.voxel_size_ang for c in gathered.classes],
-                        device.type == "cuda", started[0].options.widths if started else ())
-    network = build_network(options, gathered, started)
-    origin = Origin.of(options.init, started[1]) if started else None
-    recipe = {**recipe_of(options, gathered), "init_sha256": origin.sha256 if origin else ""}
+                        device.type == "cuda", start.widths, start.is_generic)
+    network = build_network(options, gathered, start)
+    origin = Origin.of(start.path, start.card) if start.card else None
+    recipe = {**recipe_of(options, gathered), "init_sha256": start.digest}
     processes = Processes.join(options, device)
     manifest = Manifest("train", options.to_dict(), seed=options.seed)
     before, goes_on = processes.agree(_decide(run, recipe, options, processes))
@@ -212,49 +210,6 @@ def _prepare(options: TrainOptions, gathered: Gathered, network: ResUNet3D, run:
         gathered.warnings.append(f"{validator.against_picks}: the epoch to keep is not chosen by the picks on the "
                                  "held-out part, but the last one is kept")
     return Job(options, gathered, kept, held, rule, network, validator, arithmetic, run, processes, origin=origin)
-
-
-def build_network(options: TrainOptions, gathered: Gathered,
-                  started: Optional[Tuple[ResUNet3D, ModelCard]]) -> ResUNet3D:
-    """Return the network to train, initialised by the seed or from a model.
-
-    Parameters
-    ----------
-    options : TrainOptions
-        Architecture and seed.
-    gathered : Gathered
-        Classes; its warnings get what does not fit.
-    started : tuple of ResUNet3D and ModelCard, optional
-        The model to start from. Its architecture wins; its output layer is kept for the classes it knows.
-
-    Raises
-    ------
-    InputError
-        If the patch does not fit the number of levels.
-    """
-    names = ("widths", "residual", "coordinates", "pyramid", "activation")
-    wanted = {n: getattr(options, n) for n in names}
-    if started:
-        has = {n: getattr(started[0].options, n) for n in names}
-        changed = [n for n in names if has[n] != wanted[n]]
-        if changed:
-            gathered.warnings.append(f"{options.init} has another {', '.join(changed)}; the model's is used")
-        wanted = has
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(options.seed)
-        network = ResUNet3D(NetworkOptions(n_classes=len(gathered.classes), **wanted))
-    if options.prior > 0:
-        network.expect(options.prior)
-    if started:
-        network.load_state_dict(carry_over(started[0], network, started[1].classes, gathered.classes))
-        news = news_of(gathered.classes, started[1].classes)
-        if news:
-            gathered.warnings.append(f"{options.init} knows other classes: {'; '.join(news)}: what the output layer "
-                                     "says of them starts anew")
-    if options.patch % network.stride:
-        raise InputError(f"patch must be a multiple of {network.stride} for a network of {len(network.options.widths)} "
-                         f"levels, got {options.patch}")
-    return network
 
 
 def _fit(job: Job, goes_on: bool, quiet: bool) -> Tuple[Dict[str, Any], List[Dict[str, float]]]:
