@@ -67,7 +67,7 @@ class Bench:
         self.device = choose_device(device)
         self.is_gpu = self.device.type == "cuda"
         self.repeats = 1 if quick else 5
-        self.network = NetworkOptions(widths=(8, 12, 16, 20)) if quick else NetworkOptions()
+        self.network = NetworkOptions(widths=(4, 6, 8, 10)) if quick else NetworkOptions()
 
     @property
     def left(self) -> float:

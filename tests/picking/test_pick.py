@@ -359,7 +359,7 @@ def test_an_interrupted_resume_forgets_nothing(model, tomogram, tmp_path, monkey
 
 
 def test_names_that_would_overwrite_each_other_are_refused(model, tomogram, tmp_path):
-    with pytest.raises(InputError, match="TS_1 twice"):
+    with pytest.raises(InputError, match="two tomograms are named 'TS_1'"):
         pick(model, [tomogram, tmp_path / "x" / "TS_1.rec"], tmp_path / "out", options(), quiet=True)
 
 

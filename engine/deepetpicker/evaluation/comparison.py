@@ -11,11 +11,12 @@ from typing import Any, Dict, List, Mapping, Optional, Union
 
 import numpy as np
 
-from deepetpicker.config import CompareOptions, suggestion
+from deepetpicker.config import CompareOptions
 from deepetpicker.errors import DeepETPickerError, InputError
 from deepetpicker.evaluation.matching import Comparison, compare
 from deepetpicker.io.atomic import write_text
 from deepetpicker.io.coordinates import CoordinateTable, Frame, read_coordinates, write_coordinates
+from deepetpicker.io.items import check_names_differ, entries
 from deepetpicker.io.manifest import Manifest
 
 PathLike = Union[str, "os.PathLike[str]"]
@@ -97,21 +98,17 @@ def compare_files(a: PathLike = "", b: PathLike = "", out: PathLike = "compariso
 
 def _items(a: PathLike, b: PathLike, params: Optional[Mapping[str, Any]]) -> List[Dict[str, Any]]:
     """Return the items of params, or the one of the two files."""
-    entries = (params or {}).get("items") or []
-    if not entries:
+    given = entries(params or {}, _MEMBERS)
+    if not given:
         if not a or not b:
             raise InputError("expected two coordinate files A and B, or a parameter file with items: give both, or "
                              "--params FILE")
         return [{"name": pathlib.Path(a).stem, "a": str(a), "b": str(b)}]
     items: List[Dict[str, Any]] = []
-    for number, entry in enumerate(entries, start=1):
-        unknown = [key for key in entry if key not in _MEMBERS]
-        if unknown:
-            raise InputError(f"item {number}: unknown member {unknown[0]!r}{suggestion(unknown[0], _MEMBERS)}")
+    for number, entry in enumerate(given, start=1):
         name = str(entry.get("name") or pathlib.Path(str(entry.get("a") or entry.get("b") or number)).stem)
-        if name in {item["name"] for item in items}:
-            raise InputError(f"two items are named {name!r}: give every item its own name")
         items.append({**entry, "name": name})
+    check_names_differ([item["name"] for item in items])
     return items
 
 

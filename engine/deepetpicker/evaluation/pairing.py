@@ -7,10 +7,10 @@ import os
 import pathlib
 from typing import Any, Dict, List, Mapping, Tuple, Union
 
-from deepetpicker.config import suggestion
 from deepetpicker.errors import FormatError, InputError
 from deepetpicker.io.coordinates import SUFFIXES, find_coordinates
-from deepetpicker.io.items import TOMOGRAM_SUFFIXES
+from deepetpicker.io.items import TOMOGRAM_SUFFIXES, check_names_differ, entries
+from deepetpicker.io.jsonvalues import number
 from deepetpicker.io.manifest import read_manifest
 
 PathLike = Union[str, "os.PathLike[str]"]
@@ -104,26 +104,16 @@ def items_from_params(params: Mapping[str, Any]) -> List[EvaluationItem]:
         If an item has no truth, an unknown member or role, or a name that another one has.
     """
     items: List[EvaluationItem] = []
-    for number, entry in enumerate(params.get("items") or [], start=1):
-        if not isinstance(entry, Mapping):
-            raise InputError(f"item {number} must be an object, got {entry!r}")
-        for key in entry:
-            if key not in _MEMBERS:
-                raise InputError(f"item {number}: unknown member {key!r}{suggestion(str(key), _MEMBERS)}")
+    for position, entry in enumerate(entries(params, _MEMBERS), start=1):
         texts = {key: str(entry.get(key) or "") for key in _MEMBERS[:-1]}
         if not texts["truth"]:
-            raise InputError(f"item {number} needs a 'truth' table")
+            raise InputError(f"item {position} needs a 'truth' table")
         if texts["seen"] not in ROLES:
-            raise InputError(f"item {number}: 'seen' must be training, validation or empty, got {texts['seen']!r}")
+            raise InputError(f"item {position}: 'seen' must be training, validation or empty, got {texts['seen']!r}")
         texts["name"] = texts["name"] or pathlib.Path(texts["truth"]).stem
-        try:
-            voxel_size_ang = float(entry.get("voxel_size") or 0.0)
-        except (TypeError, ValueError, OverflowError) as error:
-            raise InputError(f"item {texts['name']}: voxel_size must be a number of angstrom, got "
-                             f"{entry['voxel_size']!r}") from error
-        if texts["name"] in {item.name for item in items}:
-            raise InputError(f"two items are named {texts['name']!r}: give every item its own name")
+        voxel_size_ang = number(entry.get("voxel_size") or 0.0, f"item {texts['name']}: voxel_size")
         items.append(EvaluationItem(**texts, voxel_size_ang=voxel_size_ang))
+    check_names_differ([item.name for item in items])
     return items
 
 

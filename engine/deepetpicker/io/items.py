@@ -16,6 +16,7 @@ PathLike = Union[str, "os.PathLike[str]"]
 log = logging.getLogger(__name__)
 
 TOMOGRAM_SUFFIXES = (".mrc", ".rec", ".map")
+MEMBERS = ("name", "tomogram", "coordinates", "voxel_size", "mask", "negatives", "regions")  # of an item in params.json
 LONGEST_NAME = 220  # bytes: file systems take 255, and NAME_probability_CLASS.mrc is longer
 
 
@@ -147,18 +148,51 @@ def items_from_files(paths: Sequence[PathLike]) -> List[DataItem]:
     InputError
         If there are none, or two have the same name.
     """
-    items: List[DataItem] = []
-    for path in map(pathlib.Path, paths):
-        items += ([DataItem(one.name, one.tomogram) for one in items_from_folder(path, need_coordinates=False)]
-                  if path.is_dir() else [DataItem(path.stem, str(path))])
+    items = [DataItem(path.stem, str(path)) for path in tomogram_files(paths)]
     if not items:
         raise InputError("expected at least one tomogram, or a folder with some, got none")
-    names = [item.name for item in items]
+    check_names_differ([item.name for item in items], "tomograms", "their tables would overwrite each other; rename "
+                       "one, or use two output folders")
+    return items
+
+
+def tomogram_files(paths: Sequence[PathLike]) -> List[pathlib.Path]:
+    """Return the tomograms among files and folders: files as they are, folders as the tomograms they hold."""
+    files: List[pathlib.Path] = []
+    for path in map(pathlib.Path, paths):
+        files += ([pathlib.Path(item.tomogram) for item in items_from_folder(path, need_coordinates=False)]
+                  if path.is_dir() else [path])
+    return files
+
+
+def check_names_differ(names: Sequence[str], what: str = "items", advice: str = "give every item its own name") -> None:
+    """Refuse two tomograms of one name.
+
+    Raises
+    ------
+    InputError
+        Naming the first name that occurs twice, and the advice.
+    """
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise InputError(f"two tomograms are named {twice!r}: their tables would overwrite each other; rename one, or "
-                         "use two output folders")
-    return items
+        raise InputError(f"two {what} are named {twice!r}: {advice}")
+
+
+def entries(params: Mapping[str, Any], members: Sequence[str]) -> Sequence[Mapping[str, Any]]:
+    """Return the items of a params.json as they stand there.
+
+    Raises
+    ------
+    InputError
+        If they are no list of objects, or one has a member that is not among members.
+    """
+    found = objects(params, "items")
+    for position, entry in enumerate(found, start=1):
+        unknown = [key for key in entry if key not in members]
+        if unknown:
+            raise InputError(f"item {position}: unknown member {unknown[0]!r}"
+                             f"{suggestion(str(unknown[0]), list(members))}")
+    return found
 
 
 def _folder(folder: PathLike) -> pathlib.Path:
@@ -184,13 +218,8 @@ def items_from_params(params: Mapping[str, Any]) -> List[DataItem]:
     InputError
         If an item has no tomogram, an unknown member or a name that another one has.
     """
-    known = {"name": "name", "tomogram": "tomogram", "coordinates": "coordinates", "voxel_size": "voxel_size_ang",
-             "mask": "mask", "negatives": "negatives", "regions": "regions"}
     items: List[DataItem] = []
-    for position, entry in enumerate(objects(params, "items"), start=1):
-        unknown = [key for key in entry if key not in known]
-        if unknown:
-            raise InputError(f"item {position}: unknown member {unknown[0]!r}{suggestion(unknown[0], list(known))}")
+    for position, entry in enumerate(entries(params, MEMBERS), start=1):
         tomogram = str(entry.get("tomogram") or "")
         if not tomogram:
             raise InputError(f"item {position} needs a 'tomogram'")
@@ -198,8 +227,5 @@ def items_from_params(params: Mapping[str, Any]) -> List[DataItem]:
         voxel = number(entry.get("voxel_size") or 0.0, f"item {name}: voxel_size")
         paths = {key: str(entry.get(key) or "") for key in ("coordinates", "mask", "negatives", "regions")}
         items.append(DataItem(name, tomogram, voxel_size_ang=voxel, **paths))
-    names = [item.name for item in items]
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        raise InputError(f"two items are named {twice[0]!r}: give every item its own name")
+    check_names_differ([item.name for item in items])
     return items

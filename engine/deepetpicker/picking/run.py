@@ -16,7 +16,7 @@ from deepetpicker.config import PickOptions
 from deepetpicker.errors import DeepETPickerError, InputError
 from deepetpicker.io.classes import write_classes
 from deepetpicker.io.coordinates import CoordinateTable, write_coordinates
-from deepetpicker.io.items import DataItem, items_from_params
+from deepetpicker.io.items import DataItem, items_from_files, items_from_params
 from deepetpicker.io.manifest import Manifest, write_content
 from deepetpicker.io.records import EARLIER, Records, is_same, located, made_from, with_records
 from deepetpicker.io.volumes import Volume, open_volume
@@ -65,7 +65,7 @@ def pick(model: PathLike, tomograms: Sequence[PathLike] = (), out: PathLike = "p
         For bad options, or when not one tomogram (of this shard) could be picked.
     """
     shard = Shard.parse(options.shard or "1/1")
-    items = items_from_params(params) if params and params.get("items") else _items(tomograms)
+    items = items_from_params(params) if params and params.get("items") else items_from_files(tomograms)
     run = _Run(pathlib.Path(out), model, options, [item.name for item in items])
     mine = shard.choose(items)
     done = run.done(mine) if options.resume else []
@@ -183,18 +183,6 @@ def _say_progress(count: int, total: int, seconds: float) -> None:
     """Say after each tomogram but the last how many are done and what the others will take at this pace."""
     if count < total:
         logger.info("%d of %d tomograms done, about %s left", count, total, duration(seconds / count * (total - count)))
-
-
-def _items(tomograms: Sequence[PathLike]) -> List[DataItem]:
-    """Return an item per tomogram file, or raise InputError when two have the same name."""
-    if not tomograms:
-        raise InputError("expected at least one tomogram (.mrc, .rec or .map), got none")
-    names = [pathlib.Path(t).stem for t in tomograms]
-    double = sorted({n for n in names if names.count(n) > 1})
-    if double:
-        raise InputError(f"expected tomograms of different names, got {', '.join(double)} twice: their pick tables "
-                         "would overwrite each other; rename one or pick into two folders")
-    return [DataItem(name, str(t)) for name, t in zip(names, tomograms)]
 
 
 def _digest(path: PathLike) -> str:

@@ -18,7 +18,7 @@ from deepetpicker.io.coordinates import (
     find_coordinates,
     read_coordinates,
 )
-from deepetpicker.io.items import items_from_folder, items_from_params
+from deepetpicker.io.items import check_names_differ, items_from_params, tomogram_files
 from deepetpicker.io.volumes import open_volume
 from deepetpicker.report.slices import DEFAULT_DIAMETER_VOX
 from deepetpicker.windows.scene import Scene, TomogramFile, make_layer
@@ -47,30 +47,17 @@ def find_tomograms(paths: Sequence[str], voxel_size_ang: float = 0.0, shown: Seq
         If there are none, two have the same name, or a version that is to be shown belongs to none.
     """
     found = [(item.name, item.tomogram, item.voxel_size_ang) for item in items_from_params(params or {})]
-    found += [(path.stem, str(path), voxel_size_ang) for path in _tomogram_files(paths)]
+    found += [(path.stem, str(path), voxel_size_ang) for path in tomogram_files(paths)]
     if not found:
         raise InputError("give at least one tomogram, or a folder with some")
     names = [name for name, _, _ in found]
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        raise InputError(f"two tomograms are named {twice[0]!r}: give files of different names")
-    others = {path.stem: str(path) for path in _tomogram_files(shown)}
+    check_names_differ(names, "tomograms", "give files of different names")
+    others = {path.stem: str(path) for path in tomogram_files(shown)}
     foreign = [name for name in others if name not in names]
     if foreign:
         raise InputError(f"{others[foreign[0]]} is to be shown, but none of the tomograms is named {foreign[0]!r}: "
                          "give it the name of its tomogram")
     return [TomogramFile(name, path, voxel, others.get(name, "")) for name, path, voxel in found]
-
-
-def _tomogram_files(paths: Sequence[str]) -> List[pathlib.Path]:
-    """Return the files, and those of the folders."""
-    files: List[pathlib.Path] = []
-    for path in paths:
-        if pathlib.Path(path).is_dir():
-            files += [pathlib.Path(item.tomogram) for item in items_from_folder(path, need_coordinates=False)]
-        else:
-            files.append(pathlib.Path(path))
-    return files
 
 
 def read_tables(tomograms: Sequence[TomogramFile], paths: Sequence[str], what: str = "--picks"
