@@ -60,7 +60,7 @@ class Recipe:
 RECIPES: Dict[str, Recipe] = {
     "default": Recipe(patch=0, batch=8, epochs=0, learning_rate=4e-3, cross_entropy=1.0, balance=0.5, prior=0.01,
                       averaging=0.97, patience=5, validate_every=0, cpu_widths=(16, 32, 48, 64), starts_generic=True,
-                      warm_learning_rate=2e-4),
+                      warm_learning_rate=5e-4),
     "published": Recipe(patch=72, batch=8, epochs=60, learning_rate=1e-3, cross_entropy=0.0, balance=0.0, prior=0.0,
                         averaging=0.0, patience=0, validate_every=1),
     "refine": Recipe(patch=0, batch=8, epochs=0, learning_rate=1e-3, cross_entropy=1.0, balance=0.5, prior=0.01,
