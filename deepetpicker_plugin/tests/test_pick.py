@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 import shutil
+import signal
 import sqlite3
 import tempfile
 
@@ -16,7 +17,7 @@ from tomo.protocols import ProtImportTomomasks
 from deepetpicker_plugin import picked
 from deepetpicker_plugin.engine import EngineError, isEngine
 from deepetpicker_plugin.protocols import ProtDeepETPickerPick, ProtDeepETPickerThreshold
-from deepetpicker_plugin.tests.base import PluginTest, dataFolder, noiseTomograms, positions, tinyModel
+from deepetpicker_plugin.tests.base import PluginTest, dataFolder, noiseTomograms, positions, slow, tinyModel
 from deepetpicker_plugin.tests.pretend import engine
 
 SHAPES = {f"{i:02d}": (20 + 4 * (i % 2), 48, 40) for i in range(1, 5)}  # Scipion calls them TS_01, ...
@@ -306,3 +307,29 @@ class TestPick(PluginTest):
             self.restart(protocol)
         self.assertFalse(isEngine(orphan))
         self.assertPicks(protocol.coordinates, TSIDS)
+
+    @slow
+    def test_continue_after_engine_protocol_or_both_were_killed(self):
+        for victims in ("engine", "protocol", "both"):
+            with self.subTest(victims):
+                protocol = self.pick(launch=False)
+                with engine(self.known, waits="TS_03"):
+                    self.proj.launchProtocol(protocol, wait=False)
+                    folder = pathlib.Path(protocol._getExtraPath("picks", "batch_001"))
+                    self.waitFor(lambda folder=folder: "TS_02" in picked.itemsOf(str(folder)), 120, "two tomograms")
+                    pid = int((folder / "engine.pid").read_text("utf-8").split()[1])
+                    if victims != "protocol":
+                        os.kill(pid, signal.SIGKILL)
+                    if victims != "engine":
+                        self.kill9(protocol)
+                    else:
+                        self.waitEnd(protocol)
+                        self.assertIn("signal 9", self.failures(protocol)["TS_03"])
+                with engine(self.known):
+                    self.goOn(protocol)
+                self.assertFalse(isEngine(pid))
+                self.assertPicks(protocol.coordinates, TSIDS)
+                if victims == "engine":
+                    self.assertNoneFailed(protocol)  # TS_03 was, and its set is empty now
+                else:
+                    self.assertFalse(hasattr(protocol, "failedTomograms"))
