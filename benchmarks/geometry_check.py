@@ -15,7 +15,7 @@ from typing import Dict, List, Tuple
 import numpy as np
 
 from deepetpicker.checking.geometry import Transform, check_geometry, is_inside, transforms
-from deepetpicker.checking.run import with_diameters
+from deepetpicker.checking.run import classes_of
 from deepetpicker.config import numbers
 from deepetpicker.io.classes import read_classes
 from deepetpicker.io.coordinates import Frame, read_coordinates
@@ -39,7 +39,7 @@ def scenes(data: str, given_ang: Tuple[float, ...]) -> List[Tuple[str, Volume, n
     for item in items_from_folder(data):
         volume = open_volume(item.tomogram, voxel, item.name, quiet=True)
         table = read_coordinates(item.coordinates, Frame(volume.voxel_size_ang, volume.shape_zyx, 0, item.name))
-        for one in with_diameters(classes, table, given_ang):
+        for one in classes_of(classes, table, given_ang):
             positions = table.positions_zyx_vox[table.class_ids == one.id]
             if len(positions) >= 10:
                 out.append((f"{item.name} {one.name}", volume, positions, one.diameter_ang))

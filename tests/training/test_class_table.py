@@ -84,7 +84,7 @@ def test_warm_start_keeps_the_output_of_a_class_only_if_id_name_and_diameter_agr
 
 
 @pytest.mark.parametrize(("given", "word"), [((80.0, 90.0, 100.0), "expected 1 or 2 diameters"),
-                                            ((), "for class 0, 1")])
+                                            ((), r"diameter for class 0 .*, class 1 .*, got none")])
 def test_wrong_number_of_diameters_shows_the_classes(zero, given, word):
     with pytest.raises(InputError, match=word):
         gather(zero, small(diameter_angstrom=given))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import pathlib
 import time
@@ -13,7 +12,14 @@ import numpy as np
 from deepetpicker.checking.geometry import FEWEST, Fit, check_geometry, shift_of_all
 from deepetpicker.config import CheckOptions
 from deepetpicker.errors import DeepETPickerError, InputError
-from deepetpicker.io.classes import ParticleClass, classes_from_params, default_class, read_classes
+from deepetpicker.io.classes import (
+    ParticleClass,
+    check_diameters,
+    classes_from_params,
+    default_class,
+    read_classes,
+    with_diameters,
+)
 from deepetpicker.io.coordinates import CoordinateTable, Frame, read_coordinates
 from deepetpicker.io.items import DataItem, items_from_folder, items_from_params
 from deepetpicker.io.manifest import Manifest
@@ -56,7 +62,7 @@ def check(data: PathLike = "", out: Optional[PathLike] = None, options: CheckOpt
         start = time.monotonic()
         try:
             volume, table = _read(item, given_sizes(options.voxel_size, item.voxel_size_ang, voxel))
-            fits = check_table(volume, table, with_diameters(classes, table, options.diameter_angstrom))
+            fits = check_table(volume, table, classes_of(classes, table, options.diameter_angstrom))
         except DeepETPickerError as error:
             manifest.add_item(item.name, "failed", str(error))
             continue
@@ -104,7 +110,7 @@ def said(fit: Optional[Fit]) -> str:
     return str(fit) if fit else f"fewer than {FEWEST} particles, too few to judge"
 
 
-def with_diameters(classes: Sequence[ParticleClass], table: CoordinateTable,
+def classes_of(classes: Sequence[ParticleClass], table: CoordinateTable,
                    given_ang: Sequence[float]) -> List[ParticleClass]:
     """Return the classes that a table holds, each with a diameter.
 
@@ -113,20 +119,12 @@ def with_diameters(classes: Sequence[ParticleClass], table: CoordinateTable,
     InputError
         If a class has none.
     """
-    seen = sorted({int(c) for c in table.class_ids})
+    seen = {int(c) for c in table.class_ids}
     listed = {one.id: one for one in classes}
-    known = [listed.get(c, ParticleClass(c, table.class_names.get(c) or default_class(c).name)) for c in seen]
-    order = sorted({*seen, *listed})
-    if len(given_ang) not in (0, 1, len(order)):
-        raise InputError(f"expected 1 or {len(order)} diameters (one per class id: {', '.join(map(str, order))}), got "
-                         f"{len(given_ang)}")
-    if given_ang:
-        by_id = dict(zip(order, given_ang if len(given_ang) > 1 else list(given_ang) * len(order)))
-        known = [dataclasses.replace(one, diameter_ang=float(by_id[one.id])) for one in known]
-    missing = [one.label for one in known if not one.diameter_ang > 0]
-    if missing:
-        raise InputError(f"expected a particle diameter for {', '.join(missing)}, got none: give --diameter-angstrom, "
-                         "--classes ID:NAME:DIAMETER, or diameter_angstrom in classes.json")
+    every = [listed.get(c, ParticleClass(c, table.class_names.get(c) or default_class(c).name))
+             for c in sorted({*seen, *listed})]
+    known = [one for one in with_diameters(every, given_ang) if one.id in seen]
+    check_diameters(known)
     return known
 
 

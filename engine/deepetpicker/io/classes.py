@@ -204,6 +204,44 @@ def numbers_by_class(text: str, classes: Sequence[ParticleClass], what: str, low
     return found
 
 
+def with_diameters(classes: Sequence[ParticleClass], given_ang: Sequence[float]) -> List[ParticleClass]:
+    """Return classes with the diameters that were given.
+
+    Parameters
+    ----------
+    classes : sequence of ParticleClass
+        By ascending id.
+    given_ang : sequence of float
+        One diameter in angstrom for all, or one for each; none leaves the classes as they are.
+
+    Raises
+    ------
+    InputError
+        For any other number of diameters.
+    """
+    if not classes or not given_ang:
+        return list(classes)
+    if len(given_ang) not in (1, len(classes)):
+        labels = ", ".join(one.label for one in classes)
+        raise InputError(f"expected 1 or {len(classes)} diameters (one each for {labels}), got {len(given_ang)}")
+    each = given_ang if len(given_ang) == len(classes) else list(given_ang) * len(classes)
+    return [dataclasses.replace(c, diameter_ang=float(d)) for c, d in zip(classes, each)]
+
+
+def check_diameters(classes: Sequence[ParticleClass]) -> None:
+    """Refuse classes of unknown diameter.
+
+    Raises
+    ------
+    InputError
+        Naming them, and where a diameter can be given.
+    """
+    missing = [one.label for one in classes if not one.diameter_ang > 0]
+    if missing:
+        raise InputError(f"expected a particle diameter for {', '.join(missing)}, got none: give --diameter-angstrom, "
+                         "--classes ID:NAME:DIAMETER, or diameter_angstrom in classes.json")
+
+
 def class_named(word: str, classes: Sequence[ParticleClass]) -> Optional[ParticleClass]:
     """Return the class with an id or name, None when there is none."""
     by_id = [c for c in classes if word == str(c.id)]

@@ -17,10 +17,12 @@ from deepetpicker.errors import InputError
 from deepetpicker.geometry import ADVISED_VOX, WorkingGrid, check_resampling, check_working_diameter, working_voxel_size
 from deepetpicker.io.classes import (
     ParticleClass,
+    check_diameters,
     classes_from_params,
     default_class,
     described,
     read_classes,
+    with_diameters,
     with_known,
 )
 from deepetpicker.io.coordinates import CoordinateTable, Frame, check_against_volume, read_coordinates
@@ -207,17 +209,11 @@ def _classes(tables: Sequence[CoordinateTable], listed: Sequence[ParticleClass],
             problems.append(f"expected particles of {', '.join(c.label for c in listed)}, got also class "
                             f"{', '.join(map(str, unknown))}: add it to the classes or correct the tables")
     classes = list(listed) or [ParticleClass(c, names.get(c) or default_class(c).name) for c in seen]
-    given = options.diameter_angstrom
-    if len(given) not in (0, 1, len(classes)) and classes:
-        problems.append(f"expected 1 or {len(classes)} diameters (one each for {', '.join(c.label for c in classes)}), "
-                        f"got {len(given)}")
-    elif given:
-        diameters = given if len(given) == len(classes) else given * len(classes)
-        classes = [dataclasses.replace(c, diameter_ang=float(d)) for c, d in zip(classes, diameters)]
-    missing = [c for c in classes if not c.diameter_ang > 0]
-    if missing and len(given) in (0, 1):
-        problems.append(f"expected a particle diameter for class {', '.join(str(c.id) for c in missing)}, got none: "
-                        "give --diameter-angstrom, --classes ID:NAME:DIAMETER, or diameter_angstrom in classes.json")
+    try:
+        classes = with_diameters(classes, options.diameter_angstrom)
+        check_diameters(classes)
+    except InputError as error:
+        problems.append(str(error))
     if len(classes) > 255:
         problems.append(f"expected at most 255 classes, got {len(classes)}")
     return classes

@@ -98,10 +98,16 @@ class SliceControls:
             self.panel.move_to(**{name: value})
 
     def _moved(self) -> None:
-        """Let the sliders follow the position."""
+        """Let the sliders follow the position, and say where it is."""
         for scale, plane in zip(self.sliders, self.panel.position):
             if int(scale.get()) != plane:
                 scale.set(plane)
+        self.status.set(self.describe(self.panel.position))
+
+    def _pointed(self, point: Optional[Point]) -> None:
+        """Say what is under the mouse."""
+        if point is not None:
+            self.status.set(self.describe(np.round(point[1]).tolist()))
 
     def _refresh(self) -> None:
         """Draw everything anew."""
@@ -322,16 +328,6 @@ class PicksWindow(FigureWindow, SliceControls):
         self._refresh()
 
     # ---- what follows
-    def _moved(self) -> None:
-        """Let the sliders follow the position."""
-        super()._moved()
-        self.status.set(self.describe(self.panel.position))
-
-    def _pointed(self, point: Optional[Point]) -> None:
-        """Say what is under the mouse."""
-        if point is not None:
-            self.status.set(self.describe(np.round(point[1]).tolist()))
-
     def _refresh(self) -> None:
         """Draw the slices and the numbers anew."""
         self.panel.lows = list(self.lows) if self.has_scores else [-np.inf] * len(self.scene.layers)

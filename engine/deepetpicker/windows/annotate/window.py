@@ -33,7 +33,7 @@ from deepetpicker.windows.gallery import CropRow, GalleryWindow, OverviewWindow,
 from deepetpicker.windows.picks import SliceControls, replace_line
 from deepetpicker.windows.scene import Scene
 from deepetpicker.windows.session import SessionWindow
-from deepetpicker.windows.slices import Point, SlicePanel
+from deepetpicker.windows.slices import SlicePanel
 from deepetpicker.windows.window import FigureWindow, bind_keys, button_row, heading
 
 MODES = ((PARTICLE, "Particle", "a"), (NEGATIVE, "Not one", "x"), (REGION, "Complete box", "b"), (LOOK, "Look", "v"))
@@ -346,16 +346,6 @@ class AnnotateWindow(SessionWindow, SliceControls, FigureWindow):
         OverviewWindow(self.panel, self.top).open()
 
     # ---- what follows
-    def _moved(self) -> None:
-        """Let the sliders follow the position."""
-        super()._moved()
-        self.status.set(self.describe(self.panel.position))
-
-    def _pointed(self, point: Optional[Point]) -> None:
-        """Say what is under the mouse."""
-        if point is not None:
-            self.status.set(self.describe(np.round(point[1]).tolist()))
-
     def _refresh(self) -> None:
         """Draw slices and numbers anew."""
         name, self.seen = self.panel.tomogram, self.session.sequence
