@@ -6,12 +6,13 @@ import pathlib
 from typing import Any, Dict, List, Optional, Set, Tuple
 
 from pwem.objects import EMObject
-from pyworkflow.object import Float, Integer, String
+from pyworkflow.object import Float, Integer, Pointer, String
 from tomo.objects import SetOfTomograms
 
 from deepetpicker.io.classes import ParticleClass
 from deepetpicker.io.modelcard import ModelCard, read_card
 from deepetpicker.io.regions import REGIONS, Region, read_regions
+from deepetpicker_plugin.convert import Place, tomogramsOf
 
 
 class DeepETPickerModel(EMObject):
@@ -129,6 +130,7 @@ class DeepETPickerRegions(EMObject):
         self._folder = String(folder)
         self._boxes = Integer()
         self._tomograms = Integer()
+        self._precedentsPointer = Pointer()
 
     @classmethod
     def fromFolder(cls, folder: str) -> DeepETPickerRegions:
@@ -143,6 +145,18 @@ class DeepETPickerRegions(EMObject):
         """Return the boxes by tsId, in voxels of the annotated tomograms."""
         folder = pathlib.Path(self._folder.get())
         return {path.name[:-len(REGIONS)]: read_regions(path) for path in sorted(folder.glob(f"*{REGIONS}"))}
+
+    def setPrecedents(self, tomograms: Any) -> None:
+        """Set the annotated tomograms: a set, or a pointer to one."""
+        if tomograms.isPointer():
+            self._precedentsPointer.copy(tomograms)
+        else:
+            self._precedentsPointer.set(tomograms)
+
+    def getPlaces(self) -> Dict[str, Place]:
+        """Return the annotated tomograms by tsId; none where they are not known, as in older projects."""
+        tomograms = self._precedentsPointer.get()
+        return {} if tomograms is None else {ts: Place.of(t) for ts, t in tomogramsOf(tomograms).items()}
 
     def getFiles(self) -> Set[str]:
         """Return the files that belong to the object."""

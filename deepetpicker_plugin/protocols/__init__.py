@@ -7,11 +7,12 @@ from deepetpicker_plugin.protocols.protocol_evaluate import ProtDeepETPickerEval
 from deepetpicker_plugin.protocols.protocol_import_model import ProtDeepETPickerImportModel
 from deepetpicker_plugin.protocols.protocol_pick import ProtDeepETPickerPick
 from deepetpicker_plugin.protocols.protocol_propose import ProtDeepETPickerPropose
+from deepetpicker_plugin.protocols.protocol_refine import ProtDeepETPickerRefine
 from deepetpicker_plugin.protocols.protocol_review import ProtDeepETPickerReview
 from deepetpicker_plugin.protocols.protocol_simulate import ProtDeepETPickerSimulate
 from deepetpicker_plugin.protocols.protocol_threshold import ProtDeepETPickerThreshold
 from deepetpicker_plugin.protocols.protocol_train import ProtDeepETPickerTrain
 
 __all__ = ["ProtDeepETPickerAnnotate", "ProtDeepETPickerCheck", "ProtDeepETPickerCompare", "ProtDeepETPickerEvaluate",
-           "ProtDeepETPickerImportModel", "ProtDeepETPickerPick", "ProtDeepETPickerPropose", "ProtDeepETPickerReview",
-           "ProtDeepETPickerSimulate", "ProtDeepETPickerThreshold", "ProtDeepETPickerTrain"]
+           "ProtDeepETPickerImportModel", "ProtDeepETPickerPick", "ProtDeepETPickerPropose", "ProtDeepETPickerRefine",
+           "ProtDeepETPickerReview", "ProtDeepETPickerSimulate", "ProtDeepETPickerThreshold", "ProtDeepETPickerTrain"]

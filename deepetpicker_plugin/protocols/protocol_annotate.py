@@ -186,6 +186,7 @@ class ProtDeepETPickerAnnotate(ProtDeepETPickerBase):
         if negatives:
             outputs[names[1]] = self._newSet(negatives, classes, f"_negatives_v{number}")
         regions = DeepETPickerRegions.fromFolder(folder)
+        regions.setPrecedents(self._source())
         if regions.getFiles():
             outputs[names[2]] = regions
         self._defineOutputs(**outputs)

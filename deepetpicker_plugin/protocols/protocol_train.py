@@ -27,6 +27,7 @@ from deepetpicker_plugin.classes import (
     withNames,
 )
 from deepetpicker_plugin.constants import COORDINATES_DIR, METRICS_FILE, MODEL_FILE, TRAINING_DIR, TRAINING_MANIFEST
+from deepetpicker_plugin.corrections import addCorrectionParams, correctionItems
 from deepetpicker_plugin.engine import EngineError, readManifest, writeParams
 from deepetpicker_plugin.forms import addOption, addOptions, expertNames, readOptions
 from deepetpicker_plugin.objects import DeepETPickerModel
@@ -45,6 +46,8 @@ class ProtDeepETPickerTrain(ProtDeepETPickerBase):
     """
 
     _label = "train"
+    _verb = "train"
+    _optionsClass: Any = TrainOptions
     _possibleOutputs = {"model": DeepETPickerModel}
 
     # ---- form
@@ -76,6 +79,7 @@ class ProtDeepETPickerTrain(ProtDeepETPickerBase):
         form.addParam("classNames", params.StringParam, default="", label="Class names (optional)",
                       help="By group id: 0: ribosome, 1: proteasome. The model, its picks and all that is chosen from "
                       "them carry the names. Empty: what the coordinates know.")
+        addCorrectionParams(form)
         addOption(form, TrainOptions, "unannotated", "What is not annotated")
         addOption(form, TrainOptions, "validation", "Tomograms kept for validation (tsIds)")
         form.addParam("initModel", params.PointerParam, pointerClass="DeepETPickerModel", allowsNull=True,
@@ -109,8 +113,10 @@ class ProtDeepETPickerTrain(ProtDeepETPickerBase):
         for tsId in tables:
             if tsId not in targets:
                 self.warning(f"{tsId}: left out, it is not among the tomograms to train on")
-        items = [convert.itemOf(targets[ts], coordinates=convert.writeTable(folder, ts, table))
+        beside = correctionItems(self, targets, folder)
+        items = [convert.itemOf(targets[ts], coordinates=convert.writeTable(folder, ts, table), **beside.pop(ts, {}))
                  for ts, table in tables.items() if ts in targets]
+        items += [convert.itemOf(targets[ts], **paths) for ts, paths in beside.items()]
         if not items:
             raise InputError("no tomogram to train on has coordinates: the tsIds of the two sets must agree")
         writeParams(self._ensureExtra(TRAINING_DIR), self._options(), items, classes_to_json(self.getClasses()))
@@ -118,8 +124,8 @@ class ProtDeepETPickerTrain(ProtDeepETPickerBase):
     def trainStep(self, digest: str) -> List[str]:
         """Train, or go on where an earlier start ended; returns the model file, which must exist."""
         folder = self._getExtraPath(TRAINING_DIR)
-        self.runEngine(folder, ["train", "--params", os.path.join(folder, "params.json"), "--out",
-                                self._getExtraPath(MODEL_FILE)], gpu=True)
+        self.runEngine(folder, [self._verb, *self._engineWords(), "--params", os.path.join(folder, "params.json"),
+                                "--out", self._getExtraPath(MODEL_FILE)], gpu=True)
         if not os.path.exists(self._getExtraPath(MODEL_FILE)):
             raise EngineError("the engine left no model: see the output log")
         return [self._getExtraPath(MODEL_FILE)]
@@ -128,12 +134,15 @@ class ProtDeepETPickerTrain(ProtDeepETPickerBase):
         """Make the model an output."""
         model = DeepETPickerModel.fromFile(self._getExtraPath(MODEL_FILE))
         self._defineOutputs(model=model)
-        for pointer in (self.inputCoordinates, *self.moreCoordinates):
+        optional = (self.inputTomograms, self.inputNegatives, self.inputRegions, self.initModel)
+        for pointer in (self.inputCoordinates, *self.moreCoordinates, *(p for p in optional if p.get() is not None)):
             self._defineSourceRelation(pointer, model)
-        if self.inputTomograms.get() is not None:
-            self._defineSourceRelation(self.inputTomograms, model)
 
     # ---- what the form says
+    def _engineWords(self) -> List[str]:
+        """Return what stands behind the engine's verb: nothing."""
+        return []
+
     def getMetricsFile(self) -> str:
         """Return the path of the per-epoch CSV, which grows while the training runs."""
         return self._getExtraPath(METRICS_FILE)
@@ -180,8 +189,10 @@ class ProtDeepETPickerTrain(ProtDeepETPickerBase):
 
     def _inputIds(self) -> List[Any]:
         """Return what identifies the inputs."""
-        sets = [*(source.coordinates for source in self.getSources()), self.getTomograms()]
-        return [[s.getObjId(), s.getSize()] for s in sets]
+        sets = [*(source.coordinates for source in self.getSources()), self.getTomograms(), self.inputNegatives.get()]
+        regions = self.inputRegions.get()
+        return [*([s.getObjId(), s.getSize()] for s in sets if s is not None),
+                *([str(regions.getRegions())] if regions is not None else [])]
 
     def _sorted(self) -> Sorted:
         """Return the classes that the coordinates give, and which group of which set is which."""
@@ -213,7 +224,7 @@ class ProtDeepETPickerTrain(ProtDeepETPickerBase):
         """Return the engine's options that the form gives."""
         model = self.initModel.get()
         gpus = len(self.getGpuList()) if self.usesGpu() else 1
-        return readOptions(self, TrainOptions, diameter_angstrom=(), voxel_size=0.0, device=self._device(),
+        return readOptions(self, self._optionsClass, diameter_angstrom=(), voxel_size=0.0, device=self._device(),
                            devices=max(1, gpus), init=model.getFileName() if model is not None else "")
 
     def _scale(self) -> Tuple[float, float]:

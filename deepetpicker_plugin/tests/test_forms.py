@@ -26,8 +26,8 @@ from deepetpicker_plugin.tests.base import PluginTest
 
 SCIPIONS = ("runName", "runMode", "hostName", "streamingSleepOnWait", "streamingWarning", "numberOfThreads",
             "binThreads", "useGpu", "gpuList")
-NAMES = ("Annotate", "Propose", "Check", "Train", "Pick", "ImportModel", "Threshold", "Review", "Evaluate", "Compare",
-         "Simulate")
+NAMES = ("Annotate", "Propose", "Check", "Train", "Refine", "Pick", "ImportModel", "Threshold", "Review", "Evaluate",
+         "Compare", "Simulate")
 
 
 class TestForms(PluginTest):

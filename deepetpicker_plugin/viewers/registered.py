@@ -22,6 +22,7 @@ from deepetpicker_plugin.protocols import (
     ProtDeepETPickerEvaluate,
     ProtDeepETPickerImportModel,
     ProtDeepETPickerPick,
+    ProtDeepETPickerRefine,
     ProtDeepETPickerReview,
     ProtDeepETPickerSimulate,
     ProtDeepETPickerThreshold,
@@ -60,7 +61,7 @@ class DeepETPickerTrainingViewer(DeepETPickerViewer):
     """Training curves of a run, while it runs too, or of a model."""
 
     _name = "DeepETPicker training curves"
-    _targets = [ProtDeepETPickerTrain, DeepETPickerModel, ProtDeepETPickerImportModel]
+    _targets = [ProtDeepETPickerTrain, ProtDeepETPickerRefine, DeepETPickerModel, ProtDeepETPickerImportModel]
 
     def _windows(self, obj: Any) -> List[Any]:
         """Return the window with the curves."""

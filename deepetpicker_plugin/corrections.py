@@ -1,0 +1,73 @@
+"""What an annotation or a review says beside the particles, for the engine: negatives and complete boxes."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Dict, List
+
+import numpy as np
+
+from deepetpicker.io.regions import NEGATIVES, REGIONS, Region, write_negatives, write_regions
+from deepetpicker_plugin import convert
+
+INDEX_SLACK = 0.01  # so far from a voxel's index a rounded one still is that voxel
+
+
+def addCorrectionParams(form: Any) -> None:
+    """Add the negatives and the complete boxes to a form."""
+    from pyworkflow.protocol import params
+
+    form.addParam("inputNegatives", params.PointerParam, pointerClass="SetOfCoordinates3D", allowsNull=True,
+                  label="Places without a particle (optional)",
+                  help="What looks like a particle and is none: the negatives of *annotate particles* or *review "
+                  "picks*, or any coordinates. What is there is learnt as background, whatever is said below of what "
+                  "is not annotated.")
+    form.addParam("inputRegions", params.PointerParam, pointerClass="DeepETPickerRegions", allowsNull=True,
+                  label="Complete boxes (optional)",
+                  help="Boxes of *annotate particles* or *review picks* in which everything is annotated. Outside of "
+                  "them, what is not annotated is taken for unknown unless said otherwise below.")
+
+
+def correctionItems(protocol: Any, targets: Dict[str, convert.Place], folder: str) -> Dict[str, Dict[str, str]]:
+    """Write the negatives and boxes that a form gives; return the members of the engine's items by tsId.
+
+    Parameters
+    ----------
+    protocol : Protocol
+        With the parameters of :func:`addCorrectionParams`.
+    targets : dict of str to Place
+        The tomograms to train on; others are left out.
+    folder : str
+        Gets TSID_negatives.csv and TSID_regions.csv, in their voxels.
+    """
+    found: Dict[str, Dict[str, str]] = {}
+    negatives, regions = protocol.inputNegatives.get(), protocol.inputRegions.get()
+    if negatives is not None and negatives.getSize():
+        rows, places = convert.readCoordinates(negatives)
+        for tsId in rows:
+            if tsId in targets:
+                xyz = convert.transfer(rows[tsId].positions_xyz_vox, places[tsId], targets[tsId])
+                path = os.path.join(folder, f"{tsId}{NEGATIVES}")
+                write_negatives(path, xyz[:, ::-1])
+                found.setdefault(tsId, {})["negatives"] = path
+    if regions is not None:
+        places = regions.getPlaces()
+        for tsId, boxes in regions.getRegions().items():
+            if tsId in targets:
+                path = os.path.join(folder, f"{tsId}{REGIONS}")
+                write_regions(path, transferBoxes(boxes, places.get(tsId, targets[tsId]), targets[tsId]))
+                found.setdefault(tsId, {})["regions"] = path
+    return found
+
+
+def transferBoxes(boxes: List[Region], source: convert.Place, target: convert.Place) -> List[Region]:
+    """Return boxes of one tomogram in the voxels of another of the same tsId: what lies in them as a whole."""
+    found = []
+    for box in boxes:
+        edges = np.array([box.low_zyx_vox, box.high_zyx_vox], float)[:, ::-1] + [[-0.5], [0.5]]
+        low, high = convert.transfer(edges, source, target)[:, ::-1]
+        first = np.ceil(low + 0.5 - INDEX_SLACK).astype(int).tolist()
+        last = np.floor(high - 0.5 + INDEX_SLACK).astype(int).tolist()
+        if all(a <= b for a, b in zip(first, last)):
+            found.append(Region(tuple(first), tuple(last)))
+    return found
