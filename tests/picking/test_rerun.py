@@ -24,7 +24,7 @@ def proposed(tmp_path_factory):
     write_volume(folder / "a.mrc", volume, 10.0)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        words = ["propose", "a.mrc", "--out", "found", "--diameter-angstrom", "80", "--quiet"]
+        words = ["propose", "a.mrc", "--out", "found", "--diameter-angstrom", "80", "--method", "blob", "--quiet"]
         patch.setattr("sys.argv", ["deepetpicker", *words])
         assert main(words) == 0
     return folder
