@@ -24,6 +24,7 @@ from deepetpicker.io.coordinates import read_coordinates, write_coordinates
 from deepetpicker.io.manifest import read_manifest
 from deepetpicker.io.modelcard import read_card
 from deepetpicker.io.volumes import open_volume
+from deepetpicker.network.generic import load_generic
 from deepetpicker.network.modelfile import load_model
 from deepetpicker.sampling.gather import gather
 from deepetpicker.training.loop.callbacks import EpochEnd
@@ -235,6 +236,19 @@ def test_one_of_two_tables_is_empty(tmp_path):
     manifest = train(folder, tmp_path / "m.safetensors", small(epochs=1), quiet=True)
     assert any("t1: no particles" in w for w in manifest["warnings"])
     assert {i["name"]: i["role"] for i in manifest["items"]} == {"t0": "both", "t1": "training"}
+
+
+@pytest.mark.parametrize(("init", "widths"), [("none", (4, 6)), ("generic", ())])
+def test_it_starts_from_chance_or_from_the_generic_model(tmp_path, init, widths):
+    folder = write_set(tmp_path / "data", [(40, 48, 56)], [10])
+    manifest = train(folder, tmp_path / "m.safetensors",
+                     small(epochs=1, patches_per_epoch=4, init=init, widths=widths, learning_rate=1e-9), quiet=True)
+    network, card = load_model(tmp_path / "m.safetensors")
+    assert "started_from" not in card.training
+    assert not any(init in str(one["path"]) for one in manifest["inputs"])
+    known = load_generic()[0].state_dict()["encoders.0.unit1.conv.weight"].abs()
+    ours = network.state_dict()["encoders.0.unit1.conv.weight"].abs()
+    assert (ours.shape == known.shape and torch.allclose(ours, known, atol=1e-3)) == (init == "generic")
 
 
 def test_two_classes_unknown_background_and_another_voxel_size(tmp_path):

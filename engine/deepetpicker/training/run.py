@@ -103,7 +103,7 @@ def train(data: PathLike = "", out: PathLike = "model.safetensors", options: Tra
         return dict(before)
     for volume in gathered.volumes:
         manifest.add_input(volume)
-    for path in [*(item.coordinates for item in gathered.items), options.init]:
+    for path in [*(item.coordinates for item in gathered.items), start.path if start.card else ""]:
         if path:
             manifest.add_file(path)
     job = _prepare(options, gathered, network, run, processes, Arithmetic.choose(options.device, options.precision),
