@@ -204,6 +204,11 @@ def test_two_processes_at_the_same_time(data, work, expected):
 
 # ---- one folder, several runs
 
+def of_the_run(content):
+    """Return the warnings of a manifest but for doubts about the picks themselves, whose network is a toy."""
+    return [text for text in content["warnings"] if ": doubtful: " not in text]
+
+
 def test_another_tomogram_joins_those_that_were_picked_before(data, work):
     run(data, names=["TS_1", "TS_2"])
     own = run(data, names=["TS_3"])
@@ -211,7 +216,7 @@ def test_another_tomogram_joins_those_that_were_picked_before(data, work):
     content, missing = whole()
     assert [item["name"] for item in content["items"]] == ["TS_3", "TS_1", "TS_2"]
     assert [pathlib.Path(one["path"]).stem for one in content["inputs"]] == ["TS_3", "TS_1", "TS_2"]
-    assert (content["warnings"], missing) == ([], [])
+    assert (of_the_run(content), missing) == ([], [])
 
 
 def test_picks_made_with_other_options_are_listed_and_told_apart(data, work):
@@ -219,7 +224,7 @@ def test_picks_made_with_other_options_are_listed_and_told_apart(data, work):
     run(data, "2/2", names=NAMES[:2])
     content, missing = whole()
     assert [(item["name"], item["threshold"]) for item in content["items"]] == [("TS_3", 0.25), ("TS_1", 0.2)]
-    assert content["warnings"] == ["TS_3: picked with threshold 0.25 instead of 0.2"]
+    assert of_the_run(content) == ["TS_3: picked with threshold 0.25 instead of 0.2"]
     assert missing == ["TS_3"]
 
 
