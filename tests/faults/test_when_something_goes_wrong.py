@@ -139,7 +139,7 @@ SITUATIONS = {
     "expected a voxel size of at most": coarse,
     "expected a particle diameter": lambda work, patch: train(work, "class,x,y,z\n1,8,9,8\n"),
     "expected at least one particle": lambda work, patch: train(work, "class,x,y,z\n", "--classes", "1:ring:80"),
-    "expected tomograms of different names": lambda work, patch: pick(work, work / "x" / "a.mrc", work / "y" / "a.mrc"),
+    "two tomograms are named": lambda work, patch: pick(work, work / "x" / "a.mrc", work / "y" / "a.mrc"),
     "interrupted:": failing(KeyboardInterrupt()),
     "did not wait for what hangs": hanging,
     "any more: it was cut or overwritten while it was used": lost,
