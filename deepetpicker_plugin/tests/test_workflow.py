@@ -110,7 +110,9 @@ class TestWorkflow(PluginTest):
         every = self.run_(ProtDeepETPickerThreshold, inputCoordinates=self.pick.coordinates, threshold="0.1")
         candidates = self.pick.getCandidates()
         self.assertEqual(every.coordinates.getSize(), sum(map(len, candidates.values())))
-        self.assertGreater(every.coordinates.getSize(), self.pick.coordinates.getSize())
+        middle = np.median(np.concatenate([rows[:, 4] for rows in positions(every.coordinates).values()]))
+        half = self.run_(ProtDeepETPickerThreshold, inputCoordinates=self.pick.coordinates, threshold=f"{middle:.4f}")
+        self.assertGreater(every.coordinates.getSize(), half.coordinates.getSize())
         few = self.run_(ProtDeepETPickerThreshold, inputCoordinates=self.pick.coordinates, threshold=str(THRESHOLD),
                         maxPicks="1", useCandidates=False)
         self.assertLessEqual(few.coordinates.getSize(), 2 * 3)
@@ -119,10 +121,10 @@ class TestWorkflow(PluginTest):
         kept = {ts: rows[rows[:, 3] == 1][:, 4] for ts, rows in positions(few.coordinates).items()}
         for tsId, score in best.items():
             np.testing.assert_allclose(kept[tsId], [score])
-        both = self.run_(ProtDeepETPickerCompare, inputFirst=every.coordinates, inputSecond=self.pick.coordinates,
+        both = self.run_(ProtDeepETPickerCompare, inputFirst=every.coordinates, inputSecond=half.coordinates,
                          radiusAngstrom=1.0)
-        self.assertEqual(both.inBoth.getSize(), self.pick.coordinates.getSize())
-        self.assertEqual(both.onlyInFirst.getSize(), every.coordinates.getSize() - self.pick.coordinates.getSize())
+        self.assertEqual(both.inBoth.getSize(), half.coordinates.getSize())
+        self.assertEqual(both.onlyInFirst.getSize(), every.coordinates.getSize() - half.coordinates.getSize())
         self.assertFalse(hasattr(both, "onlyInSecond"))
 
     def test_one_set_per_class(self):
