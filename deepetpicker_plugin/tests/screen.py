@@ -2,26 +2,44 @@
 
 from __future__ import annotations
 
+import atexit
+import ctypes
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import time
 import unittest
-from typing import Any, Callable, List, Tuple
+from typing import Any, Callable, Dict, List, Tuple
 
 PICTURES = "DEEPETPICKER_PICTURES"  # folder for pictures of the windows, as documentation; unset: none are made
 MOST_BYTES = 200_000
+PR_SET_PDEATHSIG = 1  # of prctl(2)
+SCREENS: Dict[str, str] = {}  # names of the screens that run, by their size
 
 
-def startScreen(size: str = "1400x950x24") -> Tuple[Any, str]:
-    """Start a virtual screen of a free number; return its process and name."""
-    reading, writing = os.pipe()
-    process = subprocess.Popen(["Xvfb", "-displayfd", str(writing), "-screen", "0", size, "-nolisten", "tcp"],
-                               pass_fds=[writing], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    os.close(writing)
-    with os.fdopen(reading) as stream:
-        return process, f":{stream.readline().strip()}"
+def startScreen(size: str = "1400x950x24") -> str:
+    """Return the name of a virtual screen, started when it is asked for first.
+
+    It lasts as long as this process: Tk keeps a connection even of windows that are gone, and ends the process when the
+    screen behind it has ended.
+    """
+    if size not in SCREENS:
+        reading, writing = os.pipe()
+        process = subprocess.Popen(["Xvfb", "-displayfd", str(writing), "-screen", "0", size, "-nolisten", "tcp"],
+                                   pass_fds=[writing], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                                   preexec_fn=_endWithParent)
+        os.close(writing)
+        with os.fdopen(reading) as stream:
+            SCREENS[size] = f":{stream.readline().strip()}"
+        atexit.register(process.terminate)
+    return SCREENS[size]
+
+
+def _endWithParent() -> None:
+    """Have the kernel end this process with the one that started it, however that ends."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM))
 
 
 def gui(cls: Any) -> Any:

@@ -58,7 +58,7 @@ class TestGuiWindows(PluginTest):
     @classmethod
     def setUpClass(cls):
         cls.before = os.environ.get("DISPLAY")
-        cls.screen, os.environ["DISPLAY"] = startScreen()
+        os.environ["DISPLAY"] = startScreen()
         super().setUpClass()
         cls.simulation = cls.simulate(n=2)
         cls.truth = cls.simulation.coordinates
@@ -80,8 +80,6 @@ class TestGuiWindows(PluginTest):
     def tearDownClass(cls):
         if hasattr(cls, "master"):
             cls.master.root.destroy()
-        cls.screen.terminate()
-        cls.screen.wait()
         if cls.before is None:
             del os.environ["DISPLAY"]
         else:

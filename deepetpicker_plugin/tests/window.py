@@ -25,13 +25,11 @@ class WindowTest(PluginTest):
     @classmethod
     def setUpClass(cls) -> None:
         cls.before = os.environ.get("DISPLAY")
-        cls.screen, os.environ["DISPLAY"] = startScreen()
+        os.environ["DISPLAY"] = startScreen()
         super().setUpClass()
 
     @classmethod
     def tearDownClass(cls) -> None:
-        cls.screen.terminate()
-        cls.screen.wait()
         if cls.before is None:
             del os.environ["DISPLAY"]
         else:

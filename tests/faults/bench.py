@@ -170,7 +170,8 @@ class Bench:
             return ["pick", self.model, *tomograms, "--out", out / "picks", "--device", "cpu", "--precision", "float32",
                     "--resume", "--threshold", 0.3, "--quiet"]
         if verb == "propose":
-            return ["propose", *tomograms, "--out", out / "found", "--diameter-angstrom", 160, "--method", "blob", "--like",
+            return ["propose", *tomograms, "--out", out / "found", "--diameter-angstrom", 160, "--method",
+                    "blob", "--like",
                     folder / "data", "--quiet"]
         return ["annotate", *tomograms, "--out", out / "annotation"]
 

@@ -33,10 +33,8 @@ def display() -> Iterator[str]:
     if not shutil.which("Xvfb"):
         pytest.skip("needs a virtual screen: install Xvfb (Debian: xvfb)")
     before = os.environ.get("DISPLAY")
-    process, os.environ["DISPLAY"] = hands.startScreen()
+    os.environ["DISPLAY"] = hands.startScreen()
     yield os.environ["DISPLAY"]
-    process.terminate()
-    process.wait()
     if before is None:
         del os.environ["DISPLAY"]
     else:
