@@ -1,6 +1,6 @@
 """Make the generic model that the package ships: tomograms of random assemblies, a training, a file of half precision.
 
-    python scripts/train_generic.py --out FOLDER [--tomograms 120] [--minutes 60]
+    python scripts/train_generic.py --out FOLDER
 
 Every tomogram has other particles, other imaging conditions and another voxel size; what they share is that the
 particles to find are about twenty voxels across. Nothing is downloaded, and no protein is among them. The command goes
@@ -11,7 +11,6 @@ copy of it.
 from __future__ import annotations
 
 import argparse
-import csv
 import dataclasses
 import logging
 import math
@@ -21,8 +20,8 @@ from typing import Sequence, Tuple
 import numpy as np
 
 from deepetpicker.config import TrainOptions
-from deepetpicker.io.atomic import atomic_output
 from deepetpicker.io.classes import ParticleClass, write_classes
+from deepetpicker.io.coordinates import CoordinateTable, write_coordinates
 from deepetpicker.io.volumes import write_volume
 from deepetpicker.network.generic import ACROSS_VOX, WIDTHS
 from deepetpicker.network.modelfile import load_model, save_model
@@ -56,10 +55,7 @@ def make_tomograms(folder: pathlib.Path, n: int, seed: int) -> None:
             name = f"random_{index:04d}"
             if not (folder / f"{name}.mrc").is_file():
                 tomogram, centres = one_tomogram(seed, index)
-                with atomic_output(folder / f"{name}.csv") as temporary, temporary.open("w", newline="") as file:
-                    rows = csv.writer(file)
-                    rows.writerow(["class_id", "x", "y", "z"])
-                    rows.writerows([1, *(f"{v:.3f}" for v in centre[::-1])] for centre in centres)
+                write_coordinates(folder / f"{name}.csv", CoordinateTable.from_positions(centres.round(3)))
                 write_volume(folder / f"{name}.mrc", tomogram, 10.0)
             bar.update()
 
@@ -68,8 +64,8 @@ def main(argv: Sequence[str] = ()) -> None:
     """Make the tomograms, train, and write the model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=pathlib.Path, required=True, help="folder for everything")
-    parser.add_argument("--tomograms", type=int, default=120)
-    parser.add_argument("--steps", type=int, default=6000, help="optimiser steps of 8 patches")
+    parser.add_argument("--tomograms", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=2000, help="optimiser steps of 8 patches")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args(argv or None)
     logging.basicConfig(level=logging.INFO, format="%(message)s")

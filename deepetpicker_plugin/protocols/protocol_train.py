@@ -84,8 +84,9 @@ class ProtDeepETPickerTrain(ProtDeepETPickerBase):
         addOption(form, TrainOptions, "validation", "Tomograms kept for validation (tsIds)")
         form.addParam("initModel", params.PointerParam, pointerClass="DeepETPickerModel", allowsNull=True,
                       label="Start from a model (optional)",
-                      help="Warm start: the weights of a model instead of random ones. What its output says of "
-                           "classes with the same name (or id, without names) and diameter is kept too.")
+                      help="Warm start: the weights of a model. What its output says of classes with the same name "
+                      "(or id, without names) and diameter is kept too. Empty: on a CPU the default recipe starts from "
+                      "the model that comes with the package and knows particles in general, else from chance.")
 
         form.addSection(label="Training")
         addOptions(form, TrainOptions, ["recipe", "minutes", "epochs", "patch", "batch", "patches_per_epoch",

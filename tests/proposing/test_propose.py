@@ -16,6 +16,7 @@ from deepetpicker.io.volumes import open_volume, write_volume
 from deepetpicker.proposing.blobs import Scene, blob_response, find_blobs, separate_peaks, stronger_contrast
 from deepetpicker.proposing.features import features_at, n_features
 from deepetpicker.proposing.ranking import rank_like
+from deepetpicker.proposing.source import SceneSource
 
 SHAPE, VOXEL, DIAMETER = (40, 88, 104), 10.0, 120.0
 
@@ -190,3 +191,36 @@ def test_a_map_is_wanted_for_the_method_that_learns_one(tmp_path):
     opened(tmp_path, scene_of(places(1)))
     with pytest.raises(InputError, match="density map"):
         propose([tmp_path / "TS_1.mrc"], tmp_path / "out", ProposeOptions(diameter_angstrom=DIAMETER, method="map"))
+
+
+def test_a_map_that_cannot_be_used_is_told_before_anything_is_simulated(tmp_path):
+    opened(tmp_path, scene_of(places(1)))
+    write_volume(tmp_path / "empty.mrc", np.ones((20, 20, 20), np.float32), 10.0)
+    options = ProposeOptions(diameter_angstrom=DIAMETER, method="map", map=str(tmp_path / "empty.mrc"))
+    with pytest.raises(InputError, match="a map must hold density"):
+        propose([tmp_path / "TS_1.mrc"], tmp_path / "out", options, quiet=True)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_a_map_alone_finds_its_particle(tmp_path):
+    true = places(8)
+    axis = np.arange(-12, 13)
+    ball = 1 / (1 + np.exp(2 * (np.sqrt(axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis ** 2) - 5)))
+    write_volume(tmp_path / "ball.mrc", ball.astype(np.float32), VOXEL)
+    options = ProposeOptions(diameter_angstrom=DIAMETER, method="map", map=str(tmp_path / "ball.mrc"), minutes=1.0)
+    found = propose([opened(tmp_path, scene_of(true)).path], tmp_path / "out", options, quiet=True)
+    table = read_coordinates(tmp_path / "out/TS_1.csv")
+    assert hits(table.positions_zyx_vox, true) >= 20
+    assert len(table) <= 40
+    assert any(str(one["path"]).endswith("ball.mrc") for one in found["inputs"])
+    assert (tmp_path / "out/from_map.safetensors").is_file()
+
+
+def test_beside_a_window_blobs_take_the_place_of_the_generic_model_where_particles_are_small_for_it(tmp_path):
+    volume = opened(tmp_path, scene_of(places(1)))
+    large, small = (ProposeOptions(diameter_angstrom=d, most=20) for d in (DIAMETER, 80.0))
+    for options, same in ((small, True), (large, False)):
+        ours, _ = SceneSource(options).candidates(volume)
+        blobs = find_blobs(Scene.open(volume, options.diameter_angstrom), 20).positions_zyx_vox
+        assert (ours.shape == blobs.shape and np.array_equal(ours, blobs)) == same

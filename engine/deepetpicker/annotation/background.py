@@ -30,6 +30,15 @@ def this_python(words: Sequence[str]) -> List[str]:
     return [sys.executable, "-m", "deepetpicker", *words]
 
 
+def _word(line: bytes) -> Dict[str, Any]:
+    """Return the word on a line; none when it is not one, as what a library prints."""
+    try:
+        word = json.loads(line.decode("utf-8", "replace"))
+    except ValueError:
+        return {}
+    return word if isinstance(word, dict) else {}
+
+
 class Background:
     """``propose --follow`` for some tomograms, running in the background.
 
@@ -74,11 +83,8 @@ class Background:
         stream = self._process.stdout
         assert stream is not None
         with stream:
-            for line in stream:
-                with contextlib.suppress(ValueError):  # a library that prints
-                    word = json.loads(line.decode("utf-8", "replace"))
-                    if isinstance(word, dict):
-                        self._said.put(word)
+            for word in filter(None, map(_word, stream)):
+                self._said.put(word)
         self._said.put({"ended": self._process.wait()})
 
     def said(self) -> List[Dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import pathlib
+from typing import Callable
 
 from deepetpicker.cli.view import add_classes, add_tomograms, need_screen
 from deepetpicker.errors import InputError
@@ -29,12 +30,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Annotate until the window is closed, then write the tables; return 0."""
+    return opened_and_written(args, annotate, "annotated")
+
+
+def opened_and_written(args: argparse.Namespace, opened: Callable[[pathlib.Path, argparse.Namespace], None],
+                       done: str) -> int:
+    """Open a window on a folder, unless only its tables are wanted, then write them; return 0.
+
+    Parameters
+    ----------
+    args : Namespace
+        ``out``, ``tables_only`` and what the window needs.
+    opened : callable
+        Opens the window and waits until it is closed.
+    done : str
+        What is done in it: "annotated".
+    """
     folder = pathlib.Path(args.out)
     if not args.tables_only:
         need_screen()
-        annotate(folder, args)
+        opened(folder, args)
     elif not folder.is_dir():
-        raise InputError(f"nothing was annotated in {folder} yet: run the command without --tables-only first")
+        raise InputError(f"nothing was {done} in {folder} yet: run the command without --tables-only first")
     write_version(folder)
     return 0
 

@@ -8,8 +8,8 @@ import logging
 import pathlib
 from typing import TYPE_CHECKING, Any, Dict, List, Sequence
 
-from deepetpicker.cli.annotate import write_version
-from deepetpicker.cli.view import add_classes, need_screen
+from deepetpicker.cli.annotate import opened_and_written
+from deepetpicker.cli.view import add_classes
 from deepetpicker.errors import DeepETPickerError, InputError
 from deepetpicker.options import read_params
 
@@ -51,14 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Review until the window is closed, then write the tables; return 0."""
-    folder = pathlib.Path(args.out)
-    if not args.tables_only:
-        need_screen()
-        review(folder, args)
-    elif not folder.is_dir():
-        raise InputError(f"nothing was reviewed in {folder} yet: run the command without --tables-only first")
-    write_version(folder)
-    return 0
+    return opened_and_written(args, review, "reviewed")
 
 
 def review(folder: pathlib.Path, args: argparse.Namespace) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Tuple
+from typing import List, Tuple
 
 import numpy as np
 
+from deepetpicker.config import ProposeOptions
 from deepetpicker.errors import InputError
 from deepetpicker.geometry import WorkingGrid
 from deepetpicker.io.coordinates import CoordinateTable
@@ -67,6 +68,24 @@ class Scene:
         """Return the nearest voxels (N, 3) int of positions (N, 3) in the tomogram's voxels, inside the grid."""
         nearest = np.rint(self.grid.to_working(positions_zyx_vox)).astype(int).reshape(-1, 3)
         return np.clip(nearest, 0, np.array(self.grey_zyx.shape) - 1)
+
+
+class BlobFinder:
+    """Finds blobs, one tomogram after the other.
+
+    Parameters
+    ----------
+    options : ProposeOptions
+        Contrast.
+    """
+
+    def __init__(self, options: ProposeOptions) -> None:
+        self.contrast = options.contrast
+        self.warnings: List[str] = []
+
+    def __call__(self, volume: Volume, scene: Scene, most: int) -> CoordinateTable:
+        """Return the strongest blobs of a tomogram and its scene, see :func:`find_blobs`."""
+        return find_blobs(scene, most, self.contrast)
 
 
 def find_blobs(scene: Scene, most: int, contrast: str = "auto") -> CoordinateTable:

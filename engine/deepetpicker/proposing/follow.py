@@ -24,7 +24,7 @@ from deepetpicker.io.items import DataItem
 from deepetpicker.io.volumes import Volume, open_volume
 from deepetpicker.io.voxelsize import folder_size, given_sizes
 from deepetpicker.proposing.candidates import SUFFIX, Candidates, made_from, read_candidates, write_candidates
-from deepetpicker.proposing.source import FeatureSource, source_of
+from deepetpicker.proposing.source import FeatureSource, SceneSource
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ def follow(items: Sequence[DataItem], out: pathlib.Path, options: ProposeOptions
     if not options.diameter_angstrom > 0:
         raise InputError("expected a particle diameter in angstrom, got none: give --diameter-angstrom")
     out.mkdir(parents=True, exist_ok=True)
-    follower = _Follower({item.name: item for item in items}, source_of(options), options, out)
+    follower = _Follower({item.name: item for item in items}, SceneSource(options), options, out)
     questions: queue.Queue[Optional[str]] = queue.Queue()
     threading.Thread(target=_read, args=(lines, questions), daemon=True).start()
     failed, todo = 0, list(items)

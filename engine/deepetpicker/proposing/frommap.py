@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import logging
 import pathlib
-from typing import Optional
+from typing import List, Optional
 
 import numpy as np
 
 from deepetpicker.config import PickOptions, ProposeOptions, TrainOptions
 from deepetpicker.errors import InputError
-from deepetpicker.io.atomic import write_text
 from deepetpicker.io.classes import ParticleClass, write_classes
-from deepetpicker.io.coordinates import CoordinateTable
+from deepetpicker.io.coordinates import CoordinateTable, write_coordinates
 from deepetpicker.io.volumes import Volume, write_volume
 from deepetpicker.network.generic import ACROSS_VOX
 from deepetpicker.picking.picker import Picker
@@ -23,8 +19,8 @@ from deepetpicker.proposing.blobs import Scene, stronger_contrast
 from deepetpicker.simulation.particles import from_map
 from deepetpicker.simulation.varied import random_kinds, varied_tomogram
 from deepetpicker.training.run import train
+from deepetpicker.verdict import GOOD
 
-log = logging.getLogger(__name__)
 N_TOMOGRAMS, N_HELD_OUT = 10, 2
 DEPTH_VOX, WIDTH_VOX = 3.2, 8.0  # of the simulated tomograms, in particle diameters
 MOST_PARTICLES = 20
@@ -39,15 +35,27 @@ class MapFinder:
     options : ProposeOptions
         Diameter, map, minutes of training, contrast.
     folder : path
-        Gets ``from_map.safetensors``, which picks other tomograms too, and while it is made the simulated tomograms.
+        Gets ``from_map.safetensors``, which picks other tomograms too, and in ``simulated`` what it was trained on.
     quiet : bool
         True shows no progress.
+
+    Attributes
+    ----------
+    warnings : list of str
+        What the training says against its model.
+
+    Raises
+    ------
+    InputError
+        If there is no map, or it cannot be used.
     """
 
     def __init__(self, options: ProposeOptions, folder: pathlib.Path, quiet: bool = False) -> None:
         if not options.map:
             raise InputError("expected the particle's density map (--map MAP.mrc) for the method 'map', got none")
+        from_map(options.map, options.diameter_angstrom / ACROSS_VOX)  # a bad one is told before anything is simulated
         self.options, self.folder, self.quiet = options, folder, quiet
+        self.warnings: List[str] = []
         self.model = folder / "from_map.safetensors"
         self._picker: Optional[Picker] = None
 
@@ -82,8 +90,11 @@ class MapFinder:
                 self._simulate(data, index, voxel_size_ang, is_bright)
                 bar.update()
         held_out = tuple(f"simulated_{k}" for k in range(N_TOMOGRAMS - N_HELD_OUT, N_TOMOGRAMS))
-        train(data, self.model, TrainOptions(minutes=self.options.minutes, validation=held_out, check=False,
-                                             seed=self.options.seed), self.quiet)
+        made = train(data, self.model, TrainOptions(minutes=self.options.minutes, validation=held_out, check=False,
+                                                    seed=self.options.seed), self.quiet)
+        verdict = made["outputs"]["verdict"]
+        if verdict["grade"] != GOOD:
+            self.warnings.append(f"the model made from {self.options.map} is {verdict['text']}")
 
     def _simulate(self, data: pathlib.Path, index: int, voxel_size_ang: float, is_bright: bool) -> None:
         """Write a simulated tomogram and its table."""
@@ -96,9 +107,5 @@ class MapFinder:
                        for n in (WIDTH_VOX, DEPTH_VOX))
         tomogram, centres = varied_tomogram(rng, (depth, side, side), voxel_size_ang, [wanted],
                                             [int(rng.integers(MOST_PARTICLES // 2, MOST_PARTICLES))], strangers)
-        text = io.StringIO()
-        rows = csv.writer(text, lineterminator="\n")
-        rows.writerow(["class_id", "x", "y", "z"])
-        rows.writerows([1, *(f"{v:.3f}" for v in centre[::-1])] for centre in centres)
-        write_text(data / f"simulated_{index}.csv", text.getvalue())
+        write_coordinates(data / f"simulated_{index}.csv", CoordinateTable.from_positions(centres))
         write_volume(data / f"simulated_{index}.mrc", -tomogram if is_bright else tomogram, voxel_size_ang)

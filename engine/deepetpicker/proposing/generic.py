@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Dict, Tuple
+from typing import Dict, List, Tuple
 
 import numpy as np
 
@@ -31,6 +31,7 @@ class GenericFinder:
 
     def __init__(self, options: ProposeOptions) -> None:
         self.options = options
+        self.warnings: List[str] = []
         self._pickers: Dict[Tuple[str, float], Picker] = {}
 
     def __call__(self, volume: Volume, scene: Scene, most: int) -> CoordinateTable:
@@ -51,7 +52,7 @@ class GenericFinder:
             If a particle has fewer than 10 voxels across.
         """
         diameter_ang = self.options.diameter_angstrom
-        if diameter_ang < SMALLEST_VOX * volume.voxel_size_ang:
+        if not self.knows(volume):
             raise InputError(f"{volume.name}: expected a particle of at least {SMALLEST_VOX:g} voxels across, got "
                              f"{diameter_ang:g} angstrom at {volume.voxel_size_ang:g} angstrom/voxel: check both, use "
                              "a less binned tomogram, or --method blob")
@@ -61,6 +62,10 @@ class GenericFinder:
         picker = self._picker(contrast, max(diameter_ang / ACROSS_VOX, volume.voxel_size_ang))
         found = picker.candidates(volume)
         return found.select(np.arange(min(most, len(found))))
+
+    def knows(self, volume: Volume) -> bool:
+        """Tell whether a particle has enough voxels across in a tomogram."""
+        return self.options.diameter_angstrom >= SMALLEST_VOX * volume.voxel_size_ang
 
     def _picker(self, contrast: str, voxel_size_ang: float) -> Picker:
         """Return the generic model as a picker for a contrast and a working voxel size."""

@@ -22,14 +22,12 @@ from deepetpicker.io.manifest import Manifest
 from deepetpicker.io.volumes import Volume, open_volume
 from deepetpicker.io.voxelsize import folder_size, given_sizes
 from deepetpicker.progress import progress
-from deepetpicker.proposing.blobs import Scene, find_blobs
+from deepetpicker.proposing.blobs import Scene
 from deepetpicker.proposing.features import features_at, n_features
-from deepetpicker.proposing.frommap import MapFinder
-from deepetpicker.proposing.generic import GenericFinder
 from deepetpicker.proposing.ranking import FEWEST, apart, rank_like, snapped
+from deepetpicker.proposing.source import Finder, finder_of
 
 PathLike = Union[str, "os.PathLike[str]"]
-Finder = Union[GenericFinder, MapFinder]
 log = logging.getLogger(__name__)
 
 SNAP = 0.7  # particle radii within which a candidate is the example itself
@@ -87,7 +85,7 @@ def propose(tomograms: Sequence[PathLike] = (), out: PathLike = "proposals", opt
     items = items_from_params(params) if params and params.get("items") else items_from_files(tomograms)
     manifest, folder = Manifest("propose", options.to_dict()), pathlib.Path(out)
     has_examples = bool(str(like)) or any(item.coordinates for item in items)
-    finder = _finder(options, folder, quiet)
+    finder = finder_of(options, folder, quiet)
     found: List[_Found] = []
     with progress(len(items), "proposing", "tomogram", quiet) as bar:
         for item in items:
@@ -98,6 +96,10 @@ def propose(tomograms: Sequence[PathLike] = (), out: PathLike = "proposals", opt
                 log.error("%s: %s", item.name, error)
                 manifest.add_item(item.name, "failed", str(error))
             bar.update(1)
+    for text in finder.warnings:
+        manifest.warn(text)
+    if options.map:
+        manifest.add_file(options.map)
     if not found:
         raise InputError(f"none of {len(items)} tomogram(s) could be used; the first: {manifest.items[0]['reason']}")
     if has_examples:
@@ -110,22 +112,15 @@ def propose(tomograms: Sequence[PathLike] = (), out: PathLike = "proposals", opt
     return manifest.to_dict()
 
 
-def _finder(options: ProposeOptions, folder: pathlib.Path, quiet: bool) -> Optional[Finder]:
-    """Return what finds candidates; None for blobs."""
-    if options.method == "map":
-        return MapFinder(options, folder, quiet)
-    return GenericFinder(options) if options.method == "generic" else None
-
-
 def _candidates(item: DataItem, options: ProposeOptions, like: PathLike, unlike: PathLike, wider: bool,
-                finder: Optional[Finder]) -> _Found:
+                finder: Finder) -> _Found:
     """Return the candidates of one tomogram with everything that is needed to rank them."""
     start = time.monotonic()
     sizes = given_sizes(options.voxel_size, item.voxel_size_ang, folder_size(item.tomogram))
     volume = open_volume(item.tomogram, sizes, item.name)
     scene = Scene.open(volume, options.diameter_angstrom)
     most = options.most * (WIDER if wider else 1)
-    table = finder(volume, scene, most) if finder else find_blobs(scene, most, options.contrast)
+    table = finder(volume, scene, most)
     features = features_at(scene, table.positions_zyx_vox)
     examples, against = (
         features_of(scene, _positions(volume, path), table.positions_zyx_vox, features, volume.voxel_size_ang)

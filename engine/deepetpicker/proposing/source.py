@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Optional, Protocol, Tuple
+import pathlib
+from typing import Any, Dict, List, Optional, Protocol, Tuple
 
 import numpy as np
 
 from deepetpicker.config import ProposeOptions
+from deepetpicker.io.coordinates import CoordinateTable
 from deepetpicker.io.volumes import Volume
-from deepetpicker.proposing.blobs import Scene, find_blobs
+from deepetpicker.proposing.blobs import BlobFinder, Scene
 from deepetpicker.proposing.features import features_at, n_features
+from deepetpicker.proposing.frommap import MapFinder
 from deepetpicker.proposing.generic import GenericFinder
+
+
+class Finder(Protocol):
+    """What finds candidates.
+
+    Attributes
+    ----------
+    warnings : list of str
+        What speaks against all it has found.
+    """
+
+    warnings: List[str]
+
+    def __call__(self, volume: Volume, scene: Scene, most: int) -> CoordinateTable:
+        """Return at most so many candidates of class 1 of a tomogram, best first, in its voxels."""
 
 
 class FeatureSource(Protocol):
@@ -26,27 +44,34 @@ class FeatureSource(Protocol):
         """Return the features (N, F) float32 of positions (N, 3) in the tomogram's voxels."""
 
 
-class BlobSource:
-    """Blobs of the particle's size, described by shells about them.
+class SceneSource:
+    """Candidates of a finder, described by shells about them.
 
     Parameters
     ----------
     options : ProposeOptions
-        Diameter, number of candidates, contrast.
+        Method (``"generic"`` or ``"blob"``), diameter, number of candidates, contrast.
     """
 
     def __init__(self, options: ProposeOptions) -> None:
         self.options = options
+        self._blobs, self._generic = BlobFinder(options), GenericFinder(options)
         self._scene: Optional[Tuple[str, Scene]] = None
 
     def how(self) -> Dict[str, Any]:
         """Return what decides candidates and features beside the tomogram."""
-        return {"source": f"blobs, {n_features()} features of shells", "contrast": self.options.contrast,
-                "diameter_angstrom": self.options.diameter_angstrom, "most": self.options.most}
+        return {"source": f"{self.options.method}, {n_features()} features of shells",
+                "contrast": self.options.contrast, "diameter_angstrom": self.options.diameter_angstrom,
+                "most": self.options.most}
 
     def candidates(self, tomogram: Volume) -> Tuple[np.ndarray, np.ndarray]:
-        """Return positions (N, 3) in the tomogram's voxels and scores (N,), the most conspicuous first."""
-        table = find_blobs(self._prepared(tomogram), self.options.most, self.options.contrast)
+        """Return positions (N, 3) in the tomogram's voxels and scores (N,), the likeliest first.
+
+        Where a particle is too small for the generic model they are blobs: a window has nobody to ask for the method.
+        """
+        is_generic = self.options.method == "generic" and self._generic.knows(tomogram)
+        finder: Finder = self._generic if is_generic else self._blobs
+        table = finder(tomogram, self._prepared(tomogram), self.options.most)
         return table.positions_zyx_vox, table.scores
 
     def features(self, tomogram: Volume, positions_zyx_vox: np.ndarray) -> np.ndarray:
@@ -61,29 +86,8 @@ class BlobSource:
         return self._scene[1]
 
 
-class GenericSource(BlobSource):
-    """What the generic model takes for particles, described by shells about them.
-
-    Parameters
-    ----------
-    options : ProposeOptions
-        Diameter, number of candidates, contrast.
-    """
-
-    def __init__(self, options: ProposeOptions) -> None:
-        super().__init__(options)
-        self._finder = GenericFinder(options)
-
-    def how(self) -> Dict[str, Any]:
-        """Return what decides candidates and features beside the tomogram."""
-        return {**super().how(), "source": f"generic model, {n_features()} features of shells"}
-
-    def candidates(self, tomogram: Volume) -> Tuple[np.ndarray, np.ndarray]:
-        """Return positions (N, 3) in the tomogram's voxels and scores (N,), the most likely first."""
-        table = self._finder(tomogram, self._prepared(tomogram), self.options.most)
-        return table.positions_zyx_vox, table.scores
-
-
-def source_of(options: ProposeOptions) -> FeatureSource:
-    """Return the source of candidates and features that options name; a map is not learnt for it, blobs do."""
-    return GenericSource(options) if options.method == "generic" else BlobSource(options)
+def finder_of(options: ProposeOptions, folder: pathlib.Path, quiet: bool) -> Finder:
+    """Return what finds candidates by the method that options name; a model made from a map goes to the folder."""
+    if options.method == "map":
+        return MapFinder(options, folder, quiet)
+    return GenericFinder(options) if options.method == "generic" else BlobFinder(options)
