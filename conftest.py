@@ -34,7 +34,6 @@ QUEUES = {"gpu": [["QUEUE_FOR_JOBS", "N", "Use queue for jobs", "Send each job t
 QUEUES_DEFAULT = {}
 """
 ROOT = pathlib.Path(__file__).resolve().parent
-WINDOWS = ROOT / "tests" / "windows"
 HOME = tempfile.mkdtemp(prefix="scipion_test_")
 atexit.register(shutil.rmtree, HOME, ignore_errors=True)
 sys.path.append(str(ROOT / "tests"))
@@ -84,8 +83,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
     """Give the plugin's tests their marks, as they cannot import pytest (Scipion's own test runner has none); sort.
 
-    Files with windows come first: Tk ends a process that has more than 1023 files open, and Scipion's sets leave some.
-    Then those with tests that take long, so that at the end quick ones fill all processes.
+    Files with tests that take long come first, so that at the end quick ones fill all processes.
     """
     for item in items:
         if ROOT / "deepetpicker_plugin" in item.path.parents:
@@ -95,8 +93,7 @@ def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
         if getattr(getattr(item, "function", None), "isSlow", False):
             item.add_marker(pytest.mark.slow)
     lasting = {item.path for item in items if any(map(item.get_closest_marker, ("slow", "long", "scipion")))}
-    opening = {item.path for item in items if item.get_closest_marker("gui") or WINDOWS in item.path.parents}
-    items.sort(key=lambda item: (item.path not in opening, item.path not in lasting))
+    items.sort(key=lambda item: item.path not in lasting)
 
 
 set_up_scipion(HOME)
