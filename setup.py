@@ -35,6 +35,7 @@ def engine_requirement():
 
 
 VERSION = read_version()
+PYTHONS = ["3.8", "3.9", "3.10", "3.11", "3.12"]
 
 # What follows picking: the tests and the demonstration hand picks over to it.
 DOWNSTREAM = ["scipion-em-reliontomo", "scipion-em-emantomo", "scipion-em-dynamo"]
@@ -61,15 +62,10 @@ setup(
         "Environment :: X11 Applications",
         "Intended Audience :: Science/Research",
         "Operating System :: POSIX :: Linux",
-        "Programming Language :: Python :: 3",
-        "Programming Language :: Python :: 3.8",
-        "Programming Language :: Python :: 3.9",
-        "Programming Language :: Python :: 3.10",
-        "Programming Language :: Python :: 3.11",
-        "Programming Language :: Python :: 3.12",
+        *(f"Programming Language :: Python :: {version}" for version in ["3", *PYTHONS]),
         "Topic :: Scientific/Engineering :: Bio-Informatics",
     ],
-    python_requires=">=3.8",
+    python_requires=f">={PYTHONS[0]}",
     packages=find_packages(include=["deepetpicker_plugin", "deepetpicker_plugin.*"]),
     package_data={"deepetpicker_plugin": ["protocols.conf", "*.png", "templates/*"]},
     install_requires=[

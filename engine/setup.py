@@ -7,6 +7,7 @@ from setuptools import find_packages, setup
 
 HERE = pathlib.Path(__file__).resolve().parent
 VERSION = re.search(r'^__version__ = "([^"]+)"', (HERE / "deepetpicker" / "__init__.py").read_text("utf-8"), re.M)[1]
+PYTHONS = ["3.8", "3.9", "3.10", "3.11", "3.12"]
 
 # What the ground floor needs, which Scipion's own Python 3.8 imports too.
 BASE = [
@@ -41,15 +42,10 @@ setup(
         "Environment :: Console",
         "Intended Audience :: Science/Research",
         "Operating System :: POSIX :: Linux",
-        "Programming Language :: Python :: 3",
-        "Programming Language :: Python :: 3.8",
-        "Programming Language :: Python :: 3.9",
-        "Programming Language :: Python :: 3.10",
-        "Programming Language :: Python :: 3.11",
-        "Programming Language :: Python :: 3.12",
+        *(f"Programming Language :: Python :: {version}" for version in ["3", *PYTHONS]),
         "Topic :: Scientific/Engineering :: Bio-Informatics",
     ],
-    python_requires=">=3.8",
+    python_requires=f">={PYTHONS[0]}",
     packages=find_packages(),
     package_data={"deepetpicker.report": ["*.css", "*.jinja"], "deepetpicker.network": ["generic.safetensors"]},
     install_requires=[*BASE, *(f'{requirement}; python_version >= "3.9"' for requirement in ENGINE)],

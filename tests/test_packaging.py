@@ -146,6 +146,9 @@ def test_python_3_8_gets_the_base_only(metadata: Dict[str, Any]):
         return {r.name for r in found if r.marker is None or r.marker.evaluate({"python_version": version})}
 
     assert {values["python_requires"] for values in metadata.values()} == {">=3.8"}
+    told = {name: [line for line in values["classifiers"] if "Python" in line] for name, values in metadata.items()}
+    assert told[ENGINE] == told[PLUGIN], "both are for the same versions of Python"
+    assert [line.rpartition(" ")[2] for line in told[ENGINE]] == ["3", *(f"3.{minor}" for minor in range(8, 13))]
     assert names(ENGINE, "3.8") == {"numpy", "mrcfile", "tqdm"}
     assert names(ENGINE, "3.11") >= {"torch", "lightning", "scipy", "starfile"}
     assert names(PLUGIN, "3.8") == names(PLUGIN, "3.11") == {"deepetpicker", "scipion-em-tomo", "numpy", "matplotlib",

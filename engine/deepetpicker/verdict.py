@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-import statistics
 from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
+from deepetpicker.outliers import unlike_others
+
 GOOD, DOUBTFUL, NOT_USABLE = "good", "doubtful", "not usable"
-FEWEST_TO_COMPARE = 5  # tomograms whose numbers of picks tell which is unusual
-UNUSUAL, UNUSUAL_FACTOR = 4.0, 3.0  # robust deviations, and times more or fewer than the middle one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,33 +49,6 @@ class Verdict:
         return {"grade": self.grade, "text": str(self), "reasons": [dataclasses.asdict(one) for one in self.reasons]}
 
 
-def unusual_counts(counts: Mapping[str, int]) -> Dict[str, str]:
-    """Return which tomograms have an unusual number of picks among those of a run, and what to say of them.
-
-    Parameters
-    ----------
-    counts : mapping
-        Number of picks by name. With fewer than five tomograms none is unusual.
-
-    Notes
-    -----
-    Unusual is more than four robust deviations from the median, on the scale of logarithms, and three times more or
-    fewer than it. The deviation is never taken smaller than that of counting.
-    """
-    if len(counts) < FEWEST_TO_COMPARE:
-        return {}
-    logs = {name: math.log1p(n) for name, n in counts.items()}
-    middle = statistics.median(logs.values())
-    typical = math.expm1(middle)
-    spread = max(1.4826 * statistics.median(abs(v - middle) for v in logs.values()), 1 / math.sqrt(typical + 1))
-    found = {}
-    for name, value in logs.items():
-        if abs(value - middle) > max(UNUSUAL * spread, math.log(UNUSUAL_FACTOR)):
-            found[name] = (f"{name}: {counts[name]} picks, about {typical:.0f} in the middle one of {len(counts)} "
-                           "tomograms: look at it before its picks are used")
-    return found
-
-
 def of_run(items: Sequence[Mapping[str, Any]]) -> Dict[str, Any]:
     """Return the verdict on a run of ``pick`` as JSON-ready values, from the items of its manifest.
 
@@ -89,7 +60,9 @@ def of_run(items: Sequence[Mapping[str, Any]]) -> Dict[str, Any]:
     done = [item for item in items if item.get("status") == "done"]
     said = {item["name"]: item["verdict"] for item in done if isinstance(item.get("verdict"), Mapping)}
     doubts: List[str] = [f"{name}: {one.get('text', '')}" for name, one in said.items() if one.get("grade") != GOOD]
-    unusual = unusual_counts({item["name"]: item["n_picks"] for item in done if isinstance(item.get("n_picks"), int)})
+    others = unlike_others({item["name"]: item["n_picks"] for item in done if isinstance(item.get("n_picks"), int)})
+    unusual = {name: f"{name}: {', '.join(one.reasons)}: look at it before its picks are used"
+               for name, one in others.items() if one.reasons}
     n_doubtful = len({name for name, one in said.items() if one.get("grade") != GOOD} | set(unusual))
     grade = DOUBTFUL if n_doubtful else GOOD
     text = f"{grade}: {len(done)} tomogram(s) picked" + (f", {n_doubtful} of them to look at" if n_doubtful else "")

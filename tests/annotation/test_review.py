@@ -7,7 +7,6 @@ import time
 import numpy as np
 import pytest
 
-from deepetpicker.annotation.outliers import unlike_others
 from deepetpicker.annotation.records import AnnotatedTomogram, Negative, Particle
 from deepetpicker.annotation.review import (
     ALL,
@@ -199,28 +198,6 @@ def test_thousands_of_picks_are_arranged_and_answered_quickly(tmp_path):
         assert (arranged, time.process_time() - start - arranged) < (1.0, 0.5)
 
 
-def table(count, depth, score, seed):
-    """Return picks about a depth (z of 100 planes) with scores about a value."""
-    rng = np.random.default_rng(seed)
-    places = np.column_stack([rng.normal(depth, 12, count).clip(0, 99), *rng.uniform(0, 200, (2, count))])
-    return CoordinateTable(places, np.ones(count, int), rng.normal(score, 0.05, count))
-
-
-def test_tomograms_unlike_the_others_say_why():
-    tables = {f"TS_{n}": table(60 + n, 50, 0.7, n) for n in range(7)}
-    planes = dict.fromkeys([*tables, "few", "low", "deep"], 100)
-    assert not any(one.reasons for one in unlike_others(tables, planes).values())
-    tables.update(few=table(9, 50, 0.7, 10), low=table(62, 50, 0.5, 11), deep=table(64, 85, 0.7, 12))
-    found = unlike_others(tables, planes)
-    assert {name for name, one in found.items() if one.reasons} == {"few", "low", "deep"}
-    assert found["few"].reasons[0] == "9 picks, others 62"
-    assert found["low"].reasons[0].startswith("scores about 0.5")
-    assert "of the depth, others at 5" in found["deep"].reasons[0]
-    assert found["few"].distance > 1
-    few = {name: tables[name] for name in ("TS_0", "TS_1", "few")}
-    assert not any(one.reasons for one in unlike_others(few, planes).values())
-
-
 def test_outlying_tomograms_come_first(session):
     review = Review(session)
     assert review.tomograms() == ["a", "b"]
@@ -229,4 +206,4 @@ def test_outlying_tomograms_come_first(session):
     session.add("a", Negative((1.0, 1.0, 1.0)))
     review.arrange(TOMOGRAM, show=ALL)
     assert review.entries[0].tomogram == "a"
-    assert review.unlike()["a"].reasons == ("4 picks, others 40",)
+    assert review.unlike()["a"].reasons == ("few picks: 4, others about 40",)

@@ -19,7 +19,7 @@ from deepetpicker.picking import picker
 from deepetpicker.picking.verdict import Facts, judge
 from deepetpicker.preparation.portrait import Portrait, portrait
 from deepetpicker.preparation.resample import open_working_volume
-from deepetpicker.verdict import of_run, unusual_counts
+from deepetpicker.verdict import of_run
 
 SHAPE, VOXEL, DIAMETER = (48, 96, 104), 10.0, 100.0
 BLOB = ClassCard(1, "blob", DIAMETER, 7.0, 0.3)
@@ -132,15 +132,6 @@ def test_particles_that_nobody_annotated_make_no_number_suspicious(card):
     assert judge(facts(), dataclasses.replace(card, training={"seen": seen})).reasons == ()
 
 
-def test_an_unusual_number_of_picks_among_the_tomograms_of_a_run_is_named():
-    counts = {f"TS_{n}": count for n, count in enumerate([210, 190, 250, 175, 230, 205])}
-    assert unusual_counts(counts) == {}
-    assert list(unusual_counts({**counts, "TS_9": 3, "TS_8": 2400})) == ["TS_9", "TS_8"]
-    assert "3 picks, about 205 in the middle one of 7" in unusual_counts({**counts, "TS_9": 3})["TS_9"]
-    assert unusual_counts({"a": 200, "b": 210, "c": 0}) == {}
-    assert unusual_counts(dict.fromkeys("abcdef", 0)) == {}
-
-
 def test_a_run_counts_what_is_to_be_looked_at_once():
     items = [{"name": n, "status": "done", "n_picks": 200, "verdict": {"grade": "good", "text": "good: 200 picks"}}
              for n in "abcde"]
@@ -149,4 +140,4 @@ def test_a_run_counts_what_is_to_be_looked_at_once():
     found = of_run([*items, {"name": "g", "status": "failed"}])
     assert found["text"] == "doubtful: 7 tomogram(s) picked, 1 of them to look at"
     assert found["doubts"] == ["f: doubtful: x"]
-    assert len(found["unusual"]) == 1
+    assert found["unusual"] == ["f: few picks: 0, others about 200: look at it before its picks are used"]

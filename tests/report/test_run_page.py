@@ -29,7 +29,6 @@ from deepetpicker.io.modelcard import METADATA_KEY, ClassCard, ModelCard
 from deepetpicker.io.volumes import open_volume, write_volume
 from deepetpicker.report.crops import PANEL_PX, cuts
 from deepetpicker.report.run import evaluate, report, write_results
-from deepetpicker.report.tally import outliers
 
 SHAPE = (30, 40, 52)
 VOXEL = 10.0
@@ -281,12 +280,6 @@ def test_other_places_are_refused_with_advice(picks, run, tmp_path):
     Manifest("evaluate", {}).write(evaluation / "manifest.json")
     with pytest.raises(InputError, match="has its page already"):
         report([evaluation])
-
-
-def test_outliers_are_far_from_the_middle_whatever_their_size():
-    assert outliers(np.array([30, 31, 29, 32, 2, 30.0]), 5.0) == [0, 0, 0, 0, -1, 0]
-    assert outliers(np.array([30, 31, 90.0]), 5.0) == [0, 0, 0]  # three say nothing of what is usual
-    assert outliers(np.array([0.5, np.nan, 0.51, 0.5, 0.5, 0.9]), 0.03) == [0, 0, 0, 0, 0, 1]
 
 
 class Counted(np.ndarray):

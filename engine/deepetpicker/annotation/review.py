@@ -13,10 +13,10 @@ from typing import Dict, List, Mapping, Optional, Sequence, Tuple, Union
 import numpy as np
 
 from deepetpicker.annotation.annotations import moved
-from deepetpicker.annotation.outliers import Unlike, unlike_others
 from deepetpicker.annotation.records import Change, Negative, Particle, Position
 from deepetpicker.annotation.session import Session
 from deepetpicker.io.coordinates import CoordinateTable
+from deepetpicker.outliers import Depths, Unlike, unlike_others
 
 SCORE, DOUBT, TOMOGRAM = "score", "doubt", "tomogram"
 NEW, ALL, REFUSED_ONLY = "new", "all", "refused"
@@ -139,9 +139,12 @@ class Review:
 
     def unlike(self) -> Dict[str, Unlike]:
         """Return for each tomogram how its particles differ from those of the others."""
-        tomograms = [self.session.tomogram(name) for name in self.names()]
-        return unlike_others({one.name: self.session.table(one.name) for one in tomograms},
-                             {one.name: one.shape_zyx[0] for one in tomograms})
+        tables = {name: self.session.table(name) for name in self.names()}
+        planes = {name: self.session.tomogram(name).shape_zyx[0] for name in tables}
+        return unlike_others({name: len(table) for name, table in tables.items()},
+                             {name: table.scores for name, table in tables.items()},
+                             {name: Depths(table.positions_zyx_vox[:, 0], planes[name])
+                              for name, table in tables.items()})
 
     def tomograms(self) -> List[str]:
         """Return the names of the tomograms, those that are unlike the others first."""

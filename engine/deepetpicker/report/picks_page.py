@@ -10,6 +10,7 @@ from deepetpicker.config import PickOptions
 from deepetpicker.io.classes import ParticleClass
 from deepetpicker.io.coordinates import CoordinateTable
 from deepetpicker.io.volumes import release_pages
+from deepetpicker.outliers import LIMIT
 from deepetpicker.report import PictureStyle, choose_planes, score_histogram, slices_with_picks
 from deepetpicker.report.charts import counts_figure, depth_figure
 from deepetpicker.report.crops import (
@@ -34,7 +35,7 @@ from deepetpicker.report.facts import (
 from deepetpicker.report.markup import Chart, chart, duration, number, plural, render
 from deepetpicker.report.slices import CLASS_LOOKS, DEFAULT_DIAMETER_VOX
 from deepetpicker.report.sources import PickedTomogram, PickRun
-from deepetpicker.report.tally import DEVIATIONS, EDGE_SHARE, TomogramRow, at_the_edge, depths_of, rows_of
+from deepetpicker.report.tally import EDGE_SHARE, TomogramRow, at_the_edge, depths_of, rows_of
 
 SHOWN_SLICES = 4
 DASHES = {"-": "", "--": "4 2.5", "-.": "7 2 1 2", ":": "1.5 2"}
@@ -65,7 +66,7 @@ def picks_page(run: PickRun, crops: int) -> str:
         "classes": [_class_row(run, one) for one in run.classes], "charts": _charts(run), "sheets": sheets,
         "rings": rings(), "width": width(), "edge": EDGE_DIAMETERS, "absent": said_of_missing(opener),
         "slices": _slices(run, rows, opener) if crops else [], "legend": _legend(run), "counts": _counts(run, rows),
-        "rows": [_cells(row) for row in rows], "total": _total(done), "marked": marked, "deviations": DEVIATIONS,
+        "rows": [_cells(row) for row in rows], "total": _total(done), "marked": marked, "deviations": LIMIT,
         "model": model_facts(run.card), "run": run_facts(run.manifest),
         "options": option_facts(PickOptions(), run.manifest.get("options") or {}),
         "inputs": [[one.name, *place_cells(one.place, "")] for one in run.tomograms]})

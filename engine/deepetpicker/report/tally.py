@@ -7,12 +7,9 @@ from typing import Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
+from deepetpicker.outliers import Depths, Unlike, unlike_others
 from deepetpicker.report.sources import PickedTomogram
 
-FEWEST = 4            # tomograms that say what is usual
-FEWEST_PICKS = 5      # picks of which a median says something
-DEVIATIONS = 3.5      # robust standard deviations that make an outlier
-LEAST_SCORE, LEAST_DEPTH = 0.03, 0.08  # smaller spreads are taken for these: scores, and shares of the depth
 EDGE_SHARE = 0.3      # share of the picks at top and bottom that is worth a word
 MOST_BINS, FEWEST_BINS = 24, 6
 
@@ -64,56 +61,27 @@ def rows_of(tomograms: Sequence[PickedTomogram], class_ids: Sequence[int]) -> Li
     class_ids : sequence of int
         The classes.
     """
-    rows = [_row(one, class_ids) for one in tomograms]
-    done = [i for i, row in enumerate(rows) if not row.is_failed]
-    remarks: Dict[int, List[str]] = {i: [] for i in done}
-    counts = np.array([rows[i].n_picks for i in done], float)
-    usual = float(np.median(counts)) if len(counts) else 0.0
-    for i, side in zip(done, outliers(counts, max(usual, 1.0) ** 0.5)):
-        if side:
-            remarks[i].append(f"{'few' if side < 0 else 'many'} picks: {rows[i].n_picks}, others about {usual:.0f}")
-        elif not rows[i].n_picks:
-            remarks[i].append("no picks")
-    told = [i for i in done if rows[i].n_picks >= FEWEST_PICKS]
-    for values, least, words in (
-            ([rows[i].score for i in told], LEAST_SCORE, ("low scores", "high scores")),
-            ([rows[i].depth for i in told], LEAST_DEPTH, ("picks lie low", "picks lie high"))):
-        middle = float(np.median(values)) if values else 0.0
-        for i, value, side in zip(told, values, outliers(np.array(values), least)):
-            if side:
-                shown = f"{value:.2f}, others about {middle:.2f}"
-                remarks[i].append(f"{words[side > 0]}: {shown}" + (" of the depth" if least == LEAST_DEPTH else ""))
-    return [dataclasses.replace(row, remarks=tuple(remarks.get(i, ())) or row.remarks) for i, row in enumerate(rows)]
+    done = [one for one in tomograms if not one.reason]
+    others = unlike_others({one.name: len(one.picks) for one in done}, {one.name: one.picks.scores for one in done},
+                           {one.name: Depths(one.picks.positions_zyx_vox[:, 0], one.place.shape_zyx[0])
+                            for one in done if one.place.shape_zyx})
+    return [_row(one, class_ids, others.get(one.name, Unlike()).reasons) for one in tomograms]
 
 
-def _row(one: PickedTomogram, class_ids: Sequence[int]) -> TomogramRow:
-    """Return the row of one tomogram, without a look at others."""
+def _row(one: PickedTomogram, class_ids: Sequence[int], unlike: Sequence[str]) -> TomogramRow:
+    """Return the row of one tomogram, of which is known in what it is unlike the others."""
     counts = tuple(int((one.picks.class_ids == c).sum()) for c in class_ids)
     depth, deep = float("nan"), one.place.shape_zyx
     if len(one.picks) and deep:
         depth = float(np.median(one.picks.positions_zyx_vox[:, 0]) + 0.5) / deep[0]
     score = float(np.median(one.picks.scores)) if len(one.picks) else float("nan")
-    return TomogramRow(one.name, counts, len(one.candidates), score, depth, one.seconds,
-                       (f"failed: {one.reason}",) if one.reason else (), bool(one.reason))
-
-
-def outliers(values: np.ndarray, least: float) -> List[int]:
-    """Return -1 or 1 for values (N,) far below or above the others, 0 for those that are not; NaN are not.
-
-    The spread is the median of the distances from the median, which a few outliers do not move; it is at least
-    ``least``. Fewer than four values have no outliers.
-    """
-    known = values[np.isfinite(values)]
-    if len(known) < FEWEST:
-        return [0] * len(values)
-    middle = float(np.median(known))
-    spread = max(1.4826 * float(np.median(np.abs(known - middle))), least)
-    return [int(np.sign(v - middle)) if np.isfinite(v) and abs(v - middle) > DEVIATIONS * spread else 0
-            for v in values]
+    remarks = [f"failed: {one.reason}"] if one.reason else unlike or ([] if len(one.picks) else ["no picks"])
+    return TomogramRow(one.name, counts, len(one.candidates), score, depth, one.seconds, tuple(remarks),
+                       bool(one.reason))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Depths:
+class DepthCounts:
     """How the picks of each class are spread over depth.
 
     Parameters
@@ -131,7 +99,7 @@ class Depths:
     is_relative: bool
 
 
-def depths_of(tomograms: Sequence[PickedTomogram], class_ids: Sequence[int]) -> Optional[Depths]:
+def depths_of(tomograms: Sequence[PickedTomogram], class_ids: Sequence[int]) -> Optional[DepthCounts]:
     """Return how picks are spread over depth; None where no depth of a tomogram is known or there are no picks."""
     known = [(one, one.place.shape_zyx[0]) for one in tomograms if one.place.shape_zyx and len(one.picks)]
     if not known:
@@ -144,7 +112,7 @@ def depths_of(tomograms: Sequence[PickedTomogram], class_ids: Sequence[int]) -> 
         z = [(t.picks.positions_zyx_vox[t.picks.class_ids == class_id, 0], deep) for t, deep in known]
         every = np.concatenate([(values + 0.5) / deep if is_relative else values for values, deep in z])
         counts[class_id] = np.histogram(np.clip(every, edges[0], edges[-1]), edges)[0]
-    return Depths(edges, counts, is_relative)
+    return DepthCounts(edges, counts, is_relative)
 
 
 def at_the_edge(tomograms: Sequence[PickedTomogram], diameters_ang: Dict[int, float]) -> Tuple[float, float]:

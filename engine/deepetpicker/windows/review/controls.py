@@ -8,9 +8,9 @@ import tkinter as tk
 from tkinter import ttk
 from typing import Any, Dict, List
 
-from deepetpicker.annotation.outliers import Unlike
 from deepetpicker.annotation.review import ALL, DOUBT, NEW, REFUSED_ONLY, SCORE, TOMOGRAM
 from deepetpicker.annotation.session import Session
+from deepetpicker.outliers import Unlike
 from deepetpicker.windows.picks import replace_line
 from deepetpicker.windows.sheet import Sheet
 from deepetpicker.windows.window import heading, slider

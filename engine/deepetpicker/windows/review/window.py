@@ -10,12 +10,12 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Set
 import numpy as np
 
 from deepetpicker.annotation.background import Start, this_python
-from deepetpicker.annotation.outliers import Unlike
 from deepetpicker.annotation.records import Change, Position
 from deepetpicker.annotation.review import GONE, OFFER, OPEN, REFUSED, RIGHT, Review
 from deepetpicker.annotation.session import Session
 from deepetpicker.annotation.snap import snap
 from deepetpicker.io.coordinates import CoordinateTable
+from deepetpicker.outliers import Unlike
 from deepetpicker.windows.annotate.marks import diameter_vox
 from deepetpicker.windows.review.controls import EVERYTHING, ReviewControls
 from deepetpicker.windows.scene import Scene
