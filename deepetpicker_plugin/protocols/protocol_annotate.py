@@ -23,7 +23,10 @@ from deepetpicker_plugin.constants import ANNOTATION_DIR
 from deepetpicker_plugin.engine import backgroundCommand
 from deepetpicker_plugin.objects import DeepETPickerRegions
 from deepetpicker_plugin.protocols.protocol_base import ProtDeepETPickerBase
+from deepetpicker_plugin.protocols.protocol_propose import ProtDeepETPickerPropose
 
+UNSEEN = ("automatic", "keep", "leave out")
+AUTOMATIC, KEEP, LEAVE = range(len(UNSEEN))
 COORDINATES, NEGATIVE_OUTPUT, REGION_OUTPUT = "coordinates", "negatives", "regions"
 
 
@@ -60,6 +63,16 @@ class ProtDeepETPickerAnnotate(ProtDeepETPickerBase):
         form.addParam("diameterAngstrom", params.StringParam, default="", label="Particle diameter (Å)",
                       help="One for all classes, or by group id (or name): 1: 250, 2: 140. Empty: that of the "
                       "coordinates to start from, else 20 voxels. It can be changed in the window.")
+        self._defineUnseen(form)
+
+    @staticmethod
+    def _defineUnseen(form: Any) -> None:
+        """Add what becomes of coordinates that nobody has looked at."""
+        form.addParam("unseen", params.EnumParam, choices=list(UNSEEN), default=AUTOMATIC,
+                      label="What nobody has looked at",
+                      help="Of the coordinates that come in. automatic: candidates of *propose particles* are left out "
+                      "of the output until they are accepted (Space), since most of them are no particles; all others "
+                      "are kept unless they are removed.")
 
     # ---- steps
     def _insertAllSteps(self) -> None:
@@ -79,8 +92,15 @@ class ProtDeepETPickerAnnotate(ProtDeepETPickerBase):
         """Open the window, wait until it is closed, and make the outputs."""
         with Session(self.getFolder()) as session:
             self._window(session, self._prepare(session)).show()
-            save_version(session)
+            save_version(session, self.leavesUnseen())
         self.createOutputs()
+
+    def leavesUnseen(self) -> bool:
+        """Tell whether particles that nobody has looked at stay out of the output."""
+        coordinates = self.inputCoordinates.get()
+        if self.unseen.get() != AUTOMATIC or coordinates is None or coordinates.getObjParentId() is None:
+            return bool(self.unseen.get() == LEAVE)
+        return isinstance(self.getProject().getProtocol(int(coordinates.getObjParentId())), ProtDeepETPickerPropose)
 
     def _window(self, session: Session, scene: Any) -> Any:
         """Return the window on a session and its scene."""

@@ -11,8 +11,10 @@ from pyworkflow.utils import Message
 from tomo.objects import SetOfCoordinates3D
 
 from deepetpicker.config import ProposeOptions
+from deepetpicker.io.classes import ParticleClass
 from deepetpicker.io.coordinates import read_coordinates
 from deepetpicker_plugin import convert
+from deepetpicker_plugin.classes import setClasses
 from deepetpicker_plugin.constants import COORDINATES_DIR, MANIFEST_FILE, PROPOSALS_DIR
 from deepetpicker_plugin.engine import readManifest, writeParams
 from deepetpicker_plugin.forms import addOption, readOptions
@@ -89,6 +91,7 @@ class ProtDeepETPickerPropose(ProtDeepETPickerBase):
         rate = float(tomograms.getSamplingRate())
         coordinates = self._newCoordinates(self.inputTomograms, "", rate,
                                            convert.boxSize(self.diameterAngstrom.get(), rate))
+        setClasses(coordinates, [ParticleClass(1, "particle", self.diameterAngstrom.get())])
         byId = convert.tomogramsOf(tomograms)
         for item in self._doneManifest(self._getExtraPath(PROPOSALS_DIR))["items"]:
             if item["status"] == "done":
@@ -148,7 +151,7 @@ class ProtDeepETPickerPropose(ProtDeepETPickerBase):
         examples = manifest["outputs"].get("examples")
         how = f"by likeness to {examples} examples" if examples else FOUND_BY[manifest["options"]["method"]]
         return [f"*{sum(item['n_picks'] for item in done)} candidates* in {len(done)} tomograms, {how}: to be looked "
-                "through, not to be averaged",
+                "through, not to be averaged. *Analyze results* leads to *annotate* and *review*",
                 *(f"_{i['name']}: {i['reason']}_" for i in manifest["items"] if i["status"] == "failed"),
                 *self._warnings_of(manifest)]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 from pyworkflow.protocol import params
 from pyworkflow.utils import Message
@@ -15,6 +15,7 @@ from deepetpicker_plugin.constants import TRAINING_MANIFEST
 from deepetpicker_plugin.corrections import addCorrectionParams
 from deepetpicker_plugin.engine import readManifest
 from deepetpicker_plugin.forms import addOption, addOptions, expertNames
+from deepetpicker_plugin.objects import DeepETPickerModel
 from deepetpicker_plugin.protocols.protocol_train import MACHINE, NETWORK, ProtDeepETPickerTrain
 
 
@@ -64,6 +65,18 @@ class ProtDeepETPickerRefine(ProtDeepETPickerTrain):
     def _engineWords(self) -> List[str]:
         """Return what stands behind the engine's verb: the model."""
         return [self.initModel.get().getFileName()]
+
+    def getStartModel(self) -> Optional[DeepETPickerModel]:
+        """Return the model to refine."""
+        return self.initModel.get()
+
+    def _startWord(self) -> str:
+        """Return nothing: the form without its model asks for it."""
+        return ""
+
+    def _startErrors(self) -> List[str]:
+        """Return nothing: Scipion itself asks for the model."""
+        return []
 
     def getClasses(self, complete: bool = True) -> Table:
         """Return the classes of the model.

@@ -54,6 +54,7 @@ class ProtDeepETPickerReview(ProtDeepETPickerAnnotate):
         form.addParam("diameterAngstrom", params.StringParam, default="", label="Particle diameter (Å)",
                       help="One for all classes, or by group id (or name): 1: 250, 2: 140. It says how much the crops "
                       "show. Empty: that of the picks, or their box size.")
+        self._defineUnseen(form)
 
     # ---- the window
     def _window(self, session: Session, scene: Any) -> Any:

@@ -35,6 +35,9 @@ from deepetpicker_plugin.protocols.protocol_base import ProtDeepETPickerBase
 
 NETWORK = ("residual", "coordinates", "pyramid", "activation", "widths")
 MACHINE = ("devices", "nodes")
+STARTS = ("automatic", "the model of the package", "nothing", "an earlier model")
+AUTOMATIC, GENERIC, NOTHING, EARLIER = range(len(STARTS))
+INITS = {AUTOMATIC: "", GENERIC: "generic", NOTHING: "none", EARLIER: ""}  # the engine's words where there is no file
 
 
 class ProtDeepETPickerTrain(ProtDeepETPickerBase):
@@ -82,11 +85,17 @@ class ProtDeepETPickerTrain(ProtDeepETPickerBase):
         addCorrectionParams(form)
         addOption(form, TrainOptions, "unannotated", "What is not annotated")
         addOption(form, TrainOptions, "validation", "Tomograms kept for validation (tsIds)")
+        form.addParam("startFrom", params.EnumParam, choices=list(STARTS), default=AUTOMATIC, label="Start from",
+                      help="automatic: the model below, if one is chosen; else on a CPU the default recipe starts from "
+                      "the model that comes with the package, and everything else from chance.\n"
+                      "the model of the package: a small network (2 MB) that knows particles in general, trained on "
+                      "simulated ones; no protein was among them. Few labels and few minutes go farther with it.\n"
+                      "nothing: chance. Such a training owes nothing to other data; give it more time.\n"
+                      "an earlier model: the weights of the model below.")
         form.addParam("initModel", params.PointerParam, pointerClass="DeepETPickerModel", allowsNull=True,
-                      label="Start from a model (optional)",
-                      help="Warm start: the weights of a model. What its output says of classes with the same name "
-                      "(or id, without names) and diameter is kept too. Empty: on a CPU the default recipe starts from "
-                      "the model that comes with the package and knows particles in general, else from chance.")
+                      condition=f"startFrom in ({AUTOMATIC}, {EARLIER})", label="Earlier model (optional)",
+                      help="Warm start: the weights of a model of the project. What its output says of classes with "
+                      "the same name (or id, without names) and diameter is kept too.")
 
         form.addSection(label="Training")
         addOptions(form, TrainOptions, ["recipe", "minutes", "epochs", "patch", "batch", "patches_per_epoch",
@@ -135,7 +144,8 @@ class ProtDeepETPickerTrain(ProtDeepETPickerBase):
         """Make the model an output."""
         model = DeepETPickerModel.fromFile(self._getExtraPath(MODEL_FILE))
         self._defineOutputs(model=model)
-        optional = (self.inputTomograms, self.inputNegatives, self.inputRegions, self.initModel)
+        optional = [self.inputTomograms, self.inputNegatives, self.inputRegions]
+        optional += [self.initModel] if self.getStartModel() is not None else []
         for pointer in (self.inputCoordinates, *self.moreCoordinates, *(p for p in optional if p.get() is not None)):
             self._defineSourceRelation(pointer, model)
 
@@ -223,10 +233,18 @@ class ProtDeepETPickerTrain(ProtDeepETPickerBase):
 
     def _options(self) -> Dict[str, Any]:
         """Return the engine's options that the form gives."""
-        model = self.initModel.get()
+        model = self.getStartModel()
         gpus = len(self.getGpuList()) if self.usesGpu() else 1
         return readOptions(self, self._optionsClass, diameter_angstrom=(), voxel_size=0.0, device=self._device(),
-                           devices=max(1, gpus), init=model.getFileName() if model is not None else "")
+                           devices=max(1, gpus), init=self._startWord() if model is None else model.getFileName())
+
+    def getStartModel(self) -> Optional[DeepETPickerModel]:
+        """Return the earlier model to start from, None where the form wants none."""
+        return self.initModel.get() if self.startFrom.get() in (AUTOMATIC, EARLIER) else None
+
+    def _startWord(self) -> str:
+        """Return what the engine calls a start that is no file."""
+        return INITS[self.startFrom.get()]
 
     def _scale(self) -> Tuple[float, float]:
         """Return the voxel size of the tomograms and that at which the network works, in angstrom."""
@@ -242,6 +260,7 @@ class ProtDeepETPickerTrain(ProtDeepETPickerBase):
         errors += devices.errors(self)
         if not errors:
             self._checkedOptions(errors)
+        errors += self._startErrors()
         if coordinates is None:
             return errors
         sources = self.getSources()
@@ -264,14 +283,20 @@ class ProtDeepETPickerTrain(ProtDeepETPickerBase):
                           "out")
         return errors
 
+    def _startErrors(self) -> List[str]:
+        """Return what is wrong with what the form starts from."""
+        lacks = self.startFrom.get() == EARLIER and self.initModel.get() is None
+        return ["*Start from* expected an earlier model, got none: choose one below, or start from something else"
+                ] if lacks else []
+
     def _warnings(self) -> List[str]:
         """Return what the user should know before the run."""
-        model, errors = self.initModel.get(), []  # type: ignore[var-annotated]
+        model, errors = self.getStartModel(), []  # type: ignore[var-annotated]
         classes = self._collect(errors, self.getClasses) if self.inputCoordinates.get() is not None else None
         lines = super()._warnings()
         if model is None or classes is None:
             return lines
-        return lines + [f"*Start from a model* {text}: what the model's output says of this class starts anew"
+        return lines + [f"*Start from* {text}: what the model's output says of this class starts anew"
                 for text in news_of(classes, model.getClasses())]
 
     def _summary(self) -> List[str]:

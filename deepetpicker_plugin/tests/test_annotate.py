@@ -11,13 +11,14 @@ import tempfile
 import time
 
 import numpy as np
+from pyworkflow.object import Pointer
 from tomo.constants import BOTTOM_LEFT_CORNER
 
 from deepetpicker.annotation.session import Session
 from deepetpicker.io.classes import ParticleClass
 from deepetpicker.io.regions import Region
 from deepetpicker_plugin.classes import classesOf, knownClasses
-from deepetpicker_plugin.protocols import ProtDeepETPickerAnnotate
+from deepetpicker_plugin.protocols import ProtDeepETPickerAnnotate, ProtDeepETPickerPropose
 from deepetpicker_plugin.protocols.protocol_annotate import newestCoordinates
 from deepetpicker_plugin.tests.base import RATE, alive, noiseTomograms, positions
 from deepetpicker_plugin.tests.screen import gui, pump
@@ -153,6 +154,39 @@ class TestAnnotate(WindowTest):
         with Session(made.getFolder()) as session:
             self.assertEqual([len(session.unreviewed(ts)) for ts in sorted(positions(given))],
                              [0, given.getSize() - number])
+
+    def test_candidates_lead_to_the_annotation_and_what_was_accepted_comes_out(self):
+        from deepetpicker_plugin.viewers.registered import DeepETPickerPicksViewer
+
+        proposing = self.newProtocol(ProtDeepETPickerPropose, inputTomograms=self.tomograms, diameterAngstrom=120.0,
+                                     method=1, most=8)
+        chained = self.newProtocol(ProtDeepETPickerAnnotate, inputTomograms=self.tomograms)
+        chained.inputCoordinates = Pointer(proposing, extended="coordinates")
+        self.assertEqual(chained.validate(), [])  # wired before there is a candidate
+        self.launchProtocol(proposing)
+        self.assertEqual(proposing.coordinates.getSize(), 16)
+        self.assertEqual([c.diameter_ang for c in chained._classes()], [120.0])  # and not that of the box, 130
+        self.assertTrue(chained.leavesUnseen())
+        chained.unseen.set(1)
+        self.assertFalse(chained.leavesUnseen())
+        self.assertFalse(self.annotation(inputCoordinates=self.coordinates()).leavesUnseen())
+
+        viewer = DeepETPickerPicksViewer(project=self.proj, protocol=None)
+        self.assertEqual([text for text, _ in viewer._windows(proposing)[0].extras],
+                         ["Review these", "Annotate from these"])
+        made = viewer._windows(proposing)[0].extras[1][1]()
+        self.opened()
+        for _ in range(3):  # goes to the first, accepts it, accepts the second
+            xdotool("key", "space")
+            time.sleep(0.3)
+        self.closed(made)
+        with Session(made.getFolder()) as session:
+            accepted = [p.position_zyx_vox[::-1] for one in session.tomograms
+                        for p in session.particles(one.name).values() if p.reviewed]
+            self.assertEqual(sum(len(session.unreviewed(one.name)) for one in session.tomograms), 14)
+        self.assertEqual((len(accepted), made.coordinates.getSize()), (2, 2))
+        found = np.concatenate([rows[:, :3] for rows in positions(made.coordinates).values()])
+        np.testing.assert_allclose(found, sorted(accepted), atol=0.01)
 
     def test_without_a_display_it_fails_with_one_line(self):
         display = os.environ.pop("DISPLAY")

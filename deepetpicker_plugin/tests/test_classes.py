@@ -200,7 +200,7 @@ class TestClasses(PluginTest):
             self.assertEqual([e for e in form.validate() if "model" in e], [])
             return " ".join(form.warnings())
 
-        self.assertNotIn("Start from a model", said("168, 253"))
+        self.assertNotIn("Start from", said("168, 253"))
         self.assertIn("class 0 (ring): 168 angstrom in the model, 253 in the data", said("253, 168"))
         self.assertIn("class 1 (disc) is not in the model, where 1 is rod", said("168, 253", "0: ring, 1: disc"))
 

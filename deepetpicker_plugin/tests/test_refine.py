@@ -95,6 +95,25 @@ class TestCorrections(PluginTest):
         training = self.newProtocol(ProtDeepETPickerTrain, inputCoordinates=self.coordinates)
         self.assertEqual(training._options()["unannotated"], TrainOptions().unannotated)
 
+    def test_train_starts_from_what_the_form_says(self):
+        training = self.newProtocol(ProtDeepETPickerTrain, inputCoordinates=self.coordinates, diameterAngstrom="168")
+        self.assertEqual(training._options()["init"], "")  # what the recipe takes
+        for number, word in ((1, "generic"), (2, "none")):
+            training.startFrom.set(number)
+            self.assertEqual(training._options()["init"], word)
+            self.assertEqual(training._validate(), [])
+        training.startFrom.set(3)
+        self.assertIn("*Start from* expected an earlier model, got none", " ".join(training._validate()))
+        training.initModel.set(self.model)
+        self.assertEqual(training._validate(), [])
+        self.assertEqual(training._options()["init"], self.model.getFileName())
+        self.assertIn("starts anew", " ".join(training._warnings()))  # another diameter than the model's
+        training.startFrom.set(2)  # the form hides the model, which then does not count
+        self.assertEqual(training._options()["init"], "none")
+        self.assertNotIn("starts anew", " ".join(training._warnings()))
+        training.startFrom.set(0)  # as in workflows that were made before there was the choice
+        self.assertEqual(training._options()["init"], self.model.getFileName())
+
     @slow
     def test_a_model_is_refined(self):
         protocol = self.run_(ProtDeepETPickerRefine, inputCoordinates=self.coordinates, initModel=self.model, epochs=1,

@@ -22,6 +22,7 @@ from deepetpicker_plugin.protocols import (
     ProtDeepETPickerEvaluate,
     ProtDeepETPickerImportModel,
     ProtDeepETPickerPick,
+    ProtDeepETPickerPropose,
     ProtDeepETPickerRefine,
     ProtDeepETPickerReview,
     ProtDeepETPickerSimulate,
@@ -90,8 +91,8 @@ class DeepETPickerPicksViewer(DeepETPickerViewer):
     """Picks over slices of their tomograms, with a filter by score."""
 
     _name = "DeepETPicker picks on slices"
-    _targets = [ProtDeepETPickerPick, ProtDeepETPickerThreshold, ProtDeepETPickerCompare, ProtDeepETPickerSimulate,
-                ProtDeepETPickerAnnotate, ProtDeepETPickerReview, SetOfCoordinates3D]
+    _targets = [ProtDeepETPickerPick, ProtDeepETPickerPropose, ProtDeepETPickerThreshold, ProtDeepETPickerCompare,
+                ProtDeepETPickerSimulate, ProtDeepETPickerAnnotate, ProtDeepETPickerReview, SetOfCoordinates3D]
 
     def _windows(self, obj: Any) -> List[Any]:
         """Return the window with the picks."""

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 
 import numpy as np
 import pytest
 
+from deepetpicker.__main__ import main
 from deepetpicker.annotation.annotations import moved
 from deepetpicker.annotation.records import AnnotatedTomogram, Negative, Particle
 from deepetpicker.annotation.session import Session
 from deepetpicker.annotation.versions import save_version, versions
 from deepetpicker.errors import OutputError
 from deepetpicker.io.classes import ParticleClass, read_classes
-from deepetpicker.io.coordinates import read_coordinates
+from deepetpicker.io.coordinates import CoordinateTable, read_coordinates
 from deepetpicker.io.items import items_from_folder, items_from_params
 from deepetpicker.io.regions import Region, read_negatives, read_regions
 from deepetpicker.io.volumes import write_volume
@@ -111,3 +113,22 @@ def test_a_version_that_cannot_be_written_leaves_nothing_and_is_not_called_saved
     assert versions(session.folder) == []
     assert not list(session.folder.glob(".version*"))
     assert save_version(session) is not None
+
+
+def test_what_nobody_has_looked_at_can_stay_out(session, caplog):
+    session.set_start({"b": CoordinateTable.from_positions(np.array([[1.0, 2, 3], [4.0, 5, 6]]), 2),
+                       "c": CoordinateTable.from_positions(np.array([[7.0, 8, 9]]), 2)})
+    key = session.unreviewed("b")[1]
+    session.change("b", key, dataclasses.replace(session.particles("b")[key], reviewed=True))
+    session.close()
+    assert main(["annotate", "--out", str(session.folder), "--tables-only", "--only-reviewed"]) == 0
+    folder = session.folder / "version_001"
+    assert f"{folder}: 3 particles" in caplog.text
+    np.testing.assert_array_equal(read_coordinates(folder / "b.csv").positions_zyx_vox, [[4, 5, 6]])
+    assert len(read_coordinates(folder / "a.csv")) == 2  # both were clicked
+    assert not (folder / "c.csv").exists()  # a tomogram of which nobody has seen anything teaches nothing
+    assert "c" not in [item["name"] for item in json.loads((folder / "params.json").read_text())["items"]]
+    with Session(session.folder) as again:
+        assert len(again.unreviewed("b")) == 1  # still there to be looked at
+        again.add("a", Particle((9.0, 9.0, 9.0), 0))
+        assert len(read_coordinates(save_version(again) / "c.csv")) == 1

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import errno
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -10,12 +13,13 @@ import pytest
 from deepetpicker import propose
 from deepetpicker.__main__ import main
 from deepetpicker.config import ProposeOptions
-from deepetpicker.errors import InputError
+from deepetpicker.errors import InputError, OutputError
 from deepetpicker.io.coordinates import CoordinateTable, read_coordinates, write_coordinates
 from deepetpicker.io.volumes import open_volume, write_volume
-from deepetpicker.proposing.blobs import Scene, blob_response, find_blobs, separate_peaks, stronger_contrast
+from deepetpicker.proposing.blobs import find_blobs, separate_peaks
 from deepetpicker.proposing.features import features_at, n_features
 from deepetpicker.proposing.ranking import rank_like
+from deepetpicker.proposing.scene import Scene, scratch_array
 from deepetpicker.proposing.source import SceneSource
 
 SHAPE, VOXEL, DIAMETER = (40, 88, 104), 10.0, 120.0
@@ -58,7 +62,8 @@ def hits(found, true, radius=4.0):
 def test_balls_come_first_whatever_their_contrast(tmp_path, sign):
     true = places(1)
     scene = Scene.open(opened(tmp_path, scene_of(true, sign=sign)), DIAMETER)
-    assert stronger_contrast(blob_response(scene)) == ("dark" if sign < 0 else "bright")
+    assert scene.contrast == ("dark" if sign < 0 else "bright")
+    assert not scene.is_ambiguous
     table = find_blobs(scene, 24)
     assert hits(table.positions_zyx_vox, true) >= 23
     assert np.all(np.diff(table.scores) <= 0)
@@ -84,6 +89,71 @@ def test_candidates_are_apart_and_no_more_than_asked_for(tmp_path):
     distances = np.linalg.norm(found[:, None] - found[None], axis=-1) + 1e9 * np.eye(30)
     assert distances.min() > DIAMETER / VOXEL / 2 - 1
     assert ((found > -0.5) & (found < np.array(SHAPE) - 0.5)).all()
+
+
+def test_noise_stands_out_no_more_at_the_border_than_inside(tmp_path):
+    """Where a volume is continued by its mirror image, noise counts twice: candidates used to crowd in the corners."""
+    at_border, scatter = 0, []
+    for seed in range(6):
+        scene = Scene.open(opened(tmp_path, scene_of([], seed=seed)), DIAMETER)
+        scatter.append([scene.response_zyx[0].std(), scene.response_zyx[:, :, -1].std(),
+                        scene.response_zyx[15:25, 30:60, 30:70].std()])
+        found = find_blobs(scene, 20).positions_zyx_vox
+        at_border += int(((found < 1) | (found > np.array(SHAPE) - 2)).any(1).sum())
+    assert 6 * 20 * 0.1 < at_border < 6 * 20 * 0.35  # 2 of 40, 88 and 104 planes are the border, and a mirrored peak
+    low, side, inside = np.mean(scatter, axis=0)  # has its top there when it is near
+    assert 0.8 < low / inside < 1.25
+    assert 0.8 < side / inside < 1.25
+
+
+def test_a_large_tomogram_gives_what_a_small_one_gives_in_bounded_memory(tmp_path, monkeypatch):
+    """What is larger than memory allows goes to a scratch file slab by slab, and the depth of the volume is free."""
+    true = places(9)
+    volume = opened(tmp_path, scene_of(true[:18], beads=true[18:]))
+    whole = Scene.open(volume, DIAMETER)
+    before, features = find_blobs(whole, 24), features_at(whole, true)
+    monkeypatch.setattr("deepetpicker.proposing.scene.IN_MEMORY_BYTES", 1 << 16)
+    monkeypatch.setattr("deepetpicker.proposing.scene.SLAB_BYTES", 1 << 18)
+    scene = Scene.open(volume, DIAMETER)
+    assert (scene.grey_zyx.dtype, isinstance(scene.response_zyx, np.memmap)) == (np.float16, True)
+    after = find_blobs(scene, 24)
+    assert hits(after.positions_zyx_vox, before.positions_zyx_vox[:20], radius=0.05) == 20  # the last may change places
+    np.testing.assert_allclose(after.scores, before.scores, atol=0.01)
+    np.testing.assert_allclose(features_at(scene, true), features, atol=0.02)
+
+    monkeypatch.setattr("deepetpicker.proposing.scene.CONTRAST_VOXELS", 1 << 16)
+    peaks = []
+    for depth in (60, 180):
+        deep = np.random.default_rng(0).normal(size=(depth, 64, 72)).astype(np.float32)
+        scene = Scene.open(opened(tmp_path, deep, f"deep_{depth}"), DIAMETER)  # its sample of the grey values grows
+        tracemalloc.start()
+        try:
+            features_at(scene, find_blobs(scene, 24).positions_zyx_vox)
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+    assert peaks[1] < 1.1 * peaks[0]
+
+
+def test_a_full_disk_is_said(monkeypatch):
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("deepetpicker.proposing.scene.os.posix_fallocate", full, raising=False)
+    with pytest.raises(OutputError, match=r"expected 0.8 GB of free space .* \(TMPDIR\)"):
+        scratch_array((400, 1000, 1000))
+
+
+def test_doubtful_contrast_is_said(tmp_path):
+    true = places(10)
+    both = scene_of(true[:12], sign=-1.0) + scene_of(true[12:], noise=0.0, sign=1.0)
+    for name, grey in (("both", both), ("dark", scene_of(true[:12]))):
+        write_volume(tmp_path / f"{name}.mrc", grey.astype(np.float32), VOXEL)
+    options = ProposeOptions(diameter_angstrom=DIAMETER, method="blob", most=12)
+    told = propose([tmp_path], tmp_path / "out", options)["warnings"]
+    assert len(told) == 1
+    assert told[0].startswith("both: dark and bright places of this size stand out about alike")
+    assert propose([tmp_path], tmp_path / "out", dataclasses.replace(options, contrast="dark"))["warnings"] == []
 
 
 def test_an_empty_map_has_no_peaks():

@@ -78,9 +78,9 @@ class Annotations:
         """Return one record, None when there is none."""
         return self._of(kind, tomogram).get(key)
 
-    def table(self, tomogram: str) -> CoordinateTable:
-        """Return the particles of a tomogram as a table, in the order in which they came."""
-        found = list(self.particles(tomogram).values())
+    def table(self, tomogram: str, only_reviewed: bool = False) -> CoordinateTable:
+        """Return the particles of a tomogram, or those somebody has looked at, as a table, as they came."""
+        found = [one for one in self.particles(tomogram).values() if one.reviewed or not only_reviewed]
         return CoordinateTable(np.array([p.position_zyx_vox for p in found], float).reshape(-1, 3),
                                np.array([p.class_id for p in found], np.int64),
                                np.array([p.score for p in found], float))

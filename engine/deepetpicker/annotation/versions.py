@@ -30,12 +30,19 @@ def versions(folder: pathlib.Path) -> List[pathlib.Path]:
     return [path for _, path in sorted(found)]
 
 
-def save_version(session: Session) -> Optional[pathlib.Path]:
+def save_version(session: Session, only_reviewed: bool = False) -> Optional[pathlib.Path]:
     """Write the tables of a session as a new version; None when there is nothing new to say.
 
     A version is a data folder: ``NAME.csv`` with the particles of each tomogram that has any annotation, beside a link
     to the tomogram, ``NAME_negatives.csv`` and ``NAME_regions.csv`` where there are any, ``classes.json``, and a
     ``params.json`` that names all of it. It gets its name when it is whole.
+
+    Parameters
+    ----------
+    session : Session
+        The annotation.
+    only_reviewed : bool
+        Leaves out particles that it started from and that nobody has looked at.
 
     Raises
     ------
@@ -50,7 +57,7 @@ def save_version(session: Session) -> Optional[pathlib.Path]:
     try:
         _remove(temporary)
         temporary.mkdir(parents=True)
-        write_tables(session, temporary, target)
+        write_tables(session, temporary, target, only_reviewed)
         os.rename(temporary, target)
     except OSError as error:
         if isinstance(error, OutputError):
@@ -68,7 +75,8 @@ def _says_something(session: Annotations) -> bool:
                for one in session.tomograms)
 
 
-def write_tables(session: Annotations, folder: pathlib.Path, named: pathlib.Path) -> None:
+def write_tables(session: Annotations, folder: pathlib.Path, named: pathlib.Path,
+                 only_reviewed: bool = False) -> None:
     """Write the tables of annotations into a folder; its params.json calls the folder by the name it will have.
 
     Raises
@@ -80,11 +88,12 @@ def write_tables(session: Annotations, folder: pathlib.Path, named: pathlib.Path
     voxels = set()
     for tomogram in session.tomograms:
         name = tomogram.name
-        particles, negatives, regions = (session.particles(name), session.negatives(name), session.regions(name))
-        if not (particles or negatives or regions):
+        table, negatives, regions = (session.table(name, only_reviewed), session.negatives(name),
+                                     session.regions(name))
+        if not (len(table) or negatives or regions):
             continue
         voxels.add(round(tomogram.voxel_size_ang, 6))
-        write_coordinates(folder / f"{name}.csv", session.table(name))
+        write_coordinates(folder / f"{name}.csv", table)
         beside = {}
         if negatives:
             write_negatives(folder / f"{name}{NEGATIVES}", np.array([n.position_zyx_vox for n in negatives.values()]))

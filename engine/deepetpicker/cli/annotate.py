@@ -7,7 +7,7 @@ import logging
 import pathlib
 from typing import Callable
 
-from deepetpicker.cli.view import add_classes, add_tomograms, need_screen
+from deepetpicker.cli.view import add_classes, add_only_reviewed, add_tomograms, need_screen
 from deepetpicker.errors import InputError
 from deepetpicker.options import read_params
 
@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--start", nargs="+", default=[], metavar="P",
                         help="coordinates to start from: files named like the tomograms, or folders with them")
     add_classes(parser)
+    add_only_reviewed(parser)
     parser.add_argument("--tables-only", action="store_true",
                         help="open no window, only write the tables of what was annotated")
 
@@ -40,7 +41,7 @@ def opened_and_written(args: argparse.Namespace, opened: Callable[[pathlib.Path,
     Parameters
     ----------
     args : Namespace
-        ``out``, ``tables_only`` and what the window needs.
+        ``out``, ``tables_only``, ``only_reviewed`` and what the window needs.
     opened : callable
         Opens the window and waits until it is closed.
     done : str
@@ -52,19 +53,19 @@ def opened_and_written(args: argparse.Namespace, opened: Callable[[pathlib.Path,
         opened(folder, args)
     elif not folder.is_dir():
         raise InputError(f"nothing was {done} in {folder} yet: run the command without --tables-only first")
-    write_version(folder)
+    write_version(folder, args.only_reviewed)
     return 0
 
 
-def write_version(folder: pathlib.Path) -> None:
-    """Write the tables of an annotation, and say where they are."""
+def write_version(folder: pathlib.Path, only_reviewed: bool) -> None:
+    """Write the tables of an annotation, or of what somebody has looked at, and say where they are."""
     from deepetpicker.annotation.session import Session
     from deepetpicker.annotation.versions import save_version, versions
 
     with Session(folder) as session:
-        written = save_version(session)
+        written = save_version(session, only_reviewed)
         if written is not None:
-            total = sum(len(session.particles(one.name)) for one in session.tomograms)
+            total = sum(len(session.table(one.name, only_reviewed)) for one in session.tomograms)
             log.info("%s: %d particles; train on them with: deepetpicker train --data %s --out MODEL", written, total,
                      written)
         elif versions(folder):

@@ -9,7 +9,7 @@ import pathlib
 from typing import TYPE_CHECKING, Any, Dict, List, Sequence
 
 from deepetpicker.cli.annotate import opened_and_written
-from deepetpicker.cli.view import add_classes
+from deepetpicker.cli.view import add_classes, add_only_reviewed
 from deepetpicker.errors import DeepETPickerError, InputError
 from deepetpicker.options import read_params
 
@@ -45,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--voxel-size", type=float, default=0.0, metavar="V",
                         help="voxel size of TOMO [angstrom], where the header is wrong")
     add_classes(parser)
+    add_only_reviewed(parser)
     parser.add_argument("--tables-only", action="store_true",
                         help="open no window, only write the tables of what was reviewed")
 

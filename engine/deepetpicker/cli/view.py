@@ -37,6 +37,13 @@ def add_classes(parser: argparse.ArgumentParser) -> None:
                         "voxels)")
 
 
+def add_only_reviewed(parser: argparse.ArgumentParser) -> None:
+    """Add what leaves out particles that nobody has looked at."""
+    parser.add_argument("--only-reviewed", action="store_true",
+                        help="write only particles that somebody has looked at: for candidates of 'propose', most of "
+                        "which are none")
+
+
 def need_screen() -> None:
     """Raise InputError where no window can be opened, before anything is read.
 

@@ -142,6 +142,7 @@ class Resampler:
         for lo in range(start, end, step):
             hi = min(lo + step, end)
             self._shrink(_finite(np.asarray(volume_zyx[lo:hi], np.float32), fill), out[lo - first:hi - first])
+            release_pages(volume_zyx)
         self._held, self._owner = (first, out), owner
         return out
 

@@ -10,7 +10,8 @@ from typing import Tuple
 
 import numpy as np
 
-from deepetpicker.proposing.blobs import CLIP, Scene
+from deepetpicker.io.volumes import release_pages
+from deepetpicker.proposing.scene import CLIP, Scene
 
 EDGES = np.linspace(0.0, 1.6, 9)  # of the shells, in particle radii
 POLAR = 0.6  # cosine of the angle to the beam above which a voxel lies at the poles
@@ -34,22 +35,30 @@ def features_at(scene: Scene, positions_zyx_vox: np.ndarray) -> np.ndarray:
         Places in the tomogram's voxels; N may be 0, and places outside are taken at the border.
     """
     masks, polar, half = _shells(scene.radius_vox)
-    grey = np.pad(np.clip(scene.grey_zyx, -CLIP, CLIP), half, mode="symmetric")
-    steps = np.argwhere(masks.any(0))
+    steps = np.argwhere(masks.any(0)) - half
     weights = np.stack([m[masks.any(0)] / m.sum() for m in (*masks, *polar)]).T.astype(np.float32)  # (M, S + P)
-    index = np.ravel_multi_index(tuple(steps.T), grey.shape)
-    voxels = scene.voxels(positions_zyx_vox)
-    first = np.ravel_multi_index(tuple(voxels.T), grey.shape)
-    flat, n = grey.ravel(), len(masks)
+    voxels, n = scene.voxels(positions_zyx_vox), len(masks)
     out = [np.empty((0, n_features() - 1), np.float32)]
-    for lo in range(0, len(first), _CHUNK):
-        box = flat[first[lo:lo + _CHUNK, None] + index]
+    for lo in range(0, len(voxels), _CHUNK):
+        box = _around(scene.grey_zyx, voxels[lo:lo + _CHUNK], steps)
         mean, square = box @ weights, box ** 2 @ weights[:, 1:n]
         scatter = np.sqrt(np.maximum(square - mean[:, 1:n] ** 2, 0))
         poles, equator = mean[:, n::2], mean[:, n + 1::2]
         out.append(np.concatenate([mean[:, :n], scatter, poles - equator], 1))
     response = scene.response_zyx[tuple(voxels.T)].astype(np.float32)
+    release_pages(scene.response_zyx)
     return np.concatenate([np.concatenate(out), response[:, None]], 1)
+
+
+def _around(grey_zyx: np.ndarray, voxels_zyx: np.ndarray, steps_zyx: np.ndarray) -> np.ndarray:
+    """Return the clipped grey values (N, M) at steps (M, 3) from voxels (N, 3), reflected at the border."""
+    index = []
+    for axis, size in enumerate(grey_zyx.shape):
+        period = (voxels_zyx[:, None, axis] + steps_zyx[:, axis]) % (2 * size)
+        index.append(np.where(period < size, period, 2 * size - 1 - period))
+    box = np.clip(grey_zyx[tuple(index)].astype(np.float32), -CLIP, CLIP)
+    release_pages(grey_zyx)
+    return box
 
 
 def _shells(radius_vox: float) -> Tuple[np.ndarray, np.ndarray, int]:

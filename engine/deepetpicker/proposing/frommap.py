@@ -15,7 +15,7 @@ from deepetpicker.io.volumes import Volume, write_volume
 from deepetpicker.network.generic import ACROSS_VOX
 from deepetpicker.picking.picker import Picker
 from deepetpicker.progress import progress
-from deepetpicker.proposing.blobs import Scene, stronger_contrast
+from deepetpicker.proposing.scene import Scene
 from deepetpicker.simulation.particles import from_map
 from deepetpicker.simulation.varied import random_kinds, varied_tomogram
 from deepetpicker.training.run import train
@@ -73,7 +73,7 @@ class MapFinder:
         """
         if self._picker is None:
             contrast = self.options.contrast
-            contrast = stronger_contrast(scene.response_zyx) if contrast == "auto" else contrast
+            contrast = scene.contrast if contrast == "auto" else contrast
             voxel = max(self.options.diameter_angstrom / ACROSS_VOX, volume.voxel_size_ang)
             self._train(voxel, contrast == "bright")
             self._picker = Picker(self.model, PickOptions(), quiet=True)

@@ -14,7 +14,7 @@ from deepetpicker.io.coordinates import CoordinateTable
 from deepetpicker.io.volumes import Volume
 from deepetpicker.network.generic import ACROSS_VOX, for_diameter, load_generic
 from deepetpicker.picking.picker import Picker
-from deepetpicker.proposing.blobs import Scene, stronger_contrast
+from deepetpicker.proposing.scene import Scene
 
 FLOOR = 0.02  # score below which a candidate is none
 SMALLEST_VOX = 10.0  # diameter in voxels below which the model knows nothing of a particle
@@ -58,7 +58,7 @@ class GenericFinder:
                              "a less binned tomogram, or --method blob")
         contrast = self.options.contrast
         if contrast == "auto":
-            contrast = stronger_contrast(scene.response_zyx)
+            contrast = scene.contrast
         picker = self._picker(contrast, max(diameter_ang / ACROSS_VOX, volume.voxel_size_ang))
         found = picker.candidates(volume)
         return found.select(np.arange(min(most, len(found))))

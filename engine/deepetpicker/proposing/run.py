@@ -22,9 +22,9 @@ from deepetpicker.io.manifest import Manifest
 from deepetpicker.io.volumes import Volume, open_volume
 from deepetpicker.io.voxelsize import folder_size, given_sizes
 from deepetpicker.progress import progress
-from deepetpicker.proposing.blobs import Scene
 from deepetpicker.proposing.features import features_at, n_features
 from deepetpicker.proposing.ranking import FEWEST, apart, rank_like, snapped
+from deepetpicker.proposing.scene import Scene
 from deepetpicker.proposing.source import Finder, finder_of
 
 PathLike = Union[str, "os.PathLike[str]"]
@@ -121,6 +121,11 @@ def _candidates(item: DataItem, options: ProposeOptions, like: PathLike, unlike:
     scene = Scene.open(volume, options.diameter_angstrom)
     most = options.most * (WIDER if wider else 1)
     table = finder(volume, scene, most)
+    if options.contrast == "auto" and scene.is_ambiguous:
+        other = "dark" if scene.contrast == "bright" else "bright"
+        finder.warnings.append(f"{item.name}: dark and bright places of this size stand out about alike, particles "
+                               f"were taken to be {scene.contrast}: look at the candidates, and try the contrast "
+                               f"'{other}' when they are none (hollow particles count by their inside)")
     features = features_at(scene, table.positions_zyx_vox)
     examples, against = (
         features_of(scene, _positions(volume, path), table.positions_zyx_vox, features, volume.voxel_size_ang)
