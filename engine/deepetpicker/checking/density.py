@@ -69,7 +69,7 @@ def look(volume: Volume, positions_zyx_vox: np.ndarray, diameter_ang: float) -> 
     """
     voxel = max(diameter_ang / ACROSS, volume.voxel_size_ang)
     grid = WorkingGrid(volume.shape_zyx, volume.voxel_size_ang, voxel)
-    scale = robust_intensity(volume.data_zyx, volume.name)
+    scale = robust_intensity(volume.overview_zyx, volume.name)
     grey = (open_working_volume(volume, grid).planes(0, grid.shape_zyx[0]) - scale.mean) / scale.std
     chosen = np.linspace(0, len(positions_zyx_vox) - 1, min(MOST, len(positions_zyx_vox))).astype(int)
     at = np.rint(grid.to_working(np.asarray(positions_zyx_vox, float)[chosen])).astype(int)

@@ -356,7 +356,7 @@ class _Template:
     """A radial template's product with single boxes of a tomogram, on a finer grid than that of the shells."""
 
     def __init__(self, volume: Volume, diameter_ang: float, weights: np.ndarray) -> None:
-        self._volume, self._mean = volume, robust_intensity(volume.data_zyx, volume.name).mean
+        self._volume, self._mean = volume, robust_intensity(volume.overview_zyx, volume.name).mean
         voxel = max(volume.voxel_size_ang, diameter_ang / FINE_DIAMETER)
         kernels, reach = shell_kernels(diameter_ang / voxel / 2)
         self._half = int(np.ceil((reach + 3) * voxel / volume.voxel_size_ang + REACH))

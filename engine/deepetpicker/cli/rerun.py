@@ -81,7 +81,7 @@ def changed_inputs(content: Mapping[str, Any]) -> List[str]:
     problems = []
     for one in inputs:
         path = pathlib.Path(content["directory"], str(one.get("path", "")))
-        if not path.is_file():
+        if not path.exists():
             problems.append(f"{path} is gone")
         elif "sha256" in one:
             same = hashlib.sha256(path.read_bytes()).hexdigest() == one["sha256"]

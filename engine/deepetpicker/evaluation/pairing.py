@@ -12,6 +12,7 @@ from deepetpicker.io.coordinates import SUFFIXES, find_coordinates
 from deepetpicker.io.items import TOMOGRAM_SUFFIXES, check_names_differ, entries
 from deepetpicker.io.jsonvalues import number
 from deepetpicker.io.manifest import read_manifest
+from deepetpicker.io.volumes import tomogram_name
 
 PathLike = Union[str, "os.PathLike[str]"]
 
@@ -81,7 +82,8 @@ def items_from_folders(truth: PathLike, picks: PathLike) -> Tuple[List[Evaluatio
     listed = _listed_candidates(pathlib.Path(picks))
     others = {path.stem for path in listed.values()}
     pick_tables = {name: path for name, path in pick_tables.items() if name not in others}
-    tomograms = {p.stem: p for p in sorted(pathlib.Path(truth).iterdir()) if p.suffix.lower() in TOMOGRAM_SUFFIXES}
+    tomograms = {tomogram_name(p): p for p in sorted(pathlib.Path(truth).iterdir())
+                 if p.suffix.lower() in TOMOGRAM_SUFFIXES}
     names = [n for n in truth_tables if not tomograms or n in tomograms or n in pick_tables]
     if not names:
         raise InputError(f"no table of true particles in {truth}: looked for NAME with one of {', '.join(SUFFIXES)}")

@@ -11,11 +11,12 @@ from typing import Any, Dict, List, Mapping, Sequence, Union
 from deepetpicker.errors import InputError, suggestion
 from deepetpicker.io.jsonvalues import number, objects
 from deepetpicker.io.regions import NEGATIVES, REGIONS
+from deepetpicker.io.volumes import is_ngff, require_zarr, tomogram_name
 
 PathLike = Union[str, "os.PathLike[str]"]
 log = logging.getLogger(__name__)
 
-TOMOGRAM_SUFFIXES = (".mrc", ".rec", ".map")
+TOMOGRAM_SUFFIXES = (".mrc", ".rec", ".map", ".zarr")
 MEMBERS = ("name", "tomogram", "coordinates", "voxel_size", "mask", "negatives", "regions")  # of an item in params.json
 LONGEST_NAME = 220  # bytes: file systems take 255, and NAME_probability_CLASS.mrc is longer
 
@@ -76,29 +77,30 @@ def items_from_folder(folder: PathLike, need_coordinates: bool = True) -> List[D
     Parameters
     ----------
     folder : path
-        Holds ``NAME.mrc`` (``.rec``, ``.map``) and, beside each, ``NAME.csv`` or another coordinate file, and where
-        there are any ``NAME_negatives.csv`` (or another coordinate file) and ``NAME_regions.csv`` (or a mask,
-        ``NAME_regions.mrc``). Instance masks, probability maps, hidden files and anything else are passed over.
+        Holds ``NAME.mrc`` (``.rec``, ``.map``, or a folder ``NAME.zarr``) and, beside each, ``NAME.csv`` or another
+        coordinate file, and where there are any ``NAME_negatives.csv`` (or another coordinate file) and
+        ``NAME_regions.csv`` (or a mask, ``NAME_regions.mrc``). Instance masks, probability maps, hidden files and
+        anything else are passed over.
     need_coordinates : bool
         True leaves out tomograms without coordinates, negatives and regions (with a warning).
 
     Raises
     ------
     InputError
-        If the folder is missing, nothing is found, or two tomograms share a name.
+        If the folder is missing, nothing is found, two tomograms share a name, or a package is missing to read them.
     """
     from deepetpicker.io.coordinates import SUFFIXES, find_coordinates
 
     tomograms: Dict[str, pathlib.Path] = {}
     by_stem: Dict[str, List[pathlib.Path]] = {}
     for path in sorted(_folder(folder).iterdir()):
-        by_stem.setdefault(path.stem, []).append(path)
-        if not _is_tomogram(path):
+        name = tomogram_name(path)
+        by_stem.setdefault(name, []).append(path)
+        if not is_tomogram(path):
             continue
-        if path.stem in tomograms:
-            raise InputError(f"{tomograms[path.stem].name} and {path.name} in {folder} have the same name: keep one of "
-                             "them")
-        tomograms[path.stem] = path
+        if name in tomograms:
+            raise InputError(f"{tomograms[name].name} and {path.name} in {folder} have the same name: keep one of them")
+        tomograms[name] = path
     if not tomograms:
         raise InputError(f"no tomograms in {folder}: looked for NAME with one of {', '.join(TOMOGRAM_SUFFIXES)}")
     items, alone = [], []
@@ -114,7 +116,7 @@ def items_from_folder(folder: PathLike, need_coordinates: bool = True) -> List[D
                          f"name with one of {', '.join(SUFFIXES)}")
     for name in alone:
         log.warning("%s: no coordinates beside the tomogram, left out", name)
-    return items
+    return _readable(items)
 
 
 def _beside(tomogram: pathlib.Path, end: str, tomograms: Mapping[str, pathlib.Path],
@@ -125,7 +127,7 @@ def _beside(tomogram: pathlib.Path, end: str, tomograms: Mapping[str, pathlib.Pa
     """
     from deepetpicker.io.coordinates import find_coordinates
 
-    stem = tomogram.stem + pathlib.PurePath(end).stem
+    stem = tomogram_name(tomogram) + pathlib.PurePath(end).stem
     if stem in tomograms:
         return ""
     files = by_stem.get(stem, [])
@@ -146,14 +148,14 @@ def items_from_files(paths: Sequence[PathLike]) -> List[DataItem]:
     Raises
     ------
     InputError
-        If there are none, or two have the same name.
+        If there are none, two have the same name, or a package is missing to read them.
     """
-    items = [DataItem(path.stem, str(path)) for path in tomogram_files(paths)]
+    items = [DataItem(tomogram_name(path), str(path)) for path in tomogram_files(paths)]
     if not items:
         raise InputError("expected at least one tomogram, or a folder with some, got none")
     check_names_differ([item.name for item in items], "tomograms", "their tables would overwrite each other; rename "
                        "one, or use two output folders")
-    return items
+    return _readable(items)
 
 
 def tomogram_files(paths: Sequence[PathLike]) -> List[pathlib.Path]:
@@ -161,7 +163,7 @@ def tomogram_files(paths: Sequence[PathLike]) -> List[pathlib.Path]:
     files: List[pathlib.Path] = []
     for path in map(pathlib.Path, paths):
         files += ([pathlib.Path(item.tomogram) for item in items_from_folder(path, need_coordinates=False)]
-                  if path.is_dir() else [path])
+                  if path.is_dir() and not is_ngff(path) else [path])
     return files
 
 
@@ -203,9 +205,10 @@ def _folder(folder: PathLike) -> pathlib.Path:
     return path
 
 
-def _is_tomogram(path: pathlib.Path) -> bool:
-    """Tell whether a file is an input tomogram and not one of our own outputs beside it."""
-    return (path.suffix.lower() in TOMOGRAM_SUFFIXES and not path.name.startswith(".") and path.is_file()
+def is_tomogram(path: pathlib.Path) -> bool:
+    """Tell whether a file, or an OME-Zarr folder, is an input tomogram and not one of our own outputs beside it."""
+    return (path.suffix.lower() in TOMOGRAM_SUFFIXES and not path.name.startswith(".")
+            and (path.is_file() or is_ngff(path))
             and not path.stem.endswith(("_instances", pathlib.PurePath(REGIONS).stem))
             and "_probability_" not in path.stem)
 
@@ -223,9 +226,16 @@ def items_from_params(params: Mapping[str, Any]) -> List[DataItem]:
         tomogram = str(entry.get("tomogram") or "")
         if not tomogram:
             raise InputError(f"item {position} needs a 'tomogram'")
-        name = str(entry.get("name") or pathlib.Path(tomogram).stem)
+        name = str(entry.get("name") or tomogram_name(tomogram))
         voxel = number(entry.get("voxel_size") or 0.0, f"item {name}: voxel_size")
         paths = {key: str(entry.get(key) or "") for key in ("coordinates", "mask", "negatives", "regions")}
         items.append(DataItem(name, tomogram, voxel_size_ang=voxel, **paths))
     check_names_differ([item.name for item in items])
+    return _readable(items)
+
+
+def _readable(items: List[DataItem]) -> List[DataItem]:
+    """Return the items, or raise InputError when some need a package that is not installed: before anything starts."""
+    if any(is_ngff(pathlib.Path(item.tomogram)) for item in items):
+        require_zarr()
     return items

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import pathlib
+import stat
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 from deepetpicker.io.atomic import write_text
@@ -26,16 +27,21 @@ FORMAT_VERSION = 1
 NOT_COMPARED = ("shard", "resume", "device", "memory_limit", "batch", "slab", "mask", "voxel_size",
                 "max_resampling")
 LATER = {"fdr": 0.0}  # options that older records do not have, and what they stood for
-_SAMPLES, _SAMPLE_BYTES = 8, 4096
+_SAMPLES, _SAMPLE_BYTES, _METADATA_BYTES = 8, 4096, 1 << 20
 
 
 def identity(path: PathLike) -> Dict[str, Any]:
     """Return what tells a file from another one or from its earlier content: size, time and a digest of samples.
 
     The path is in it, absolute, for people; it does not count when identities are compared. ``size`` is -1 when there
-    is no such file.
+    is no such file. Of a folder (OME-Zarr) it is the size of all files in it, the time of the newest, and a digest of
+    their names and sizes, of all metadata and of samples of the others.
     """
     facts: Dict[str, Any] = {"path": os.path.abspath(path), "size": -1, "mtime_ns": 0, "sample": ""}
+    if os.path.isdir(path):
+        with contextlib.suppress(OSError):
+            facts.update(_of_folder(os.fspath(path)))
+        return facts
     with contextlib.suppress(OSError), open(path, "rb") as stream:
         state = os.fstat(stream.fileno())
         digest = hashlib.sha256()
@@ -44,6 +50,33 @@ def identity(path: PathLike) -> Dict[str, Any]:
             digest.update(stream.read(_SAMPLE_BYTES))
         facts.update(size=state.st_size, mtime_ns=state.st_mtime_ns, sample=digest.hexdigest()[:32])
     return facts
+
+
+def _of_folder(folder: str) -> Dict[str, Any]:
+    """Return size, time and sample of a folder; links are neither followed nor read."""
+    found: List[Tuple[str, int, int]] = []
+    for place, folders, files in os.walk(folder):
+        folders.sort()
+        for name in sorted(files):
+            state = os.lstat(os.path.join(place, name))
+            if stat.S_ISREG(state.st_mode):
+                found.append((os.path.relpath(os.path.join(place, name), folder), state.st_size, state.st_mtime_ns))
+    digest = hashlib.sha256()
+    others = [one for one in found if not _is_metadata(one[0])]
+    looked = {others[part * (len(others) - 1) // (_SAMPLES - 1)][0] for part in range(_SAMPLES)} if others else set()
+    for name, size, _ in found:
+        digest.update(f"{name}\0{size}\0".encode("utf-8", "surrogateescape"))
+        if name in looked or _is_metadata(name):
+            with open(os.path.join(folder, name), "rb") as stream:
+                digest.update(stream.read(_METADATA_BYTES if _is_metadata(name) else _SAMPLE_BYTES))
+    return {"size": sum(size for _, size, _ in found), "mtime_ns": max((time for _, _, time in found), default=0),
+            "sample": digest.hexdigest()[:32]}
+
+
+def _is_metadata(path: str) -> bool:
+    """Tell whether a file in an OME-Zarr folder is no chunk."""
+    name = os.path.basename(path)
+    return name.startswith(".z") or name.endswith(".json")
 
 
 def made_from(tomogram: PathLike, voxel_size_ang: float, mask: Optional[PathLike], model_sha256: str,

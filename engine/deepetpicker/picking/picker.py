@@ -61,7 +61,7 @@ def working_grid(volume: Volume, card: ModelCard, quiet: bool = False, most: flo
         If the tomogram is coarser than that: its detail is lost and cannot be made up; or finer than the model by more
         than ``most`` times.
     """
-    check_resampling(volume.voxel_size_ang, card.voxel_size_ang, most, volume.name)
+    check_resampling(volume.level(card.voxel_size_ang).voxel_size_ang, card.voxel_size_ang, most, volume.name)
     ratio = volume.voxel_size_ang / card.voxel_size_ang
     if ratio > COARSER_BY:
         raise InputError(f"{volume.path}: expected a voxel size of at most {card.voxel_size_ang * COARSER_BY:.4g} "

@@ -94,6 +94,9 @@ class Resampler:
     ----------
     grid : WorkingGrid
         Factor 1 passes planes through.
+    source : WorkingGrid, optional
+        How the voxels that are given to it lie to the working grid, when they are not those of grid: a coarser version
+        of the tomogram.
 
     Notes
     -----
@@ -101,12 +104,14 @@ class Resampler:
     blob keeps its centre. Consecutive slabs reuse the planes they share.
     """
 
-    def __init__(self, grid: WorkingGrid) -> None:
+    def __init__(self, grid: WorkingGrid, source: Optional[WorkingGrid] = None) -> None:
         self.grid = grid
+        source = source or grid
+        self.factor, self._input_shape = source.factor, source.input_shape_zyx
         self._held: Tuple[int, np.ndarray] = (0, np.empty((0, 0, 0), np.float32))
         self._owner = 0
-        if grid.factor != 1:
-            z, y, x = (AxisWeights(n, m, grid.factor) for n, m in zip(grid.input_shape_zyx, grid.shape_zyx))
+        if self.factor != 1:
+            z, y, x = (AxisWeights(n, m, self.factor) for n, m in zip(self._input_shape, grid.shape_zyx))
             self._z, self._y, self._x = z, y.blocks(), x.blocks()
 
     def slab(self, volume_zyx: np.ndarray, z0: int, z1: int, fill: float = 0.0) -> np.ndarray:
@@ -121,7 +126,7 @@ class Resampler:
         fill : float
             Grey value that replaces NaN and infinite voxels, the tomogram's mean.
         """
-        if self.grid.factor == 1:
+        if self.factor == 1:
             return _finite(np.asarray(volume_zyx[z0:z1], np.float32), fill)
         first, end, matrix = self._z.dense(z0, z1)
         planes = self._reduced(volume_zyx, first, end, fill)
@@ -138,7 +143,7 @@ class Resampler:
             common = held[first - held_first:first - held_first + len(out)]
             out[:len(common)] = common
             start += len(common)
-        step = max(1, _CHUNK_BYTES // (4 * int(np.prod(self.grid.input_shape_zyx[1:]))))
+        step = max(1, _CHUNK_BYTES // (4 * int(np.prod(self._input_shape[1:]))))
         for lo in range(start, end, step):
             hi = min(lo + step, end)
             self._shrink(_finite(np.asarray(volume_zyx[lo:hi], np.float32), fill), out[lo - first:hi - first])
@@ -211,7 +216,7 @@ class WorkingVolume:
             Inside the working grid, step 1. Cheap when the factor is 1 or the volume is cached.
         """
         mapped = self._volume if self._array is None else self._array
-        if self._array is not None or self.grid.factor == 1:
+        if self._array is not None or self._resampler.factor == 1:
             box = mapped[slices_zyx]
             box = np.array(box, np.float32) if self._array is not None else normalise(box, self.intensity)
             release_pages(mapped)
@@ -275,9 +280,9 @@ def working_intensity(volume_zyx: np.ndarray, grid: WorkingGrid, name: str,
         For a constant tomogram or one without a finite voxel.
     """
     whole = robust_intensity(volume_zyx, name)
-    if grid.factor == 1:
-        return whole
     resampler = resampler or Resampler(grid)
+    if resampler.factor == 1:
+        return whole
     depth = grid.shape_zyx[0]
     picked = sorted({int((k + 0.5) * depth / _SAMPLE_PLANES) for k in range(min(depth, _SAMPLE_PLANES))})
     sample = np.concatenate([resampler.slab(volume_zyx, z, z + 1, whole.mean).ravel() for z in picked])
@@ -291,7 +296,8 @@ def open_working_volume(volume: Union[np.ndarray, Volume], grid: WorkingGrid, in
     Parameters
     ----------
     volume : io.volumes.Volume or (Z, Y, X) array
-        The tomogram; it is not modified.
+        The tomogram; it is not modified. Of one with several resolutions the coarsest is read that is not coarser than
+        the working grid.
     grid : WorkingGrid
         Its working grid.
     intensity : Intensity, optional
@@ -308,15 +314,26 @@ def open_working_volume(volume: Union[np.ndarray, Volume], grid: WorkingGrid, in
     OutputError
         If there is no room for the resampled volume in cache_dir.
     """
-    volume_zyx = volume if isinstance(volume, np.ndarray) else volume.data_zyx  # type: ignore[attr-defined]
     name = name or str(getattr(volume, "path", "the tomogram"))
-    resampler = Resampler(grid)
+    volume_zyx, resampler = _read_from(volume, grid)
     intensity = intensity or working_intensity(volume_zyx, grid, name, resampler)
     source = WorkingVolume(volume_zyx, grid, intensity, resampler=resampler)
-    if cache_dir is None or grid.factor == 1:
+    if cache_dir is None or resampler.factor == 1:
         return source
     array = _cached(source, pathlib.Path(cache_dir), name)
     return WorkingVolume(volume_zyx, grid, intensity, array)  # a resampler of its own: this one holds many planes
+
+
+def _read_from(volume: Union[np.ndarray, Volume], grid: WorkingGrid) -> Tuple[np.ndarray, Resampler]:
+    """Return the voxels to read, of a tomogram with several resolutions those of one, and their resampler."""
+    if not isinstance(volume, Volume):
+        return volume, Resampler(grid)
+    level = volume.level(grid.working_voxel_ang)
+    z, y, x = level.data_zyx.shape
+    source = WorkingGrid((z, y, x), level.voxel_size_ang, grid.working_voxel_ang)
+    if grid.factor == 1 or (source.factor == 1 and source.input_shape_zyx != grid.shape_zyx):
+        return volume.data_zyx, Resampler(grid)
+    return level.data_zyx, Resampler(grid, source)
 
 
 def _cached(source: WorkingVolume, folder: pathlib.Path, name: str) -> np.ndarray:

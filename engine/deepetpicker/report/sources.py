@@ -13,6 +13,7 @@ from deepetpicker.io.coordinates import CoordinateTable, read_coordinates
 from deepetpicker.io.items import TOMOGRAM_SUFFIXES
 from deepetpicker.io.manifest import read_manifest
 from deepetpicker.io.modelcard import ModelCard, read_card
+from deepetpicker.io.volumes import is_ngff, tomogram_name
 
 MANIFEST, METRICS, PARAMS = "manifest.json", "metrics.csv", "params.json"
 MODEL_SUFFIX, RUN_SUFFIX, TRUTH = ".safetensors", "_run", "_truth"
@@ -195,8 +196,8 @@ def _given(tomograms: Sequence[str]) -> Dict[str, str]:
     for one in map(pathlib.Path, tomograms):
         if not one.exists():
             raise InputError(f"--tomograms: no such file or folder: {one}")
-        files = sorted(one.iterdir()) if one.is_dir() else [one]
-        found.update((file.stem, str(file)) for file in files if file.suffix.lower() in TOMOGRAM_SUFFIXES)
+        files = sorted(one.iterdir()) if one.is_dir() and not is_ngff(one) else [one]
+        found.update((tomogram_name(file), str(file)) for file in files if file.suffix.lower() in TOMOGRAM_SUFFIXES)
     return found
 
 
@@ -205,7 +206,7 @@ def _located(path: str, near: pathlib.Path) -> str:
     if not path:
         return ""
     for base in (pathlib.Path(), *near.absolute().parents):
-        if (base / path).is_file():
+        if (base / path).is_file() or is_ngff(base / path):
             return str(base / path)
     return ""
 

@@ -125,7 +125,7 @@ def gather(data: PathLike, options: TrainOptions, params: Optional[Mapping[str, 
             volume = open_volume(item.tomogram, sizes, item.name)
             table, more = _table(item, volume)
             known, others = read_certain(item, volume)
-            intensities.append(robust_intensity(volume.data_zyx, str(volume.path)))
+            intensities.append(robust_intensity(volume.overview_zyx, str(volume.path)))
         except InputError as error:
             problems.append(str(error))
             continue
@@ -230,7 +230,7 @@ def _working(classes: Sequence[ParticleClass], volumes: Sequence[Volume], option
                          f"from works at {voxel:.4g}), found {coarsest:.4g}: use less binned tomograms or train "
                          "without --init")
     for volume in volumes:
-        check_resampling(volume.voxel_size_ang, voxel, options.max_resampling, volume.name)
+        check_resampling(volume.level(voxel).voxel_size_ang, voxel, options.max_resampling, volume.name)
     cards = []
     for c in classes:
         size = check_working_diameter(c.diameter_ang, voxel)
@@ -285,7 +285,8 @@ def annotate(gathered: Gathered, cache_dir: pathlib.Path) -> List[Annotated]:
                                                  gathered.certain):
         working = max(gathered.voxel_size_ang, volume.voxel_size_ang)
         grid = WorkingGrid(volume.shape_zyx, volume.voxel_size_ang, working)
-        source = open_working_volume(volume, grid, intensity if grid.factor == 1 else None, cache_dir)
+        is_known = grid.factor == 1 and not volume.coarser
+        source = open_working_volume(volume, grid, intensity if is_known else None, cache_dir)
         channels = np.array([channel[int(c)] for c in table.class_ids], np.int64)
         out.append(Annotated(volume.name, source, grid.to_working(table.positions_zyx_vox), channels,
                              whole(grid.shape_zyx), certain.on(grid)))

@@ -19,7 +19,7 @@ from deepetpicker.io.coordinates import (
     read_coordinates,
 )
 from deepetpicker.io.items import check_names_differ, items_from_params, tomogram_files
-from deepetpicker.io.volumes import open_volume
+from deepetpicker.io.volumes import open_volume, tomogram_name
 from deepetpicker.report.slices import DEFAULT_DIAMETER_VOX
 from deepetpicker.windows.scene import Scene, TomogramFile, make_layer
 
@@ -47,12 +47,12 @@ def find_tomograms(paths: Sequence[str], voxel_size_ang: float = 0.0, shown: Seq
         If there are none, two have the same name, or a version that is to be shown belongs to none.
     """
     found = [(item.name, item.tomogram, item.voxel_size_ang) for item in items_from_params(params or {})]
-    found += [(path.stem, str(path), voxel_size_ang) for path in tomogram_files(paths)]
+    found += [(tomogram_name(path), str(path), voxel_size_ang) for path in tomogram_files(paths)]
     if not found:
         raise InputError("give at least one tomogram, or a folder with some")
     names = [name for name, _, _ in found]
     check_names_differ(names, "tomograms", "give files of different names")
-    others = {path.stem: str(path) for path in tomogram_files(shown)}
+    others = {tomogram_name(path): str(path) for path in tomogram_files(shown)}
     foreign = [name for name in others if name not in names]
     if foreign:
         raise InputError(f"{others[foreign[0]]} is to be shown, but none of the tomograms is named {foreign[0]!r}: "

@@ -13,6 +13,7 @@ from deepetpicker.report.slices import CLASS_LOOKS, DEFAULT_DIAMETER_VOX, SMALLE
 
 AXES = {0: (2, 1), 1: (2, 0), 2: (0, 1)}  # axis cut (z, y, x) -> those to the right and upwards
 AXIS_NAMES = "zyx"
+SHOWN_BYTES = 1 << 30  # of several resolutions the finest up to this size is shown
 SAME_BOX = 0.02  # two versions of a tomogram agree in their edges to this share, or to two voxels
 
 
@@ -182,7 +183,8 @@ class Scene:
         """Return the voxels to show of a tomogram."""
         own, one = self.header(name), self.files[name]
         if not one.shown:
-            return own.data_zyx
+            versions = [own.data_zyx, *(level.data_zyx for level in own.coarser)]
+            return next((one for one in versions if one.nbytes <= SHOWN_BYTES), own.overview_zyx)
         other = open_volume(one.shown, 1.0, name, quiet=True)
         factors = np.array(other.shape_zyx) / np.array(own.shape_zyx)
         apart = np.abs(np.array(own.shape_zyx) * factors.mean() - other.shape_zyx)

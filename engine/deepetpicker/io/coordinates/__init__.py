@@ -18,6 +18,7 @@ from deepetpicker.io.coordinates.formats import CoordinateFormat, Registry, read
 from deepetpicker.io.coordinates.star import Cbox, Relion
 from deepetpicker.io.coordinates.table import CoordinateTable, Frame
 from deepetpicker.io.coordinates.text import Box, Coords, Csv, Imod
+from deepetpicker.io.volumes import tomogram_name
 
 __all__ = ["FORMATS", "SUFFIXES", "CoordinateFormat", "CoordinateTable", "Frame", "check_against_volume", "convert",
            "find_coordinates", "read_coordinates", "write_coordinates"]
@@ -121,9 +122,10 @@ def find_coordinates(tomogram_path: PathLike, among: Optional[Iterable[pathlib.P
         Files of its folder, or those of its stem; default: the folder is listed.
     """
     tomogram = pathlib.Path(tomogram_path)
+    name = tomogram_name(tomogram)
     try:
         files = tomogram.parent.iterdir() if among is None else among
-        beside = [p for p in files if p.stem == tomogram.stem and p.name != tomogram.name]
+        beside = [p for p in files if p.stem == name and p.name != tomogram.name]
     except OSError:
         return None
     for suffix in SUFFIXES:

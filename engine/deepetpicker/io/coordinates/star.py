@@ -22,7 +22,8 @@ _CLASS = ("rlnClassNumber", "rlnGroupNumber")
 _SCORE = "rlnAutopickFigureOfMerit"
 _NAMES = ("rlnTomoName", "rlnMicrographName")
 _UNBINNED, _GROUP = "rlnTomoTiltSeriesPixelSize", "rlnOpticsGroup"
-_FILE_SUFFIXES = (".tomostar", ".mrc", ".rec", ".map", ".mrcs", ".st")  # that a name of a tomogram may end in
+# that a name of a tomogram may end in
+_FILE_SUFFIXES = (".tomostar", ".mrc", ".rec", ".map", ".mrcs", ".st", ".ome.zarr", ".zarr")
 _BOX = ("CoordinateX", "CoordinateY", "CoordinateZ", "Width", "Height", "Depth", "EstWidth", "EstHeight", "Confidence",
         "NumBoxes", "Angle")
 

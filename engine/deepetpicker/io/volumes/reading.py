@@ -1,7 +1,7 @@
-"""MRC files as memory-mapped arrays.
+"""Tomograms: MRC files as memory-mapped arrays, OME-Zarr folders as arrays that are read by blocks.
 
-The header is read here, with mrcfile's definition of it, so that a damaged file gives a message instead of a large
-allocation, and a file that is only slightly off (map ID, machine stamp) can still be used.
+The header of an MRC file is read here, with mrcfile's definition of it, so that a damaged file gives a message instead
+of a large allocation, and a file that is only slightly off (map ID, machine stamp) can still be used.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 
 from deepetpicker.errors import FormatError, InputError
 from deepetpicker.io.plainfile import check_plain
+from deepetpicker.io.volumes.ngff import Level, is_ngff, read_ngff
 from deepetpicker.io.voxelsize import Given, resolve_voxel_size
 
 PathLike = Union[str, "os.PathLike[str]"]
@@ -39,13 +40,16 @@ class Volume:
     name : str
         Name of the tomogram.
     path : pathlib.Path
-        File it lies in.
+        File it lies in, or folder.
     data_zyx : (Z, Y, X) memory map
-        Any real numeric type and byte order; read-only.
+        Any real numeric type and byte order; read-only. Of an OME-Zarr folder what reads blocks when they are asked
+        for, at the finest resolution.
     voxel_size_ang : float
         Voxel size in angstrom, > 0.
     warnings : tuple of str
         What was odd about the file.
+    coarser : tuple of Level
+        The same tomogram at coarser resolutions, where the folder holds some.
     """
 
     name: str
@@ -53,6 +57,17 @@ class Volume:
     data_zyx: np.ndarray
     voxel_size_ang: float
     warnings: Tuple[str, ...] = ()
+    coarser: Tuple[Level, ...] = ()
+
+    def level(self, voxel_size_ang: float) -> Level:
+        """Return the coarsest version that is not coarser than a voxel size in angstrom, else the tomogram itself."""
+        fit = [one for one in self.coarser if one.voxel_size_ang <= voxel_size_ang * 1.001]
+        return max(fit, key=lambda one: one.voxel_size_ang, default=Level(self.voxel_size_ang, self.data_zyx))
+
+    @property
+    def overview_zyx(self) -> np.ndarray:
+        """The coarsest version (Z, Y, X), for what does not ask for detail; of an MRC file the tomogram itself."""
+        return self.level(float("inf")).data_zyx
 
     @property
     def shape_zyx(self) -> Tuple[int, int, int]:
@@ -93,17 +108,17 @@ def release_pages(mapped_zyx: np.ndarray) -> None:
 
 
 def open_volume(path: PathLike, voxel_size_ang: Given = 0.0, name: str = "", quiet: bool = False) -> Volume:
-    """Map an MRC file (.mrc, .rec, .map) into memory.
+    """Map an MRC file (.mrc, .rec, .map) into memory, or open an OME-Zarr folder (.zarr).
 
     Parameters
     ----------
     path : path
-        File to open.
+        File or folder to open.
     voxel_size_ang : float or mapping
         Voxel size in angstrom, or what several sources say of it (:func:`~deepetpicker.io.voxelsize.given_sizes`); it
         wins over the header. 0 takes the header's.
     name : str
-        Name for messages; default: the file name without its suffix.
+        Name for messages; default: that of :func:`tomogram_name`.
     quiet : bool
         True logs nothing of what is odd about the file.
 
@@ -114,11 +129,33 @@ def open_volume(path: PathLike, voxel_size_ang: Given = 0.0, name: str = "", qui
     Raises
     ------
     InputError
-        If the file is missing, or the voxel size is unknown or differs between axes by more than 1 %.
+        If the file is missing, the voxel size is unknown or differs between axes by more than 1 %, or an OME-Zarr
+        folder is given and zarr is not installed.
     FormatError
         If the file is empty, truncated, no MRC file, or does not hold one real-valued 3D volume.
     """
     file = pathlib.Path(path)
+    title = name or tomogram_name(file)
+    if is_ngff(file):
+        contents = read_ngff(file, voxel_size_ang)
+        own, coarser, warnings = contents.levels[0], contents.levels[1:], list(contents.warnings)
+        data, voxel = own.data_zyx, own.voxel_size_ang
+    else:
+        coarser = ()
+        data, voxel, warnings = _open_mrc(file, voxel_size_ang)
+    for text in warnings if not quiet else ():
+        log.warning("%s: %s", title, text)
+    return Volume(title, file, data, voxel, tuple(warnings), coarser)
+
+
+def tomogram_name(path: PathLike) -> str:
+    """Return the name of a tomogram: its file's without the suffix, ``.ome.zarr`` being one."""
+    file = pathlib.PurePath(path)
+    return file.name[:-len(".ome.zarr")] if file.name.lower().endswith(".ome.zarr") else file.stem
+
+
+def _open_mrc(file: pathlib.Path, voxel_size_ang: Given) -> Tuple[np.ndarray, float, List[str]]:
+    """Return the voxels of an MRC file, mapped, their size in angstrom and what is odd about the file."""
     raw, size = _read_header_bytes(file)
     header, warnings = _parse_header(raw, size, file)
     dtype = _voxel_type(header, raw, file)
@@ -132,19 +169,14 @@ def open_volume(path: PathLike, voxel_size_ang: Given = 0.0, name: str = "", qui
     if size > expected:
         warnings.append(f"the file is {size - expected} bytes longer than its header says")
     voxel, more = resolve_voxel_size(voxel_size_ang, _header_sizes(header), str(file))
-    warnings += more
-    title = name or file.stem
-    for text in warnings if not quiet else ():
-        log.warning("%s: %s", title, text)
-    data = np.memmap(file, dtype=dtype, mode="r", offset=offset, shape=shape)
-    return Volume(title, file, data, voxel, tuple(warnings))
+    return np.memmap(file, dtype=dtype, mode="r", offset=offset, shape=shape), voxel, warnings + more
 
 
 def _read_header_bytes(file: pathlib.Path) -> Tuple[bytes, int]:
     """Return the first 1024 bytes and the file size, or say why there are none."""
     check_plain(file, "a tomogram (.mrc, .rec, .map)")
     if file.is_dir():
-        raise InputError(f"expected a tomogram (.mrc, .rec, .map), got a folder: {file}")
+        raise InputError(f"expected a tomogram (.mrc, .rec, .map, or a folder .zarr), got a folder: {file}")
     try:
         with open(file, "rb") as stream:
             raw, size = stream.read(HEADER_BYTES), os.fstat(stream.fileno()).st_size

@@ -1,0 +1,265 @@
+"""What the metadata of a Zarr array say, checked before anything is opened or allocated."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import os
+import pathlib
+import re
+from typing import Any, Iterator, List, Mapping, Sequence, Tuple
+
+import numpy as np
+
+from deepetpicker.errors import FormatError, InputError
+from deepetpicker.io.jsonvalues import parse
+from deepetpicker.io.plainfile import check_plain
+
+LARGEST_METADATA = 16 << 20  # bytes
+LARGEST_CHUNK = 512 << 20    # bytes, decoded
+LONGEST_AXIS = 10 ** 7
+MOST_VOXELS = 10 ** 11
+MOST_FILES = 10 ** 7
+MOST_AXES = 8
+_TYPE = re.compile(r"^[<>|]?(b1|[iu][1248]|f[248])$")
+_TYPES_3 = {"bool", *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)),
+            "float16", "float32", "float64"}
+# What only changes bytes. Others are refused: some of them (pickle) would run what a file says.
+_CODECS = {"blosc", "zlib", "gzip", "zstd", "lz4", "bz2", "lzma", "shuffle", "delta", "fixedscaleoffset", "quantize",
+           "bitround", "crc32", "crc32c", "adler32", "fletcher32", "packbits", "astype"}
+_CODECS_3 = {"bytes", "transpose", "sharding_indexed"}
+
+
+@dataclasses.dataclass(frozen=True)
+class ArrayFacts:
+    """What the metadata of a Zarr array say.
+
+    Parameters
+    ----------
+    version : int
+        Version of the format, 2 or 3.
+    shape : tuple of int
+        Shape in elements, as stored.
+    chunks : tuple of int
+        What can be read alone, in elements.
+    stored : tuple of int
+        What one file holds: a chunk, or a shard of several.
+    dtype : str
+        Type of the elements.
+    prefix, separator : str
+        How files are named: ``PREFIX`` and the numbers of the chunk between ``SEPARATOR``.
+    """
+
+    version: int
+    shape: Tuple[int, ...]
+    chunks: Tuple[int, ...]
+    stored: Tuple[int, ...]
+    dtype: str
+    prefix: str
+    separator: str
+
+    @property
+    def largest_file(self) -> int:
+        """Bytes that a file of a chunk can have: compression may make it a little longer, an index too."""
+        raw = math.prod(self.stored) * np.dtype(self.dtype).itemsize
+        inner = math.prod(-(-a // b) for a, b in zip(self.stored, self.chunks))
+        return raw + raw // 8 + 65536 + 64 * inner
+
+    @property
+    def n_files(self) -> int:
+        """Number of files that hold all chunks."""
+        return math.prod(-(-n // edge) for n, edge in zip(self.shape, self.stored))
+
+    def files(self, folder: pathlib.Path, spans: Sequence[slice]) -> Iterator[pathlib.Path]:
+        """Yield the files that hold a box of elements."""
+        ranges = [range(span.start // edge, -(-span.stop // edge)) for span, edge in zip(spans, self.stored)]
+        for numbers in itertools.product(*ranges):
+            yield folder / (self.prefix + self.separator.join(map(str, numbers)))
+
+
+def read_json(path: pathlib.Path, root: pathlib.Path) -> Mapping[str, Any]:
+    """Return the object in a file of metadata within a folder.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read.
+    FormatError
+        If it is a link out of the folder, too large, or no JSON object.
+    """
+    check_plain(path, "metadata of an OME-Zarr tomogram")
+    if not is_inside(path, root):
+        raise FormatError(f"{path} is a link out of the tomogram's folder: copy what it names to its place")
+    try:
+        size = os.stat(path).st_size
+        if size > LARGEST_METADATA:
+            raise FormatError(f"{path}: expected metadata of at most {LARGEST_METADATA} bytes, found {size}")
+        content = parse(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    except InputError:
+        raise
+    except ValueError as error:
+        raise FormatError(f"{path} is damaged (no valid JSON: {error}): copy the tomogram again") from error
+    if not isinstance(content, Mapping):
+        raise FormatError(f"{path}: expected a JSON object, found {type(content).__name__}: copy the tomogram again")
+    return content
+
+
+def is_inside(path: pathlib.Path, root: pathlib.Path) -> bool:
+    """Tell whether a path, links followed, lies in a folder."""
+    return (os.path.realpath(path) + os.sep).startswith(os.path.realpath(root) + os.sep)
+
+
+def read_facts(folder: pathlib.Path, root: pathlib.Path) -> ArrayFacts:
+    """Return what the metadata of an array in a folder say.
+
+    Parameters
+    ----------
+    folder : path
+        Of the array: it has ``.zarray`` or ``zarr.json``.
+    root : path
+        Of the tomogram.
+
+    Raises
+    ------
+    InputError
+        If the metadata cannot be read.
+    FormatError
+        If they are damaged, or say what no tomogram has.
+    """
+    if not is_inside(folder, root):
+        raise FormatError(f"{folder} is a link out of the tomogram's folder: copy what it names to its place")
+    if (folder / "zarr.json").exists():
+        path, make = folder / "zarr.json", _version_3
+    elif (folder / ".zarray").exists():
+        path, make = folder / ".zarray", _version_2
+    else:
+        raise FormatError(f"{folder}: expected a Zarr array (.zarray or zarr.json), found none: copy the tomogram "
+                          "again")
+    content = read_json(path, root)
+    try:
+        facts = make(content)
+        _check(facts)
+    except InputError as error:
+        raise FormatError(f"{path}: {error}") from error
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError) as error:
+        raise FormatError(f"{path}: damaged metadata ({type(error).__name__}: {error}): copy the tomogram again"
+                          ) from error
+    return facts
+
+
+def _version_2(content: Mapping[str, Any]) -> ArrayFacts:
+    """Return the facts of ``.zarray``."""
+    if content.get("zarr_format") != 2:
+        raise InputError(f"expected Zarr's format version 2, found {content.get('zarr_format')!r}")
+    kind = content["dtype"]
+    if not isinstance(kind, str) or not _TYPE.match(kind):
+        raise InputError(f"expected real numbers, found the data type {kind!r}: write the tomogram as float32")
+    filters = content.get("filters") or []
+    for codec in [content.get("compressor"), *filters]:
+        if codec is not None:
+            _check_codec(codec["id"])
+    separator = content.get("dimension_separator", ".")
+    if separator not in (".", "/"):
+        raise InputError(f"expected the separator '.' or '/', found {separator!r}")
+    chunks = _sizes(content["chunks"], "chunks")
+    return ArrayFacts(2, _sizes(content["shape"], "shape"), chunks, chunks, kind, "", separator)
+
+
+def _version_3(content: Mapping[str, Any]) -> ArrayFacts:
+    """Return the facts of ``zarr.json``."""
+    if content.get("zarr_format") != 3 or content.get("node_type") != "array":
+        raise InputError(f"expected an array of Zarr's format version 3, found {content.get('node_type')!r} of "
+                         f"{content.get('zarr_format')!r}")
+    kind = content["data_type"]
+    if not isinstance(kind, str) or kind not in _TYPES_3:
+        raise InputError(f"expected real numbers, found the data type {kind!r}: write the tomogram as float32")
+    if content.get("storage_transformers"):
+        raise InputError("storage transformers are not supported: write the tomogram without")
+    grid, names = content["chunk_grid"], content["chunk_key_encoding"]
+    if grid["name"] != "regular" or names["name"] not in ("default", "v2"):
+        raise InputError(f"expected a regular grid of chunks, found {grid['name']!r} with names {names['name']!r}")
+    stored = chunks = _sizes(grid["configuration"]["chunk_shape"], "chunk_shape")
+    codecs = content["codecs"]
+    _check_codecs(codecs)
+    if codecs[0]["name"] == "sharding_indexed":
+        chunks = _sizes(codecs[0]["configuration"]["chunk_shape"], "chunk_shape of a shard")
+        if len(chunks) != len(stored) or any(a % b for a, b in zip(stored, chunks)):
+            raise InputError(f"expected shards of whole chunks, found {stored} of {chunks}")
+    is_default = names["name"] == "default"
+    separator = (names.get("configuration") or {}).get("separator", "/" if is_default else ".")
+    if separator not in (".", "/"):
+        raise InputError(f"expected the separator '.' or '/', found {separator!r}")
+    return ArrayFacts(3, _sizes(content["shape"], "shape"), chunks, stored, kind, "c" + separator if is_default else "",
+                      separator)
+
+
+def _check_codecs(codecs: Any) -> None:
+    """Refuse codecs that are not known to change bytes only; those within shards too."""
+    if not isinstance(codecs, list) or not codecs:
+        raise InputError(f"expected a list of codecs, found {codecs!r}")
+    for codec in codecs:
+        _check_codec(codec["name"])
+        if codec["name"] == "sharding_indexed":
+            inner = codec["configuration"]
+            for part in ("codecs", "index_codecs"):
+                if any(one.get("name") == "sharding_indexed" for one in inner.get(part, [])):
+                    raise InputError("shards within shards are not supported: write the tomogram without")
+                _check_codecs(inner.get(part, [{"name": "bytes"}]))
+
+
+def _check_codec(name: Any) -> None:
+    """Refuse a codec by its name."""
+    known = isinstance(name, str) and (name in _CODECS_3 or name.split("numcodecs.")[-1] in _CODECS)
+    if not known:
+        raise InputError(f"expected a codec of numbers (blosc, zstd, gzip, ...), found {str(name)[:60]!r}: write the "
+                         "tomogram with another one")
+
+
+def _sizes(values: Any, what: str) -> Tuple[int, ...]:
+    """Return whole numbers >= 1."""
+    good = isinstance(values, list) and 0 < len(values) <= MOST_AXES and all(
+        isinstance(v, int) and not isinstance(v, bool) and 1 <= v <= LONGEST_AXIS for v in values)
+    if not good:
+        raise InputError(f"expected a {what} of up to {MOST_AXES} whole numbers from 1 to {LONGEST_AXIS}, found "
+                         f"{str(values)[:80]}")
+    return tuple(values)
+
+
+def _check(facts: ArrayFacts) -> None:
+    """Refuse sizes that cannot be true, before anything is allocated."""
+    if not len(facts.shape) == len(facts.chunks) == len(facts.stored):
+        raise InputError(f"expected chunks with as many axes as the array, found {facts.chunks} of {facts.shape}")
+    if math.prod(facts.shape) > MOST_VOXELS:
+        raise InputError(f"expected at most {MOST_VOXELS:.0e} voxels, found {_dims(facts.shape)}")
+    size = math.prod(facts.chunks) * np.dtype(facts.dtype).itemsize
+    if size > LARGEST_CHUNK:
+        raise InputError(f"expected chunks of at most {LARGEST_CHUNK >> 20} MiB, found {_dims(facts.chunks)} elements: "
+                         "write the tomogram with smaller ones (64 or 128 along each axis)")
+    if facts.n_files > MOST_FILES:
+        raise InputError(f"expected at most {MOST_FILES:.0e} chunks, found {facts.n_files}: write the tomogram with "
+                         "larger ones (64 or 128 along each axis)")
+
+
+def _dims(shape: Sequence[int]) -> str:
+    """Return sizes in words."""
+    return " x ".join(map(str, shape))
+
+
+def missing_files(facts: ArrayFacts, folder: pathlib.Path) -> int:
+    """Return how many files of chunks are not there: their voxels have the fill value, as the format says."""
+    return max(0, facts.n_files - sum(1 for _ in _chunk_files(folder)))
+
+
+def _chunk_files(folder: pathlib.Path) -> Iterator[str]:
+    """Yield the files below a folder that are no metadata; links to folders are not followed."""
+    waiting: List[str] = [str(folder)]
+    while waiting:
+        with os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
+                elif entry.name[:1] == "c" or entry.name[:1].isdigit():
+                    yield entry.path
