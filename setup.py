@@ -40,9 +40,11 @@ PYTHONS = ["3.8", "3.9", "3.10", "3.11", "3.12"]
 # What follows picking: the tests and the demonstration hand picks over to it.
 DOWNSTREAM = ["scipion-em-reliontomo", "scipion-em-emantomo", "scipion-em-dynamo"]
 
+ZARR = ["zarr>=2.16"]
 EXTRAS = {
     "scipion": ["scipion-app>=3.8"],
-    "test": ["pytest>=8.0", "pytest-cov>=5.0", "pytest-xdist>=3.6", "hypothesis>=6.100", *DOWNSTREAM],
+    "zarr": ZARR,
+    "test": ["pytest>=8.0", "pytest-cov>=5.0", "pytest-xdist>=3.6", "hypothesis>=6.100", *ZARR, *DOWNSTREAM],
     "dev": ["ruff>=0.9", "mypy>=1.14", "build>=1.0", "docutils>=0.20", "sphinx>=7.0", "wheel"],
 }
 

@@ -26,6 +26,10 @@ ENGINE = [
     "jinja2>=3.0",
     "tensorboard>=2.12",
 ]
+# What some data need.
+EXTRAS = {
+    "zarr": ["zarr>=2.16"],
+}
 
 setup(
     name="deepetpicker",
@@ -49,6 +53,7 @@ setup(
     packages=find_packages(),
     package_data={"deepetpicker.report": ["*.css", "*.jinja"], "deepetpicker.network": ["generic.safetensors"]},
     install_requires=[*BASE, *(f'{requirement}; python_version >= "3.9"' for requirement in ENGINE)],
+    extras_require=EXTRAS,
     entry_points={"console_scripts": ["deepetpicker = deepetpicker.__main__:main"]},
     zip_safe=False,
 )

@@ -125,7 +125,9 @@ def test_licence_is_the_gpl_in_full(metadata: Dict[str, Any], name: str):
 
 @pytest.mark.parametrize("name", FOLDERS)
 def test_every_import_has_its_requirement(metadata: Dict[str, Any], name: str):
-    required = {project(r) for r in metadata[name]["install_requires"]}
+    asked = [*metadata[name]["install_requires"],
+             *(r for extra in metadata[ENGINE]["extras_require"].values() for r in extra)]
+    required = {project(r) for r in asked}
     provided = {IMPORT_NAMES.get(r, r) for r in required} | {name for name, by in COMES_WITH.items() if by in required}
     assert third_party_imports(name) <= provided | (ONLY_IN_TESTS if name == PLUGIN else set())
 
@@ -133,7 +135,7 @@ def test_every_import_has_its_requirement(metadata: Dict[str, Any], name: str):
 def test_every_dependency_has_its_reason(metadata: Dict[str, Any]):
     text = (ROOT / "docs/dependencies.rst").read_text("utf-8")
     wanted = [r for values in metadata.values() for r in values["install_requires"]]
-    wanted += [r for extra in metadata[PLUGIN]["extras_require"].values() for r in extra]
+    wanted += [r for values in metadata.values() for extra in values["extras_require"].values() for r in extra]
     explained = {name for line in re.findall(r"^``.+``$", text, re.M) for name in re.findall(r"``([^`]+)``", line)}
     assert {project(r) for r in wanted} == explained
 

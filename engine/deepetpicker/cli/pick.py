@@ -12,7 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``pick`` to parser."""
     parser.add_argument("model", metavar="MODEL", help="model file (.safetensors)")
     parser.add_argument("tomograms", nargs="*", metavar="TOMO",
-                        help="tomograms (.mrc, .rec, .map) or folders with some")
+                        help="tomograms (.mrc, .rec, .map, .zarr) or folders with some")
     parser.add_argument("--out", required=True, metavar="DIR",
                         help="folder for NAME.csv, NAME_candidates.csv and manifest.json; shards of one run share it")
     add_options(parser, PickOptions)

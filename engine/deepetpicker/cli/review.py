@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("picks", nargs="*", metavar="PICKS",
                         help="coordinate files named like the tomograms, or folders with them")
     parser.add_argument("--tomograms", nargs="+", default=[], metavar="TOMO",
-                        help="tomograms (.mrc, .rec, .map), or folders of them")
+                        help="tomograms (.mrc, .rec, .map, .zarr), or folders of them")
     parser.add_argument("--out", required=True, metavar="DIR",
                         help="folder of the review: a new one, or one to go on with; 'annotate' opens the same")
     parser.add_argument("--threshold", default="", metavar="T",
