@@ -16,7 +16,8 @@ NICE = 10  # beside a window, which goes first
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``propose`` to parser."""
-    parser.add_argument("tomograms", nargs="*", metavar="TOMO", help="tomograms (.mrc, .rec, .map, .zarr), or folders of them")
+    parser.add_argument("tomograms", nargs="*", metavar="TOMO",
+                        help="tomograms (.mrc, .rec, .map, .zarr), or folders of them")
     parser.add_argument("--out", required=True, metavar="DIR",
                         help="folder for NAME.csv, NAME_features.npy, classes.json and manifest.json")
     parser.add_argument("--like", default="", metavar="DIR",

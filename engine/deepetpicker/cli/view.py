@@ -19,7 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_tomograms(parser: argparse.ArgumentParser) -> None:
     """Add what names the tomograms of a window."""
-    parser.add_argument("tomograms", nargs="*", metavar="TOMO", help="tomograms (.mrc, .rec, .map, .zarr), or folders of them")
+    parser.add_argument("tomograms", nargs="*", metavar="TOMO",
+                        help="tomograms (.mrc, .rec, .map, .zarr), or folders of them")
     parser.add_argument("--show", nargs="+", default=[], metavar="T",
                         help="other versions of the same tomograms, denoised or binned otherwise, to show in their "
                         "place: files of the same names, or a folder with them; coordinates stay those of TOMO")
