@@ -47,7 +47,7 @@ VERBS: Dict[str, str] = {
     "benchmark": "Time picking against the published algorithm on this machine.",
     "info": "Show what a model file says about itself.",
     "import-reference": "Turn a checkpoint of the published reference implementation into a model file.",
-    "convert": "Convert a coordinate table from one format to another.",
+    "convert": "Convert a coordinate table from one format to another; picks from and to copick projects.",
 }
 KEPT: Dict[str, str] = {
     "train": "finished epochs are kept, and the same command goes on from the last of them",
