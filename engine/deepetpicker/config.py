@@ -241,6 +241,7 @@ class ReportOptions(Options):
 
     crops: int = opt(12, "crops in each group of a contact sheet; 0 leaves pictures of tomograms out",
                      check=at_least(0))
+    anonymous: bool = opt(False, "take folders, user and host names out of the page, so that it can be shared")
 
 
 @dataclasses.dataclass(frozen=True)

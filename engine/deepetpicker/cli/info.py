@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 import pathlib
 import sys
-from typing import Any, Dict
+from typing import TYPE_CHECKING, Any, Dict
+
+if TYPE_CHECKING:
+    from deepetpicker.io.modelcard import ModelCard
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,23 +18,51 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="FILE",
                         help="model file (.safetensors), or tomogram (.mrc, .rec, .map, .zarr)")
     parser.add_argument("--json", action="store_true", help="print all of it as JSON")
+    parser.add_argument("--anonymous", action="store_true", help="take folders, user and host names out of what is "
+                        "shown, and of the copy that --out writes")
+    parser.add_argument("--out", default="", metavar="COPY.safetensors",
+                        help="with --anonymous: write a copy of the model whose card is what is shown, to be shared")
 
 
 def main(args: argparse.Namespace) -> int:
     """Run the command; return its exit code."""
     import json
 
+    from deepetpicker.io.anonymous import Anonymous
     from deepetpicker.io.items import TOMOGRAM_SUFFIXES
-    from deepetpicker.io.modelcard import format_info, info, read_card
+    from deepetpicker.io.modelcard import ModelCard, format_info, info, read_card
 
     if pathlib.Path(args.model).suffix.lower() in TOMOGRAM_SUFFIXES:
         facts = of_tomogram(args.model)
+        facts = Anonymous(facts).value(facts) if args.anonymous else facts
         sys.stdout.write(json.dumps(facts, indent=1) + "\n" if args.json else in_words(facts))
-    elif args.json:
-        sys.stdout.write(json.dumps(info(args.model), indent=1) + "\n")
-    else:
-        sys.stdout.write(format_info(read_card(args.model)))
+        return 0
+    card, facts = read_card(args.model), info(args.model)
+    if args.anonymous:
+        clean = Anonymous(facts)
+        facts, card = clean.value(facts), ModelCard.from_json(json.dumps(clean.value(json.loads(card.to_json()))))
+    if args.out:
+        write_copy(args.model, args.out, card, args.anonymous)
+    sys.stdout.write(json.dumps(facts, indent=1) + "\n" if args.json else format_info(card))
     return 0
+
+
+def write_copy(model: str, out: str, card: ModelCard, is_anonymous: bool) -> None:
+    """Write a model file with the weights of another and a card.
+
+    Raises
+    ------
+    InputError
+        If the card is the same, or the copy would replace the model.
+    """
+    from deepetpicker.errors import InputError
+    from deepetpicker.network.modelfile import load_model, save_model
+
+    if not is_anonymous:
+        raise InputError("expected --anonymous with --out, got --out alone: a plain copy is made with cp")
+    if os.path.exists(out):
+        raise InputError(f"{out} is there already: expected the name of a new file for the copy")
+    save_model(out, load_model(model)[0], card)
 
 
 def of_tomogram(path: str) -> Dict[str, Any]:

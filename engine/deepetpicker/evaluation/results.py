@@ -14,8 +14,8 @@ from deepetpicker.evaluation.matching import Candidates, Match
 from deepetpicker.evaluation.measures import distance_histogram, z_profile
 from deepetpicker.evaluation.reliability import Reliability, reliability_csv
 from deepetpicker.io.coordinates import CoordinateTable
+from deepetpicker.io.jsonvalues import finite_json
 from deepetpicker.io.manifest import Manifest
-from deepetpicker.io.modelcard import finite_json
 
 CURVE_POINTS = 201
 

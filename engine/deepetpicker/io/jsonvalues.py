@@ -1,9 +1,10 @@
-"""Values out of JSON files that people may have written by hand."""
+"""Values out of JSON files that people may have written by hand, and into those that we write."""
 
 from __future__ import annotations
 
 import json
 import math
+import os
 from typing import Any, Mapping, Sequence
 
 from deepetpicker.errors import InputError
@@ -34,3 +35,18 @@ def number(value: Any, what: str, expected: str = "a number >= 0") -> float:
     if not (math.isfinite(found) and found >= 0):
         raise InputError(f"{what} must be {expected}, got {value!r}")
     return found
+
+
+def finite_json(value: Any) -> Any:
+    """Return value as JSON can hold it: NaN and infinities become None, tuples lists, paths text, numpy numbers."""
+    if isinstance(value, Mapping):
+        return {str(k): finite_json(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite_json(v) for v in value]
+    if hasattr(value, "tolist"):
+        return finite_json(value.tolist())
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -15,8 +15,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Union
 from deepetpicker import __version__
 from deepetpicker.errors import FormatError, InputError
 from deepetpicker.io.atomic import write_text
-from deepetpicker.io.jsonvalues import objects, parse
-from deepetpicker.io.modelcard import finite_json
+from deepetpicker.io.jsonvalues import finite_json, objects, parse
 from deepetpicker.io.plainfile import check_plain
 from deepetpicker.io.records import Records, has_places, identity, located, with_records
 from deepetpicker.io.volumes import Volume

@@ -11,6 +11,7 @@ from deepetpicker import evaluation
 from deepetpicker.config import EvaluateOptions, ReportOptions
 from deepetpicker.evaluation.results import EvaluationReport
 from deepetpicker.evaluation.run import Params
+from deepetpicker.io.anonymous import Anonymous
 from deepetpicker.io.atomic import write_text
 from deepetpicker.report.page import write_report, write_slices
 from deepetpicker.report.picks_page import picks_page
@@ -109,6 +110,8 @@ def report(places: Sequence[PathLike], out: Optional[PathLike] = None, options: 
         text, folder = training_page(run, options.crops), run.folder
     else:
         text, folder = picks_page(run, options.crops), run.folders[0]
+    if options.anonymous:
+        text = Anonymous(run.manifest, run.card and run.card.training, os.path.abspath(folder)).page(text)
     target = pathlib.Path(out) if out is not None else folder / REPORT_FILE
     write_text(target, text)
     return target

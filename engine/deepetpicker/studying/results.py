@@ -14,7 +14,7 @@ import numpy as np
 from deepetpicker.config import EvaluateOptions
 from deepetpicker.evaluation import evaluate
 from deepetpicker.io.atomic import write_text
-from deepetpicker.io.modelcard import finite_json
+from deepetpicker.io.jsonvalues import finite_json
 from deepetpicker.studying.data import StudyData, evaluation_params
 from deepetpicker.studying.variants import Variant
 

@@ -1,4 +1,4 @@
-"""The model card: what a model file says about itself, readable without torch."""
+"""The model card itself, and its form as JSON."""
 
 from __future__ import annotations
 
@@ -7,20 +7,15 @@ import itertools
 import json
 import math
 import os
-import pathlib
-import struct
 from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
 
-from deepetpicker.calibration import Calibration, scores_are
-from deepetpicker.errors import InputError, ModelFileError
+from deepetpicker.calibration import Calibration
+from deepetpicker.errors import ModelFileError
 from deepetpicker.io.classes import ParticleClass
-from deepetpicker.io.jsonvalues import number, objects, parse
-from deepetpicker.io.plainfile import check_plain
+from deepetpicker.io.jsonvalues import finite_json, number, objects, parse
 
 FORMAT_VERSION = 1
-METADATA_KEY = "deepetpicker"
 RECALL_COUNTS = "mean recall of its picks"  # so a verdict says that precision is not known
-MAX_HEADER_BYTES = 100_000_000
 
 PathLike = Union[str, "os.PathLike[str]"]
 
@@ -158,84 +153,6 @@ class ModelCard:
         return _card(content, path)
 
 
-def read_card(path: PathLike) -> ModelCard:
-    """Return the model card of a model file, reading its header only.
-
-    Raises
-    ------
-    ModelFileError
-        If the file is missing, empty, truncated, no safetensors file, holds no card, or a card of another version.
-    """
-    metadata, _ = read_header(path)
-    if METADATA_KEY not in metadata:
-        raise ModelFileError(f"{path} is a safetensors file without a DeepETPicker model card: expected one written "
-                             "by 'deepetpicker train' or 'deepetpicker import-reference'")
-    return ModelCard.from_json(metadata[METADATA_KEY], path)
-
-
-def read_header(path: PathLike) -> Tuple[Dict[str, str], Dict[str, Any]]:
-    """Return the metadata and the tensor directory of a safetensors file.
-
-    Returns
-    -------
-    tuple of dict
-        Metadata (names to text) and the directory (tensor name to dtype, shape and data_offsets).
-
-    Raises
-    ------
-    ModelFileError
-        If the file is missing, empty, truncated or no safetensors file.
-    """
-    file = pathlib.Path(path)
-    try:
-        check_plain(file, "a model file (.safetensors)")
-    except InputError as error:
-        raise ModelFileError(str(error)) from error
-    if file.is_dir():
-        raise ModelFileError(f"expected a model file (.safetensors), got a folder: {path}")
-    try:
-        size = file.stat().st_size
-        with open(file, "rb") as stream:
-            directory = _directory(stream.read(8), stream, size, path)
-    except FileNotFoundError as error:
-        raise ModelFileError(f"no such model file: {path}") from error
-    except OSError as error:
-        raise ModelFileError(f"cannot read the model file {path}: {error.strerror or error}") from error
-    metadata = directory.pop("__metadata__", {})
-    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
-        raise ModelFileError(f"{path}: damaged safetensors header (metadata must map names to text)")
-    return metadata, directory
-
-
-def _directory(head: bytes, stream: Any, size: int, path: PathLike) -> Dict[str, Any]:
-    """Return the parsed header; its length is checked against the file before anything is read."""
-    if size == 0:
-        raise ModelFileError(f"{path} is empty (0 bytes): copy the model again or train anew")
-    length = struct.unpack("<Q", head)[0] if len(head) == 8 else 0
-    if len(head) < 8 or length < 2 or length > MAX_HEADER_BYTES:
-        raise ModelFileError(f"{path} is not a safetensors file: expected a model written by 'deepetpicker train'")
-    start = stream.read(1)
-    if start != b"{":
-        raise ModelFileError(f"{path} is not a safetensors file: expected a model written by 'deepetpicker train'")
-    if length > size - 8:
-        raise ModelFileError(f"{path} is truncated: its header should have {length} bytes, {size - 8} are left; "
-                             "copy the model again")
-    try:
-        directory = parse((start + stream.read(length - 1)).decode("utf-8"))
-        if not isinstance(directory, dict):
-            raise ValueError("header is no object")
-        tensors = [t for n, t in directory.items() if n != "__metadata__"]
-        ends = [int(t["data_offsets"][1]) for t in tensors]
-        if min((int(edge) for t in tensors for edge in t["shape"]), default=0) < 0:
-            raise ValueError("a shape below zero")
-    except (ValueError, TypeError, KeyError, IndexError, OverflowError) as error:
-        raise ModelFileError(f"{path}: damaged safetensors header ({error}); copy the model again") from error
-    if ends and 8 + length + max(ends) > size:
-        raise ModelFileError(f"{path} is truncated: expected {8 + length + max(ends)} bytes, found {size}; copy the "
-                             "model again")
-    return directory
-
-
 def _check_version(version: Any, path: PathLike) -> None:
     """Refuse every format version but ours, saying which way to go."""
     number = version if isinstance(version, int) and not isinstance(version, bool) else None
@@ -319,82 +236,3 @@ def _class_card(content: Mapping[str, Any]) -> ClassCard:
     return ClassCard(int(content["id"]), str(content["name"]), float(content["diameter_ang"]),
                      float(content["label_diameter_vox"]), None if own is None else float(own),
                      None if scale is None else Calibration.from_dict(scale))
-
-
-def finite_json(value: Any) -> Any:
-    """Return value as JSON can hold it: NaN and infinities become None, tuples lists, paths text, numpy numbers."""
-    if isinstance(value, Mapping):
-        return {str(k): finite_json(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite_json(v) for v in value]
-    if hasattr(value, "tolist"):
-        return finite_json(value.tolist())
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
-
-
-def info(path: PathLike) -> Dict[str, Any]:
-    """Return the model card of a model file as a dictionary (what ``deepetpicker info --json`` shows).
-
-    Raises
-    ------
-    ModelFileError
-        As :func:`read_card`.
-    """
-    card = read_card(path)
-    content: Dict[str, Any] = json.loads(card.to_json())
-    _, directory = read_header(path)
-    content["parameters"] = sum(math.prod(map(int, t.get("shape", []))) for t in directory.values())
-    content["path"] = str(path)
-    return content
-
-
-def format_info(card: ModelCard) -> str:
-    """Return the model card as text for people, lengths in angstrom and in working voxels."""
-    voxel = card.voxel_size_ang
-    lines = [f"DeepETPicker model (format {card.format_version}, version {card.version or 'unknown'}, "
-             f"made {card.created or 'at an unknown time'})",
-             f"working voxel size  {voxel:.4g} angstrom",
-             f"training patch      {card.patch_vox} voxels ({card.patch_vox * voxel:.4g} angstrom), border "
-             f"{card.border_vox} voxels",
-             f"label               {card.label}; normalisation {card.normalisation}",
-             f"threshold           {card.threshold:.3g} (candidates above {card.score_floor:.3g} are kept)",
-             f"classes             {len(card.classes)}"]
-    for one in card.classes:
-        lines.append(f"  {one.id:>3}  {one.name:<16} diameter {one.diameter_ang:.4g} angstrom "
-                     f"({one.diameter_ang / voxel:.1f} voxels), label {one.label_diameter_vox:.3g} voxels "
-                     f"({one.label_diameter_vox * voxel:.4g} angstrom), threshold {card.thresholds[one.id]:.3g}")
-        lines.append(f"       {scores_are(one.calibration)}")
-    told = ("picks", "items", "seen", "verdict", "round", "started_from")
-    training = {key: value for key, value in card.training.items() if key not in told}
-    for title, content in (("network", card.network), ("training", training), ("intensity", card.intensity),
-                           ("notes", card.notes)):
-        lines += [f"{title}"] + [f"  {key}: {_short(value)}" for key, value in content.items()] if content else []
-    if card.validation:
-        lines.append(f"validation          {len(card.validation)} epochs, last: {_short(card.validation[-1])}")
-    for one in card.training.get("picks") or []:
-        if one.get("n_true"):
-            lines.append(f"held-out particles  class {one['class_id']} ({one.get('name', '')}): F1 {one['f1']:.3f}, "
-                         f"precision {one['precision']:.3f}, recall {one['recall']:.3f} on {one['n_true']}")
-    origin = card.training.get("started_from")
-    if origin:
-        lines.append(f"round               {card.training.get('round')}, from {origin.get('file')} (round "
-                     f"{origin.get('round')}, SHA-256 {str(origin.get('sha256'))[:16]})")
-    if card.training.get("verdict"):
-        lines.append(f"verdict             {card.training['verdict'].get('text', '')}")
-    lines += [f"warning             {text}" for text in card.warnings]
-    return "\n".join([*lines, f"seed                {card.seed}"]) + "\n"
-
-
-def _short(value: Any) -> str:
-    """Return a value on one line, numbers with four digits."""
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{k}={_short(v)}" for k, v in value.items())
-    if isinstance(value, (list, tuple)):
-        return ", ".join(_short(v) for v in value)
-    return str(value)
