@@ -93,26 +93,26 @@ def make(folder: pathlib.Path, wheel: pathlib.Path) -> List[Sphere]:
     Parameters
     ----------
     folder : path
-        Gets ``tomograms/hiv.mrc``, ``known/hiv.csv`` (all nine), ``unclicked/hiv.csv`` (the four nobody clicks on) and
-        the annotation ``clicks``.
+        Gets ``tomograms/hiv.mrc``, ``known/hiv.csv`` and the annotation ``clicks``.
     wheel : path
         The package.
     """
     volume, points = read_package(wheel)
     particles = spheres_of(points)
     kind = ParticleClass(1, "VLP", DIAMETER_ANG)
-    for name in ("tomograms", "known", "unclicked"):
+    for name in ("tomograms", "known"):
         (folder / name).mkdir(parents=True, exist_ok=True)
         write_classes(folder / name, [kind], VOXEL_ANG)
-    with mrcfile.new(folder / "tomograms" / f"{NAME}.mrc", overwrite=True) as mrc:
-        mrc.set_data(volume)
-        mrc.voxel_size = VOXEL_ANG
+    path = folder / "tomograms" / f"{NAME}.mrc"
+    if not path.exists():  # a training that goes on wants the file it began with
+        with mrcfile.new(path) as mrc:
+            mrc.set_data(volume)
+            mrc.voxel_size = VOXEL_ANG
     centres = np.array([one.centre_zyx_vox for one in particles])
     rng = np.random.default_rng(SEED)
     order = rng.permutation(len(centres))
     clicks = centres[order[:CLICKS]] + rng.normal(0, HAND_VOX, (CLICKS, 3))
-    for name, rows in (("known", centres), ("unclicked", centres[order[CLICKS:]])):
-        write_coordinates(folder / name / f"{NAME}.csv", CoordinateTable.from_positions(rows, 1))
+    write_coordinates(folder / "known" / f"{NAME}.csv", CoordinateTable.from_positions(centres, 1))
     annotate(folder, clicks, kind)
     return particles
 
@@ -132,19 +132,18 @@ def annotate(folder: pathlib.Path, clicks_zyx_vox: np.ndarray, kind: ParticleCla
 def commands(folder: pathlib.Path, minutes: float) -> List[Tuple[str, str]]:
     """Return (what it does, command line) of each step."""
     tomogram, model = folder / "tomograms" / f"{NAME}.mrc", folder / "model.safetensors"
-    evaluate = f"evaluate --rule distance --truth {folder / 'unclicked'} --picks"
+    propose = f"propose {tomogram} --diameter-angstrom {DIAMETER_ANG:g} --most 30"
     return [
-        ("Candidates by the model that comes with the package",
-         f"propose {tomogram} --diameter-angstrom {DIAMETER_ANG:g} --most 30 --out {folder / 'proposals_generic'}"),
-        ("Candidates by blobs",
-         f"propose {tomogram} --diameter-angstrom {DIAMETER_ANG:g} --most 30 --method blob "
-         f"--out {folder / 'proposals_blob'}"),
+        ("Candidates by the model that comes with the package", f"{propose} --out {folder / 'proposals'}"),
+        ("The other contrast, as the warning advises", f"{propose} --contrast dark --out {folder / 'proposals_dark'}"),
+        ("Candidates by blobs", f"{propose} --contrast dark --method blob --out {folder / 'proposals_blob'}"),
         ("The tables of the five clicks", f"annotate {tomogram} --out {folder / 'clicks'} --tables-only"),
         ("Train on them", f"train --data {folder / 'clicks' / 'version_001'} --out {model} --unannotated unknown "
                           f"--minutes {minutes:g}"),
         ("Pick", f"pick {model} {tomogram} --out {folder / 'picks'}"),
-        ("Score the picks against the four particles that were not clicked on",
-         f"{evaluate} {folder / 'picks'} --out {folder / 'evaluation'}"),
+        ("Score the picks against the nine known particles: of others nothing is known, so recall counts",
+         f"evaluate --rule distance --truth {folder / 'known'} --picks {folder / 'picks'} "
+         f"--out {folder / 'evaluation'}"),
         ("The page of the training", f"report {model} --out {folder / 'training.html'}"),
         ("The page of the picks", f"report {folder / 'picks'} --out {folder / 'picks.html'}"),
     ]
@@ -182,7 +181,7 @@ def main(argv: Sequence[str] = ()) -> int:
         say(f"  {time.monotonic() - begin:.0f} s")
         if status:
             return status
-    for name in () if args.data_only else ("proposals_generic", "proposals_blob", "picks"):
+    for name in () if args.data_only else ("proposals", "proposals_dark", "proposals_blob", "picks"):
         say(recall(args.folder / name, particles))
     return 0
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
+import subprocess
 import tempfile
 
 import numpy as np
@@ -15,11 +17,26 @@ from deepetpicker.config import RefineOptions, TrainOptions
 from deepetpicker.io.regions import Region, read_negatives, read_regions, write_regions
 from deepetpicker_plugin.convert import Place
 from deepetpicker_plugin.corrections import correctionItems, transferBoxes
-from deepetpicker_plugin.objects import DeepETPickerRegions
+from deepetpicker_plugin.objects import DeepETPickerModel, DeepETPickerRegions
 from deepetpicker_plugin.protocols import ProtDeepETPickerRefine, ProtDeepETPickerTrain
-from deepetpicker_plugin.tests.base import PluginTest, slow, tinyModel
+from deepetpicker_plugin.tests.base import PluginTest, dataFolder, python, slow, tinyModel
+from deepetpicker_plugin.viewers.registered import DeepETPickerTrainingViewer
+from deepetpicker_plugin.viewers.rounds import roundsOf
 
+TRAINING_CODE = """
+import dataclasses, json, sys
+from deepetpicker.network.modelfile import load_model, save_model
+network, card = load_model(sys.argv[1])
+save_model(sys.argv[2], network, dataclasses.replace(card, training=json.loads(sys.argv[3])))
+"""
 BOX = Region((2, 4, 6), (11, 33, 41))
+
+
+def withTraining(path, **training):
+    """Return the path of a copy of a model whose card says this of its training."""
+    target = os.path.join(dataFolder(), f"model_round_{training.get('round', 1)}.safetensors")
+    subprocess.run([python(), "-c", TRAINING_CODE, path, target, json.dumps(training)], check=True)
+    return target
 
 
 class TestCorrections(PluginTest):
@@ -114,12 +131,53 @@ class TestCorrections(PluginTest):
         training.startFrom.set(0)  # as in workflows that were made before there was the choice
         self.assertEqual(training._options()["init"], self.model.getFileName())
 
+    def trained(self, kind, path, label, **settings):
+        """Return a training of the project whose model is a file that is there."""
+        protocol = self.newProtocol(kind, inputCoordinates=self.coordinates, **settings)
+        protocol.setObjLabel(label)
+        self.proj.saveProtocol(protocol)
+        protocol.makePathsAndClean()
+        protocol._defineOutputs(model=DeepETPickerModel.fromFile(path))
+        self.proj.saveProtocol(protocol)
+        return protocol
+
+    def test_the_rounds_of_a_model_are_followed_through_the_project(self):
+        first, second = (withTraining(tinyModel(), **facts) for facts in (
+            {"items": [{"name": "a", "particles": 10}],
+             "picks": [{"class_id": 1, "f1": 0.5, "precision": 0.5, "recall": 0.5, "n_true": 4}]},
+            {"items": [{"name": "a", "particles": 30, "negatives": 7}], "round": 2,
+             "started_from": {"file": "m.safetensors", "round": 1, "f1_before": 0.5, "f1_after": 0.75, "n_true": 4}}))
+        train = self.trained(ProtDeepETPickerTrain, first, "ten clicks")
+        self.assertEqual([str(one) for one in roundsOf(train, self.proj)],
+                         ["round 1 (ten clicks): 10 particles, F1 0.50 on 4 held-out particles"])
+        refined = self.trained(ProtDeepETPickerRefine, second, "corrected", initModel=train.model)
+        self.assertEqual([(one.number, one.name, one.particles) for one in roundsOf(refined, self.proj)],
+                         [(1, "ten clicks", 10), (2, "corrected", 30)])
+        third = self.newProtocol(ProtDeepETPickerRefine, inputCoordinates=self.coordinates, initModel=refined.model)
+        third.setObjLabel("again")
+        self.proj.saveProtocol(third)
+        third.setStatus("running")
+        self.assertEqual(str(roundsOf(third, self.proj)[-1]), "round 3 (again): running")
+        window = DeepETPickerTrainingViewer(project=self.proj, protocol=None)._windows(third)[0]
+        self.assertEqual([one.number for one in window.rounds()], [1, 2, 3])
+        third.setStatus("failed")
+        self.assertEqual(len(roundsOf(third, self.proj)), 2)
+        anew = self.newProtocol(ProtDeepETPickerTrain, inputCoordinates=self.coordinates, initModel=refined.model,
+                                startFrom=2)
+        self.proj.saveProtocol(anew)
+        self.assertEqual(roundsOf(anew, self.proj), [])  # it started from nothing
+        brought = self.importModel(second)
+        maker = self.proj.getProtocol(int(brought.getObjParentId()))
+        self.assertEqual([(one.number, one.name) for one in roundsOf(maker, self.proj)],
+                         [(1, "m.safetensors"), (2, maker.getObjLabel() or maker.getRunName())])
+
     @slow
     def test_a_model_is_refined(self):
         protocol = self.run_(ProtDeepETPickerRefine, inputCoordinates=self.coordinates, initModel=self.model, epochs=1,
                              patch=32, batch=4, patchesPerEpoch=8, numberOfThreads=1)
         card = protocol.model.getCard()
         self.assertEqual(card.training["round"], 2)
+        self.assertEqual([one.number for one in roundsOf(protocol, self.proj)], [1, 2])
         self.assertEqual([c.name for c in protocol.model.getClasses()], ["ring", "rod"])
         self.assertTrue(any("Round 2 of the model" in line for line in protocol._summary()), protocol._summary())
         params = json.loads(pathlib.Path(protocol._getExtraPath("training/params.json")).read_text("utf-8"))

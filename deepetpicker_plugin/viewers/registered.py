@@ -32,6 +32,7 @@ from deepetpicker_plugin.protocols import (
 from deepetpicker_plugin.protocols.protocol_annotate import newestCoordinates
 from deepetpicker_plugin.protocols.protocol_compare import BOTH, ONLY_FIRST, ONLY_SECOND
 from deepetpicker_plugin.protocols.protocol_train import readRows
+from deepetpicker_plugin.viewers.rounds import roundsOf
 from deepetpicker_plugin.viewers.scene import sceneOfSets
 
 NAMES = {BOTH: "in both", ONLY_FIRST: "only in the first", ONLY_SECOND: "only in the second"}
@@ -75,7 +76,8 @@ class DeepETPickerTrainingViewer(DeepETPickerViewer):
                 return bool(obj.isActive())
 
             return [TrainingWindow(f"Training: {obj.getObjLabel() or obj.getRunName()}", lambda: readRows(path),
-                                   running, self.getTkRoot(), pages.pageOfTraining(obj))]
+                                   running, self.getTkRoot(), pages.pageOfTraining(obj),
+                                   lambda: roundsOf(obj, project))]
         model = getattr(obj, "model", None) if isinstance(obj, ProtDeepETPickerImportModel) else obj
         if model is None:
             return self._nothing("No model was imported yet.")
@@ -84,7 +86,8 @@ class DeepETPickerTrainingViewer(DeepETPickerViewer):
             return self._nothing(f"{model}\nThe model says nothing about its training.")
         maker = self.getProject().getProtocol(int(model.getObjParentId()))
         return [TrainingWindow(f"Training: {model}", lambda: rows, lambda: False, self.getTkRoot(),
-                               pages.pageOfModel(maker, model.getFileName()))]
+                               pages.pageOfModel(maker, model.getFileName()),
+                               lambda: roundsOf(maker, self.getProject()))]
 
 
 class DeepETPickerPicksViewer(DeepETPickerViewer):

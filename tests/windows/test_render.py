@@ -65,6 +65,13 @@ def test_beside_the_tomogram_the_view_is_light_grey():
     assert (view_picture(VOLUME, (0, 3), (100, 120, 0, 20), (20, 20), PLAIN)[..., 0] == OUTSIDE).all()
 
 
+def test_beside_the_tomogram_a_crop_is_dark():
+    """Crops lie on a dark ground, and half of a bright square passes for density."""
+    crop = crop_greys(VOLUME, (3, 1, 10), 8.0, 64, PLAIN)
+    assert len(np.unique(crop[-20:])) == 1
+    assert crop[-1, 0] < 80 < OUTSIDE
+
+
 def test_low_pass_and_inversion_change_the_view_and_not_the_data():
     volume = np.random.default_rng(1).normal(size=(8, 64, 48)).astype(np.float32)
     before = volume.copy()

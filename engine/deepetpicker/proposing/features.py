@@ -15,7 +15,7 @@ from deepetpicker.proposing.scene import CLIP, Scene
 
 EDGES = np.linspace(0.0, 1.6, 9)  # of the shells, in particle radii
 POLAR = 0.6  # cosine of the angle to the beam above which a voxel lies at the poles
-_CHUNK = 256
+_CHUNK = 32  # places at once: each touches some hundred pages of a mapped file
 
 
 def n_features() -> int:

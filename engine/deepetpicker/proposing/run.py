@@ -97,6 +97,7 @@ def propose(tomograms: Sequence[PathLike] = (), out: PathLike = "proposals", opt
                 manifest.add_item(item.name, "failed", str(error))
             bar.update(1)
     for text in finder.warnings:
+        log.warning("%s", text)
         manifest.warn(text)
     if options.map:
         manifest.add_file(options.map)

@@ -160,7 +160,7 @@ class RunFolder:
         """
         shutil.rmtree(self.held_out, ignore_errors=True)
         volumes = {volume.name: volume for volume in gathered.volumes}
-        names, maps = ({c.id: getattr(c, key) for c in card.classes} for key in ("name", "calibration"))
+        maps = {c.id: c.calibration for c in card.classes}
         for one in looked:
             volume = volumes[one["name"]]
             grid = WorkingGrid(volume.shape_zyx, volume.voxel_size_ang,
@@ -169,7 +169,7 @@ class RunFolder:
                 rows = np.asarray(one[key], float)
                 ids = rows[:, 0].astype(np.int64)
                 scores = calibrated(rows[:, 4], ids, maps) if key == "found" else np.full(len(rows), np.nan)
-                table = CoordinateTable(grid.to_input(rows[:, 1:4]), ids, scores, names)
+                table = CoordinateTable(grid.to_input(rows[:, 1:4]), ids, scores)
                 write_coordinates(self.held_out / f"{volume.name}{end}.csv", table)
 
     def clean(self) -> None:

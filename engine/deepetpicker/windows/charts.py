@@ -13,6 +13,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 import numpy as np
 
 from deepetpicker.report import training_figure
+from deepetpicker.windows.rounds import MOST, Round, rounds_figure
 from deepetpicker.windows.window import INK, FigureWindow, canvas_of
 
 REFRESH_MS = 3000
@@ -87,13 +88,21 @@ class TrainingWindow(ChartWindow):
         Window that opened it.
     page : callable, optional
         Makes the page of the training and returns its path; there is a button for it.
+    rounds : callable, optional
+        Returns the models that went on from each other up to this one, oldest first, as they are now; two or more are
+        shown side by side below the curves.
     """
 
     def __init__(self, title: str, rows: Callable[[], List[Dict[str, Any]]], running: Callable[[], bool],
-                 parent: Optional[tk.Misc] = None, page: Optional[Callable[[], str]] = None) -> None:
-        super().__init__(title, parent, (1050, 520))
-        self.rows, self.running, self.page = rows, running, page
+                 parent: Optional[tk.Misc] = None, page: Optional[Callable[[], str]] = None,
+                 rounds: Callable[[], List[Round]] = list) -> None:
+        self.first_rounds = rounds()
+        super().__init__(title, parent, (1050, 860 if len(self.first_rounds) > 1 else 520))
+        self.rows, self.running, self.page, self.rounds = rows, running, page, rounds
         self.shown: List[Dict[str, Any]] = []
+        self.shown_rounds: List[Round] = []
+        self.rounds_canvas: Any = None
+        self.told: Any = None
 
     def _build(self, top: tk.Toplevel) -> None:
         """Fill the window and begin to follow."""
@@ -102,13 +111,16 @@ class TrainingWindow(ChartWindow):
         if self.page is not None:
             self._button("Report in the browser", functools.partial(self.open_page, self.page))
         self._show(self.rows())
+        self._show_rounds(self.first_rounds)
         self._follow()
 
     def refresh(self) -> None:
-        """Read the metrics again and draw what is new."""
-        rows = self.rows()
+        """Read the metrics and the rounds again and draw what is new."""
+        rows, rounds = self.rows(), self.rounds()
         if rows != self.shown:
             self._show(rows)
+        if rounds != self.shown_rounds:
+            self._show_rounds(rounds)
         self.text.set(training_summary(rows, self.running()))
 
     def _show(self, rows: List[Dict[str, Any]]) -> None:
@@ -116,6 +128,20 @@ class TrainingWindow(ChartWindow):
         self.shown = rows
         self._draw(training_figure(without_empty(rows)))
         self.text.set(training_summary(rows, self.running()))
+
+    def _show_rounds(self, rounds: List[Round]) -> None:
+        """Draw the rounds side by side and say each in a line, where there are several."""
+        self.shown_rounds = rounds
+        for old in (self.rounds_canvas and self.rounds_canvas.get_tk_widget(), self.told):
+            if old is not None:
+                old.destroy()
+        if len(rounds) < 2:
+            return
+        self.told = ttk.Label(self.top, text="\n".join(map(str, rounds[-MOST:])), justify=tk.LEFT,
+                              wraplength=1020)
+        self.told.pack(side=tk.BOTTOM, fill=tk.X, padx=8)
+        self.rounds_canvas = canvas_of(self.top, rounds_figure(rounds))
+        self.rounds_canvas.get_tk_widget().pack(side=tk.BOTTOM, fill=tk.BOTH, expand=True)
 
     def _follow(self) -> None:
         """Refresh now and then while the training runs."""

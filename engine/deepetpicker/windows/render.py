@@ -15,6 +15,7 @@ TOUCHED_BYTES = 96 * 2 ** 20  # of larger ones, so much is in memory at once
 PLANE_EDGE = 256            # edge of what is looked at for the contrast of a whole tomogram, in voxels
 SAMPLED = 20_000            # pixels that are looked at for the contrast
 OUTSIDE = 235               # grey beside the tomogram
+OUTSIDE_CROP = 62           # in crops, which lie on a dark ground: bright would pass for density
 _GREYS = np.arange(256, dtype=np.uint32)
 _COLOURS = (_GREYS * 0x010101 | 0xFF000000).astype("<u4")  # grey -> red, green, blue, alpha
 
@@ -98,7 +99,7 @@ def grey_limits(image: np.ndarray, clipped_percent: float) -> Tuple[float, float
 
 
 def view_picture(volume_zyx: np.ndarray, cut: Tuple[int, int], window: Sequence[float], size_px: Tuple[int, int],
-                 look: Look, limits: Optional[Tuple[float, float]] = None) -> np.ndarray:
+                 look: Look, limits: Optional[Tuple[float, float]] = None, outside: int = OUTSIDE) -> np.ndarray:
     """Return the picture of a part of a plane, (height, width, 4) uint8, top row first.
 
     Parameters
@@ -115,11 +116,13 @@ def view_picture(volume_zyx: np.ndarray, cut: Tuple[int, int], window: Sequence[
         Slab, low-pass, contrast.
     limits : tuple of float, optional
         Grey values of black and white; default: those of the part itself.
+    outside : int
+        Grey of what lies beside the tomogram.
     """
     right, up = AXES[cut[0]]
     across = _Side(window[0], window[1], size_px[0], volume_zyx.shape[right])
     upward = _Side(window[2], window[3], size_px[1], volume_zyx.shape[up])
-    picture = np.full((size_px[1], size_px[0]), OUTSIDE, np.uint8)
+    picture = np.full((size_px[1], size_px[0]), outside, np.uint8)
     if not (across.inside.any() and upward.inside.any()):
         return _coloured(picture)
     margin = int(np.ceil(3 * look.smooth_vox))
@@ -197,7 +200,7 @@ def crop_greys(volume_zyx: np.ndarray, centre_zyx_vox: Sequence[float], half_vox
     plane = int(np.clip(round(centre_zyx_vox[axis]), 0, volume_zyx.shape[axis] - 1))
     window = (centre_zyx_vox[right] - half_vox, centre_zyx_vox[right] + half_vox,
               centre_zyx_vox[up] - half_vox, centre_zyx_vox[up] + half_vox)
-    return view_picture(volume_zyx, (axis, plane), window, (pixels, pixels), look, limits)[..., 0]
+    return view_picture(volume_zyx, (axis, plane), window, (pixels, pixels), look, limits, OUTSIDE_CROP)[..., 0]
 
 
 def plane_limits(volume_zyx: np.ndarray, look: Look) -> Tuple[float, float]:

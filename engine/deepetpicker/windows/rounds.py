@@ -1,0 +1,143 @@
+"""The rounds of a model: models that went on from each other, side by side."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+
+from deepetpicker.io.modelcard import ModelCard
+from deepetpicker.report.charts import CYCLE, GREY, chart, finish as finish_axes, say_nothing
+
+MOST = 8  # rounds that have room side by side: the newest
+NAME_LETTERS = 18
+
+
+@dataclasses.dataclass(frozen=True)
+class Round:
+    """One of the models that went on from each other.
+
+    Attributes
+    ----------
+    number : int
+        The first is 1.
+    name : str
+        What made it, or its file.
+    f1 : float or None
+        Mean F1 of its picks on its held-out part; None where that says little, as particles lack an annotation.
+    before, after : float or None
+        F1 of the model it started from, and its own, on the same held-out particles.
+    n_true : int
+        Number of these.
+    thresholds : dict of str to float
+        Score threshold of each class by its name.
+    particles, negatives, boxes : int or None
+        What it was trained with, held-out particles too; None when not known.
+    is_running : bool
+        It is being made.
+    """
+
+    number: int
+    name: str
+    f1: Optional[float] = None
+    before: Optional[float] = None
+    after: Optional[float] = None
+    n_true: int = 0
+    thresholds: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    particles: Optional[int] = None
+    negatives: int = 0
+    boxes: int = 0
+    is_running: bool = False
+
+    @classmethod
+    def of(cls, card: ModelCard, name: str) -> Round:
+        """Return what the card of a model says of its round."""
+        training, items = card.training, card.training.get("items") or []
+        picks = [one for one in training.get("picks") or [] if one.get("n_true")]
+        f1 = sum(float(one["f1"]) for one in picks) / len(picks) if picks and not card.is_partial else None
+        origin = training.get("started_from") or {}
+        names = {c.id: c.name for c in card.classes}
+        return cls(int(training.get("round", 1)), name, f1, origin.get("f1_before"), origin.get("f1_after"),
+                   int(origin.get("n_true") or sum(int(one["n_true"]) for one in picks)),
+                   {names[i]: float(t) for i, t in card.thresholds.items()},
+                   sum(int(i.get("particles", 0)) for i in items) if items else None,
+                   sum(int(i.get("negatives", 0)) for i in items), sum(int(i.get("regions", 0)) for i in items))
+
+    def __str__(self) -> str:
+        if self.is_running:
+            return f"round {self.number} ({self.name}): running"
+        words = [] if self.particles is None else [f"{self.particles} particles"]
+        words += [f"{n} {what}{'' if n == 1 else end}" for n, what, end in (
+            (self.negatives, "without one", ""), (self.boxes, "complete box", "es")) if n]
+        if self.before is not None and self.after is not None:
+            words.append(f"F1 {self.before:.2f} -> {self.after:.2f} on the same {self.n_true} held-out particles")
+        elif self.f1 is not None:
+            words.append(f"F1 {self.f1:.2f} on {self.n_true} held-out particles")
+        return f"round {self.number} ({self.name}): {', '.join(words) or 'nothing more is known'}"
+
+
+def origin_of(card: ModelCard) -> Optional[Round]:
+    """Return what a card says of the model that it went on from; None when it began anew."""
+    facts: Dict[str, Any] = card.training.get("started_from") or {}
+    return Round(int(facts.get("round", 1)), str(facts.get("file", "?"))) if facts else None
+
+
+def rounds_figure(rounds: Sequence[Round]) -> Any:
+    """Return F1, threshold and labels of rounds, the oldest on the left, as a matplotlib figure."""
+    figure, (left, middle, right) = chart(3)
+    shown = list(rounds)[-MOST:]
+    places = range(len(shown))
+    _draw_f1(left, shown)
+    names = sorted({name for one in shown for name in one.thresholds})
+    for name, (colour, dashes) in zip(names, CYCLE * (1 + len(names) // len(CYCLE))):
+        points = [(x, one.thresholds[name]) for x, one in zip(places, shown) if name in one.thresholds]
+        middle.plot(*zip(*points), color=colour, linestyle=dashes, marker="o", markersize=5, label=name)
+    for word, colour, hatch, below, values in _stacks(shown):
+        right.bar(places, values, 0.6, bottom=below, color=colour, hatch=hatch, edgecolor="white", label=word)
+    for axes, what, known in ((left, "F1 on held-out particles", True), (middle, "score threshold", bool(names)),
+                              (right, "labels", any(one.particles is not None for one in shown))):
+        if not known:
+            say_nothing(axes, "not known")
+            continue
+        finish_axes(axes, "", what, legend=bool(axes.get_legend_handles_labels()[0]))
+        axes.set_xticks(list(places), [f"{one.number}: {_short(one.name)}" + ("\n(running)" if one.is_running else "")
+                                       for one in shown], rotation=20, ha="right", fontsize=8)
+        axes.set_xlim(-0.6, len(shown) - 0.4)
+        if axes is right:
+            axes.set_ylim(0, 1.4 * axes.get_ylim()[1])  # room for the legend
+        else:
+            axes.set_ylim(0, 1.05)
+    for axes in (left, middle):
+        if axes.get_legend():
+            axes.legend(loc="lower right", fontsize=8, framealpha=0.8)
+    return figure
+
+
+def _draw_f1(axes: Any, rounds: Sequence[Round]) -> None:
+    """Draw F1 of rounds, and from which one on the same particles each of them went on."""
+    own = [(x, one.f1 if one.after is None else one.after) for x, one in enumerate(rounds)]
+    known = [(x, value) for x, value in own if value is not None]
+    if known:
+        axes.plot(*zip(*known), color=CYCLE[0][0], linestyle="none", marker="o", markersize=7, label="this round")
+    earlier = [(x, one.before, one.after) for x, one in enumerate(rounds) if one.before is not None]
+    if earlier:
+        axes.plot([x for x, _, _ in earlier], [b for _, b, _ in earlier], color=GREY, linestyle="none", marker="o",
+                  markerfacecolor="white", markersize=7, label="the model it started from,\nsame particles")
+    for x, before, after in earlier:
+        if after is not None:
+            axes.annotate("", (x, after), (x, before), arrowprops={"arrowstyle": "->", "color": GREY})
+    for x, value in known:
+        axes.annotate(f"{value:.2f}", (x, value), (8, -3), textcoords="offset points", fontsize=8)
+
+
+def _stacks(rounds: Sequence[Round]) -> List[Tuple[str, str, str, List[int], List[int]]]:
+    """Return name, colour, hatch, foot and height of the bars of labels."""
+    particles = [one.particles or 0 for one in rounds]
+    found = [("particles", CYCLE[2][0], "", [0] * len(rounds), particles)]
+    if any(one.negatives for one in rounds):
+        found.append(("places without one", CYCLE[1][0], "//", particles, [one.negatives for one in rounds]))
+    return found
+
+
+def _short(name: str) -> str:
+    """Return a name, cut where it is long."""
+    return name if len(name) <= NAME_LETTERS else name[:NAME_LETTERS - 1] + "\u2026"

@@ -1,0 +1,101 @@
+"""Models that went on from each other, side by side in the window of a training."""
+
+from __future__ import annotations
+
+import pytest
+from virtual_screen import picture, pump, pumpUntil
+
+from deepetpicker.config import NetworkOptions
+from deepetpicker.io.modelcard import ClassCard, ModelCard
+from deepetpicker.windows import charts
+from deepetpicker.windows.rounds import MOST, Round, origin_of, rounds_figure
+
+pytestmark = pytest.mark.gui
+
+
+def card_of(thresholds=(0.4, 0.6), **training):
+    """Return the card of a model of two classes."""
+    classes = tuple(ClassCard(i, name, 200.0, 9.0, t) for i, name, t in zip((0, 3), ("ring", "rod"), thresholds))
+    return ModelCard(NetworkOptions(n_classes=2).to_dict(), classes, 10.0, 32, 8, "tball", "robust", 0.3, 0.1,
+                     training=training)
+
+
+def picks(*f1s, n_true=6):
+    return [{"class_id": i, "f1": f1, "n_true": n_true} for i, f1 in zip((0, 3), f1s)]
+
+
+def three():
+    """Return a first model, one refined with corrections, and one that is being made."""
+    first = card_of(picks=picks(0.6, 0.8), items=[{"name": "a", "particles": 20}, {"name": "b", "particles": 12}])
+    second = card_of((0.5, 0.7), picks=picks(0.9, 0.9), round=2,
+                     items=[{"name": "a", "particles": 41, "negatives": 9, "regions": 1}],
+                     started_from={"file": "model.safetensors", "round": 1, "f1_before": 0.7, "f1_after": 0.85,
+                                   "n_true": 12})
+    return [Round.of(first, "train"), Round.of(second, "refine model, after the first look at the picks"),
+            Round(3, "refine model 2", is_running=True)]
+
+
+def test_a_round_says_what_its_card_says():
+    first, second, running = three()
+    assert (first.number, first.f1, first.before, first.n_true) == (1, pytest.approx(0.7), None, 12)
+    assert (first.particles, first.negatives, first.thresholds) == (32, 0, {"ring": 0.4, "rod": 0.6})
+    assert (second.number, second.before, second.after, second.n_true) == (2, 0.7, 0.85, 12)
+    assert (second.particles, second.negatives, second.boxes) == (41, 9, 1)
+    assert str(second).endswith("41 particles, 9 without one, 1 complete box, F1 0.70 -> 0.85 on the same 12 "
+                                "held-out particles")
+    assert str(running) == "round 3 (refine model 2): running"
+
+
+def test_precision_that_nobody_knows_is_not_shown():
+    partial = Round.of(card_of(picks=picks(0.2, 0.3), options={"unannotated": "unknown"}), "train")
+    assert partial.f1 is None
+    assert "F1" not in str(partial)
+    assert str(Round.of(card_of(), "import")) == "round 1 (import): nothing more is known"
+
+
+def test_a_model_from_elsewhere_knows_its_parent():
+    assert origin_of(card_of()) is None
+    origin = origin_of(card_of(started_from={"file": "older.safetensors", "round": 4}))
+    assert (origin.number, origin.name, origin.particles) == (4, "older.safetensors", None)
+
+
+def test_the_picture_has_a_place_for_each_round():
+    left, middle, right = rounds_figure(three()).axes
+    labels = [text.get_text() for text in left.get_xticklabels()]
+    assert labels == ["1: train", "2: refine model, aft\u2026", "3: refine model 2\n(running)"]
+    shown = {line.get_label(): list(zip(*line.get_data())) for line in left.lines}
+    assert shown["this round"] == [(0, pytest.approx(0.7)), (1, 0.85)]
+    assert shown["the model it started from,\nsame particles"] == [(1, 0.7)]
+    assert {line.get_label(): list(line.get_ydata()) for line in middle.lines} == {"ring": [0.4, 0.5],
+                                                                                   "rod": [0.6, 0.7]}
+    assert [bar.get_height() for bar in right.patches] == [32, 41, 0, 0, 9, 0]
+    many = rounds_figure([Round(n, f"round {n}", particles=n) for n in range(1, 12)])
+    assert len(many.axes[2].patches) == MOST
+    bare = rounds_figure([Round(1, "a"), Round(2, "b")])
+    assert [axes.texts[0].get_text() for axes in bare.axes[1:]] == ["not known", "not known"]
+
+
+def test_the_window_shows_rounds_below_the_curves_and_follows(root):
+    rows = [{"epoch": str(n), "train_loss": f"{0.6 - 0.05 * n}", "pick_f1": f"{0.1 * n}", "kept": "1"}
+            for n in range(9)]
+    rounds = three()
+    window = charts.TrainingWindow("Training: refine model 2", lambda: rows, lambda: True, root,
+                                   rounds=lambda: list(rounds)).open()
+    pump(window.top, 0.3)
+    assert "round 2" in window.told.cget("text")
+    assert window.rounds_canvas.get_tk_widget().winfo_height() > 150
+    assert window.canvas.get_tk_widget().winfo_height() > 150
+    picture(window.top, "viewer_rounds")
+    charts.REFRESH_MS, before = 50, charts.REFRESH_MS
+    try:
+        window._follow()
+        rounds[2] = Round(3, "refine model 2", before=0.85, after=0.91, n_true=12, thresholds={"ring": 0.5},
+                          particles=60)
+        pumpUntil(window.top, lambda: "0.85 -> 0.91" in window.told.cget("text"))
+    finally:
+        charts.REFRESH_MS = before
+        window.close()
+    alone = charts.TrainingWindow("Training", lambda: rows, lambda: False, root, rounds=lambda: rounds[:1]).open()
+    pump(alone.top)
+    assert alone.rounds_canvas is None  # one model has nothing beside it
+    alone.close()
