@@ -11,8 +11,8 @@ answers, shared out evenly among the classes:
 * ``all``: every particle, once, for comparison.
 
 Clicks are ``--hand`` voxels off along each axis, a standard deviation. Then ``train`` for ``--minutes``, or for
-``--epochs`` (the same whatever else the machine does), ``pick`` and ``evaluate`` with defaults. Each figure is a file in
-DIR/figures: a run that was interrupted goes on, and the table is made from all that are there.
+``--epochs`` (the same whatever else the machine does), ``pick`` and ``evaluate`` with defaults. Each figure is a file
+in DIR/figures: a run that was interrupted goes on, and the table is made from all that are there.
 """
 
 from __future__ import annotations
