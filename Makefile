@@ -5,11 +5,12 @@ RUN := $(ENV)/bin/python
 PYTEST := $(RUN) -m pytest
 COVERAGE := --cov --cov-report=term
 # Files share a project or a trained model, so each stays in one process; one thread each (tests/conftest.py). They are
-# begun in the order of conftest.py: those that take long first.
+# begun in the order of conftest.py: those that take long first. auto is one process more than there are cores, because
+# tests of windows and protocols often wait.
 WORKERS ?= auto
 PARALLEL := --numprocesses $(WORKERS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help env env-dev demo demo-engine test-fast test test-slow test-faults lint docs dist clean
+.PHONY: help env env-dev demo demo-engine test-fast test coverage test-slow test-faults lint docs dist clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -29,7 +30,10 @@ demo-engine: env  ## simulate, train, pick, evaluate with the command line alone
 test-fast: env  ## a first answer while editing: the engine's tests, no Scipion
 	$(PYTEST) -m "not slow and not long and not scipion" $(PARALLEL) tests
 
-test: env  ## every test but the slow ones, with a coverage summary (WORKERS=1: one after another)
+test: env  ## every test but the slow ones (WORKERS=1: one after another)
+	$(PYTEST) -m "not slow" $(PARALLEL)
+
+coverage: env  ## the same with a coverage summary, which takes a quarter longer
 	$(PYTEST) -m "not slow" $(PARALLEL) $(COVERAGE)
 
 test-slow: env-dev  ## the slow tests too (some need the package index)

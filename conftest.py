@@ -73,6 +73,12 @@ def pytest_report_header(config: pytest.Config) -> List[str]:
     return [f"not tested here: {what}" for missing, what in lacking if missing]
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Return one process more than there are cores: tests of windows and protocols often wait."""
+    return (os.cpu_count() or 1) + 1
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Load Scipion and torch once for all protocols, before the first test that starts one."""

@@ -1,6 +1,7 @@
 """Processes that start warm: forked from one that has Scipion and torch loaded, which takes 5 s each time anew.
 
-A protocol and the engine run in processes of their own here as everywhere; only loading the packages is done once. The
+A protocol and the engine run in processes of their own here as everywhere; only loading the packages is done once, and
+Scipion looks more often whether a step has ended, which takes up to 3 s for every step of a protocol with threads. The
 program that :class:`WarmPython` writes stands for ``python``. It hands command line, environment, working directory and
 open files to the loaded process, passes signals on, and ends as the process that was forked for it does. Where the
 environment is not the tests', and for other programs, it becomes the real interpreter.
@@ -25,6 +26,8 @@ import stat
 import subprocess
 import sys
 import threading
+import time
+import types
 from typing import Any, Dict, List, Mapping, NamedTuple, NoReturn, Optional, Tuple
 
 LOADED = ("deepetpicker.simulation.run", "deepetpicker.report.run", "deepetpicker.picking.run",
@@ -33,6 +36,7 @@ LOADED = ("deepetpicker.simulation.run", "deepetpicker.report.run", "deepetpicke
           "tomo.protocols", "pyworkflow.protocol")
 READ_ONCE = ("SCIPION_", "DEEPETPICKER_", "PYTHON")  # variables that packages read when they are loaded
 OF_A_RUN = ("SCIPION_PROJ_ID", "SCIPION_PROT_ID")  # and those that they do not
+LONGEST_S = 0.05  # between two looks whether a step of a protocol has ended
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 CLIENT = """#!{python} -IS
@@ -208,12 +212,20 @@ def end(request: Request, python: str) -> NoReturn:
     os._exit((code or 0) & 255)
 
 
+def look_often() -> None:
+    """Let Scipion's executors of steps sleep for no more than a moment."""
+    from pyworkflow.protocol import executor
+
+    executor.time = types.SimpleNamespace(sleep=lambda seconds: time.sleep(min(seconds, LONGEST_S)))
+
+
 def main() -> None:
     """Load the packages, then fork for whoever asks."""
     for name in LOADED:
         importlib.import_module(name)
     import pyworkflow
 
+    look_often()
     pyworkflow.Config.getDomain().getProtocols()
     gc.freeze()
     with socket.socket(fileno=int(sys.argv[1])) as listener:

@@ -10,13 +10,13 @@ import contextlib
 import os
 import pathlib
 import stat
-import sys
 import tempfile
 from typing import Iterator
 from unittest import mock
 
 from deepetpicker_plugin import Plugin
 from deepetpicker_plugin.constants import DEEPETPICKER_ENV_ACTIVATION
+from deepetpicker_plugin.tests.base import python as interpreter
 
 TRAP = """
 import os, signal, sys, time
@@ -57,6 +57,12 @@ for item in json.loads(pathlib.Path(params).read_text("utf-8"))["items"]:
     manifest.write(os.path.join(out, "manifest.json"))
 """
 
+# Without the variable of the plugin, which the engine does not read: a process that starts warm has the tests' own.
+SCRIPT = f"""#!/bin/sh
+unset {DEEPETPICKER_ENV_ACTIVATION}
+exec {{python}} -c 'import sys; exec(open("{{folder}}/engine.py").read())' "$@"
+"""
+
 
 @contextlib.contextmanager
 def engine(known: str = "", traps: str = "", waits: str = "") -> Iterator[None]:
@@ -72,7 +78,7 @@ def engine(known: str = "", traps: str = "", waits: str = "") -> Iterator[None]:
     with tempfile.TemporaryDirectory() as folder:
         pathlib.Path(folder, "engine.py").write_text(TRAP + (PRETENDED if known else REAL), "utf-8")
         python = pathlib.Path(folder, "python")
-        python.write_text(f'#!/bin/sh\nexec {sys.executable} {folder}/engine.py "$@"\n', "utf-8")
+        python.write_text(SCRIPT.format(python=interpreter(), folder=folder), "utf-8")
         python.chmod(python.stat().st_mode | stat.S_IXUSR)
         activation = {DEEPETPICKER_ENV_ACTIVATION: f"export PATH={folder}:$PATH"}
         with mock.patch.dict(os.environ, TRAPS=traps, WAITS=waits, KNOWN=os.path.abspath(known), **activation), \

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
 import subprocess
 import sys
+from typing import Sequence
 
 import pytest
 
 # In a child process, so that nothing of the test's own process counts; a socket of any kind but a local one ends it.
 BLOCKED = """
-import os, sys
+import json, os, sys
 def hook(event, args):
     if event in ("socket.connect", "socket.bind", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto") \\
             and not (args[1:] and isinstance(args[1], str)):
@@ -20,14 +22,18 @@ def hook(event, args):
 sys.addaudithook(hook)
 os.umask(int(sys.argv.pop(1), 8))
 from deepetpicker.__main__ import main
-sys.exit(main(sys.argv[1:]))
+for words in json.loads(sys.argv[1]):
+    status = main(words)
+    if status:
+        sys.exit(status)
 """
 
 
-def run(umask: str, *words: object) -> None:
-    """Run a verb without a network."""
-    result = subprocess.run([sys.executable, "-c", BLOCKED, umask, *map(str, words)], capture_output=True, text=True,
-                            timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"})
+def run(umask: str, *commands: Sequence[object]) -> None:
+    """Run verbs without a network, one after the other in one process, which loads their packages once."""
+    words = json.dumps([[*map(str, command)] for command in commands])
+    result = subprocess.run([sys.executable, "-c", BLOCKED, umask, words], capture_output=True, text=True, timeout=300,
+                            env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert result.returncode == 0, result.stderr[-2000:]
 
 
@@ -45,12 +51,13 @@ def test_the_block_blocks():
 @pytest.mark.parametrize("umask", ["027"])
 def test_simulate_train_pick_evaluate_and_report_need_no_network_and_keep_to_the_umask(tmp_path, umask):
     data, model, picks = tmp_path / "data", tmp_path / "run/m.safetensors", tmp_path / "picks"
-    run(umask, "simulate", data, "--n", 2, "--shape", "32,48,64", "--particles", 8, "--voxel-size", 20,
-        "--phantoms", "ring", "--gold", 0, "--membranes", 0)
-    run(umask, "train", "--data", data, "--out", model, "--epochs", 1, "--patch", 32, "--widths", "4,6",
-        "--patches-per-epoch", 8, "--device", "cpu", "--no-check")
-    run(umask, "pick", model, data / "tomo_00.mrc", data / "tomo_01.mrc", "--out", picks, "--device", "cpu")
-    run(umask, "evaluate", "--truth", data, "--picks", picks, "--out", tmp_path / "scores")
+    run(umask,
+        ["simulate", data, "--n", 2, "--shape", "32,48,64", "--particles", 8, "--voxel-size", 20, "--phantoms", "ring",
+         "--gold", 0, "--membranes", 0],
+        ["train", "--data", data, "--out", model, "--epochs", 1, "--patch", 32, "--widths", "4,6",
+         "--patches-per-epoch", 8, "--device", "cpu", "--no-check"],
+        ["pick", model, data / "tomo_00.mrc", data / "tomo_01.mrc", "--out", picks, "--device", "cpu"],
+        ["evaluate", "--truth", data, "--picks", picks, "--out", tmp_path / "scores"])
     for folder in (data, model.parent, picks, tmp_path / "scores"):
         assert modes(folder) == {"0o640"}, folder
     assert (picks / "tomo_00.csv").is_file()
