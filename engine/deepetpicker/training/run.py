@@ -188,7 +188,7 @@ def _decide(run: RunFolder, recipe: Mapping[str, Any], options: TrainOptions,
         return before, False
     fresh = "" if options.resume else "a fresh start was asked for (resume is off)"
     if not fresh and run.checkpoint.is_file() and not is_readable(run.checkpoint):
-        fresh = f"{run.checkpoint.name} is damaged"
+        fresh = f"{run.checkpoint.name} is damaged or of an earlier version"
     return None, run.prepare(recipe, fresh)
 
 
