@@ -38,7 +38,7 @@ ANNOTATION_DIR = "annotation"  # journal, and a version per closed window: annot
 
 # Files that a started engine leaves in its folder.
 ENGINE_SCRIPT = "engine.sh"
-ENGINE_PID = "engine.pid"    # host and process number, there while the engine runs
+ENGINE_PID = "engine.pid"    # host, process number and its shell's, there while the engine runs
 ENGINE_EXIT = "engine.exit"  # exit status, there when it ended
 ENGINE_LOG = "engine.log"    # when each start began and ended, host, process number, devices
 ENGINE_ERRORS = "engine.err"

@@ -52,7 +52,7 @@ rm -f {exit}
 {command} 2> >(tee {errors} >&2) &
 engine=$!
 trap 'kill -TERM $engine' TERM INT
-echo "$(hostname) $engine" > {pid}
+echo "$(hostname) $engine $$" > {pid}
 echo "$(date +%s.%N) start host=$(hostname) pid=$engine devices=$CUDA_VISIBLE_DEVICES" >> {log}
 wait $engine; code=$?
 while kill -0 $engine 2>/dev/null; do wait $engine; code=$?; done
@@ -169,8 +169,8 @@ def stopLeftover(folder: str, grace_s: float = GRACE_S) -> bool:
     """
     path = pathlib.Path(folder, ENGINE_PID)
     try:
-        host, number = path.read_text("utf-8").split()
-        pid = int(number)
+        host, *numbers = path.read_text("utf-8").split()
+        pid, shell = map(int, [*numbers, 0][:2])
     except (OSError, ValueError):
         return False
     if host != socket.gethostname():
@@ -187,6 +187,9 @@ def stopLeftover(folder: str, grace_s: float = GRACE_S) -> bool:
     if isEngine(pid):
         raise EngineError(f"process {pid} on {host} still writes into {folder} and cannot be ended: end it, then "
                           "continue")
+    deadline = time.monotonic() + grace_s
+    while _runs(shell, b"bash") and time.monotonic() < deadline:  # it notes in the folder how the engine ended
+        time.sleep(0.05)
     with contextlib.suppress(FileNotFoundError):
         path.unlink()
     return found
@@ -194,12 +197,17 @@ def stopLeftover(folder: str, grace_s: float = GRACE_S) -> bool:
 
 def isEngine(pid: int) -> bool:
     """Tell whether a process of that number exists on this machine, is an engine and is not a zombie."""
+    return _runs(pid, b"deepetpicker")
+
+
+def _runs(pid: int, word: bytes) -> bool:
+    """Tell whether a process of that number exists on this machine, has a word in its command line and is no zombie."""
     try:
         words = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         state = pathlib.Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rsplit(")", 1)[1].split()[0]
     except (OSError, IndexError):
         return False
-    return b"deepetpicker" in words and state != "Z"
+    return word in words and state != "Z"
 
 
 def lastError(folder: str) -> str:

@@ -16,6 +16,7 @@ from typing import Any, Callable, Dict, List, Tuple
 PICTURES = "DEEPETPICKER_PICTURES"  # folder for pictures of the windows, as documentation; unset: none are made
 MOST_BYTES = 200_000
 PR_SET_PDEATHSIG = 1  # of prctl(2)
+STARTS = 5  # of a screen, before it is an error
 SCREENS: Dict[str, str] = {}  # names of the screens that run, by their size
 
 
@@ -23,17 +24,26 @@ def startScreen(size: str = "1400x950x24") -> str:
     """Return the name of a virtual screen, started when it is asked for first.
 
     It lasts as long as this process: Tk keeps a connection even of windows that are gone, and ends the process when the
-    screen behind it has ended.
+    screen behind it has ended. Of two that begin at the same moment one may find its number taken and end: it is
+    started again.
     """
-    if size not in SCREENS:
+    for _ in range(STARTS):
+        if size in SCREENS:
+            return SCREENS[size]
         reading, writing = os.pipe()
         process = subprocess.Popen(["Xvfb", "-displayfd", str(writing), "-screen", "0", size, "-nolisten", "tcp"],
                                    pass_fds=[writing], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                                    preexec_fn=_endWithParent)
         os.close(writing)
         with os.fdopen(reading) as stream:
-            SCREENS[size] = f":{stream.readline().strip()}"
-        atexit.register(process.terminate)
+            number = stream.readline().strip()  # nothing, when it has ended
+        if number:
+            SCREENS[size] = f":{number}"
+            atexit.register(process.terminate)
+        else:
+            process.wait()
+    if size not in SCREENS:
+        raise OSError(f"Xvfb has ended {STARTS} times before it had a screen")
     return SCREENS[size]
 
 

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 import unittest
 from unittest import mock
 
 from deepetpicker import __version__
 from deepetpicker_plugin import Plugin, checkout, engine, installation
+from deepetpicker_plugin.constants import ENGINE_PID
+from deepetpicker_plugin.tests import screen
 
 SHOW = "import deepetpicker_plugin, deepetpicker; print(deepetpicker.__file__, deepetpicker.__version__)"
 
@@ -69,6 +74,44 @@ class TestWhichEngine(FolderTest):
         with mock.patch.object(checkout, "engineFolder", return_value=""):
             path = engine.writeScript(str(self.folder), ["info"], Plugin)
         self.assertNotIn("PYTHONPATH", pathlib.Path(path).read_text("utf-8"))
+
+
+class TestLeftovers(FolderTest):
+    """An engine that outlived its protocol has ended, and its shell too, before its folder is used again."""
+
+    def test_the_shell_has_noted_the_end_before_the_folder_is_free(self):
+        python = self.folder / "python"
+        python.write_text(f"#!{sys.executable} -IS\nimport time\ntime.sleep(60)\n", "utf-8")
+        python.chmod(0o755)
+        with mock.patch.object(Plugin, "getPython", return_value=str(python)):
+            script = engine.writeScript(str(self.folder), [], Plugin)
+        with subprocess.Popen(["bash", script]) as shell:
+            while not engine.isEngine(self.started()):
+                time.sleep(0.01)
+            os.kill(shell.pid, signal.SIGSTOP)  # as on a busy machine, where it gets no time
+            later = threading.Timer(0.5, os.kill, (shell.pid, signal.SIGCONT))
+            later.start()
+            self.assertTrue(engine.stopLeftover(str(self.folder)))
+            code = engine.exitCode(str(self.folder))
+            later.join()
+        self.assertEqual(code, 143)
+
+    def started(self):
+        """Return the number of the engine's process, 0 as long as there is none."""
+        path = self.folder / ENGINE_PID
+        return int((path.read_text("utf-8") if path.exists() else "").partition(" ")[2].partition(" ")[0] or 0)
+
+
+class TestScreen(FolderTest):
+    """The virtual screen of the tests of windows."""
+
+    def test_one_that_finds_its_number_taken_is_started_again(self):
+        once, size = self.folder / "once", "10x12x24"
+        self.program(self.folder / "Xvfb", f"[ -e {once} ] || {{ touch {once}; exit 1; }}\necho 42 > /dev/fd/$2\n"
+                     "exec sleep 60")
+        self.addCleanup(screen.SCREENS.pop, size, None)
+        with mock.patch.dict(os.environ, PATH=f"{self.folder}:{os.environ['PATH']}"):
+            self.assertEqual(screen.startScreen(size), ":42")
 
 
 class TestErrors(FolderTest):

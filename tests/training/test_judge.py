@@ -63,7 +63,8 @@ def test_the_cause_is_named(cause, grade, first, second, more):
 
 def outcome(folder, tmp_path, **options):
     """Return the verdict of a training in the manifest."""
-    made = train(folder, tmp_path / "m.safetensors", small(epochs=1, **options), quiet=True)["outputs"]["verdict"]
+    options = small(epochs=1, check=True, **options)
+    made = train(folder, tmp_path / "m.safetensors", options, quiet=True)["outputs"]["verdict"]
     assert read_card(tmp_path / "m.safetensors").training["verdict"] == made
     assert made["text"] in format_info(read_card(tmp_path / "m.safetensors"))
     return made
@@ -102,7 +103,8 @@ def test_a_diameter_twice_too_large_is_the_cause(tmp_path):
 
 def test_inverted_contrast_of_a_warm_start_is_the_cause(tmp_path):
     folder = write_set(tmp_path / "data", [(40, 48, 56)] * 2, [14, 14])
-    first = train(folder, tmp_path / "first.safetensors", small(epochs=1), quiet=True)["outputs"]["verdict"]
+    options = small(epochs=1, check=True)
+    first = train(folder, tmp_path / "first.safetensors", options, quiet=True)["outputs"]["verdict"]
     assert first["reasons"][0]["cause"] == "too few steps"  # nothing is wrong with the data
     for path in folder.glob("*.mrc"):
         with mrcfile.open(path, "r+") as mrc:

@@ -437,9 +437,9 @@ def test_coordinates_that_do_not_fit_are_said_before_the_training(data, tmp_path
         depth = open_volume(table.with_suffix(".mrc")).shape_zyx[0]
         flipped = rows.positions_zyx_vox * [-1, 1, 1] + [depth - 1, 0, 0]
         write_coordinates(table, dataclasses.replace(rows, positions_zyx_vox=flipped))
-    told = train(folder, tmp_path / "m.safetensors", small(epochs=1), quiet=True)["warnings"]
+    told = train(folder, tmp_path / "m.safetensors", small(epochs=1, check=True), quiet=True)["warnings"]
     assert any("t0: class 1" in text and "z flipped" in text for text in told)
     quiet = train(folder, tmp_path / "n.safetensors", small(epochs=1, check=False), quiet=True)["warnings"]
     assert not any("flipped" in text for text in quiet)
-    fitting = train(data, tmp_path / "o.safetensors", small(epochs=1), quiet=True)["warnings"]
+    fitting = train(data, tmp_path / "o.safetensors", small(epochs=1, check=True), quiet=True)["warnings"]
     assert not any("fit" in text for text in fitting)
