@@ -30,8 +30,8 @@ from deepetpicker.memory import freed_memory
 from deepetpicker.network.predictor import Arithmetic
 from deepetpicker.network.resunet import ResUNet3D
 from deepetpicker.training.loop.module import PickerModule
+from deepetpicker.training.loop.schedule import Schedule
 from deepetpicker.training.recipe import filled_in
-from deepetpicker.training.schedule import Schedule
 
 Batch = Tuple[Tensor, Tensor, Tensor]
 Step = Callable[[], float]

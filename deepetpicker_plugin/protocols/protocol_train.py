@@ -84,6 +84,7 @@ class ProtDeepETPickerTrain(ProtDeepETPickerBase):
                       "them carry the names. Empty: what the coordinates know.")
         addCorrectionParams(form)
         addOption(form, TrainOptions, "unannotated", "What is not annotated")
+        addOption(form, TrainOptions, "self_training", "Train with sure finds too?")
         addOption(form, TrainOptions, "validation", "Tomograms kept for validation (tsIds)")
         form.addParam("startFrom", params.EnumParam, choices=list(STARTS), default=AUTOMATIC, label="Start from",
                       help="automatic: the model below, if one is chosen; else on a CPU the default recipe starts from "

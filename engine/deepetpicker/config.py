@@ -83,6 +83,10 @@ class TrainOptions(Options):
         "'unknown' when many were not (what the network itself takes for a particle is then left out of the loss); "
         "'auto' is unknown outside the boxes of complete annotation where there are any, else background",
         choices=("auto", "background", "unknown"))
+    self_training: str = opt(
+        "auto", "train twice: what a short first training surely finds where nothing is annotated become labels of the "
+        "second: 'yes', 'no', or 'auto': as the recipe does where many particles are not annotated (the default recipe "
+        "does)", choices=("auto", "yes", "no"))
     check: bool = opt(True, "look before the training whether the coordinates mark anything in their tomograms")
     background_fraction: float = opt(0.1, "share of the patches drawn anywhere instead of around a particle",
                                      check=between(0, 0.9))
@@ -169,6 +173,9 @@ class PickOptions(Options):
     save_map: bool = opt(False, "also write the probability of each class as NAME_probability_CLASS.mrc")
     mask: str = opt("", "MRC mask, or folder of NAME.mrc masks: picks outside voxels > 0 are dropped")
     device: str = opt("auto", "where to compute", choices=DEVICES)
+    mirrors: int = opt(1, "looks at each tile: as it is (1), and mirrored along x (2), y (4) and z (8); their mean is more "
+                       "often right and better centred, most after a short training, and takes as many times as long",
+                       check=lambda v: None if v in (1, 2, 4, 8) else "1, 2, 4 or 8")
     max_picks: int = opt(0, "keep at most so many picks per class and tomogram, best first; 0 keeps all",
                          check=at_least(0))
     min_distance_angstrom: Union[float, str] = opt(

@@ -150,3 +150,25 @@ def test_networks_of_any_depth_predict_a_part_of_a_tile(widths):
     tiles, keep = TILES[:1, :, :16, :], (slice(3, 11), slice(0, 16), slice(12, 25))
     torch.testing.assert_close(predictor(tiles, keep), predictor(tiles)[(..., *keep)], atol=0, rtol=0)
     assert predictor.warm_up(8) > 0
+
+
+@pytest.mark.parametrize("looks", [2, 4, 8])
+def test_mirrored_looks_are_averaged(looks):
+    once, often = (Predictor(network(2), Arithmetic(CPU, torch.float32, 2), n) for n in (1, looks))
+    axes = {2: [()] + [(3,)], 4: [(), (3,), (2,), (2, 3)],
+            8: [(), (3,), (2,), (1,), (2, 3), (1, 3), (1, 2), (1, 2, 3)]}[looks]
+    expected = torch.stack([once(TILES.flip(a)).flip([i + 1 for i in a]).float() for a in axes]).mean(0)
+    np.testing.assert_allclose(often(TILES), expected, atol=1e-3)
+    keep = (slice(3, 9), slice(0, 23), slice(12, 13))
+    np.testing.assert_allclose(often(TILES, keep), expected[(..., *keep)], atol=1e-3)
+
+
+def test_eight_looks_make_a_mirrored_tile_a_mirrored_answer():
+    often = Predictor(network(), Arithmetic(CPU, torch.float32, 2), 8)
+    for axis in (1, 2, 3):
+        np.testing.assert_allclose(often(TILES.flip(axis)), often(TILES).flip(axis + 1), atol=1e-3)
+
+
+def test_other_numbers_of_looks_are_refused():
+    with pytest.raises(InputError, match="1, 2, 4, 8, got 3"):
+        Predictor(network(), Arithmetic(CPU, torch.float32, 1), 3)

@@ -63,5 +63,7 @@ def test_from_the_generic_model_the_default_recipe_learns_with_a_rate_of_its_own
     recipe = RECIPES["default"]
     assert filled_in(TrainOptions(), [20.0], starts_generic=True).learning_rate == recipe.warm_learning_rate
     assert filled_in(TrainOptions(), [20.0, 30.0], starts_generic=True).learning_rate == recipe.learning_rate
+    many = filled_in(TrainOptions(), [20.0], starts_generic=True, n_particles=40)
+    assert many.learning_rate == recipe.learning_rate
     assert filled_in(TrainOptions(learning_rate=0.3), [20.0], starts_generic=True).learning_rate == 0.3
     assert filled_in(TrainOptions(), [20.0]).learning_rate == recipe.learning_rate

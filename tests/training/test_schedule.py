@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from deepetpicker.config import TrainOptions
+from deepetpicker.training.loop.schedule import Plateau, Schedule
 from deepetpicker.training.pace import Pace, minutes, plan
-from deepetpicker.training.schedule import Plateau, Schedule
 
 
 def options(**changes) -> TrainOptions:

@@ -90,8 +90,8 @@ class PickScores:
         return sum(values) / len(values) if values else float("nan")
 
 
-def score_picks(pairs: Pairs, radii_vox: Mapping[int, float], floor: float,
-                is_complete: bool = True) -> PickScores:
+def score_picks(pairs: Pairs, radii_vox: Mapping[int, float], floor: float, is_complete: bool = True,
+                otherwise: float = DEFAULT_THRESHOLD) -> PickScores:
     """Return how well each class is picked at the threshold where its F1 is best, from its exact curve.
 
     Parameters
@@ -104,12 +104,14 @@ def score_picks(pairs: Pairs, radii_vox: Mapping[int, float], floor: float,
         Score below which there are no candidates.
     is_complete : bool
         False when many particles are not in the truth, so that a false pick may well be right.
+    otherwise : float
+        Threshold where the particles say nothing about it.
 
     Notes
     -----
     The threshold lies halfway between the candidate at which F1 is best and the next one below. A class with fewer than
     five true particles gets the threshold of all classes together; with fewer than five of all, or when nothing is hit,
-    the threshold is 0.3: so few say nothing about scores.
+    the threshold is ``otherwise``: so few say nothing about scores.
 
     With an incomplete truth precision is not known and F1 says nothing. Its place takes recall^2 / picks, which is
     proportional to precision * recall when any particle is as likely to be in the truth as another (Lee and Liu 2003,
@@ -120,15 +122,16 @@ def score_picks(pairs: Pairs, radii_vox: Mapping[int, float], floor: float,
     everything = curve_from_hits(np.concatenate([np.zeros(0), *(s for s, _, _ in hits.values())]),
                                  np.concatenate([np.zeros(0, bool), *(h for _, h, _ in hits.values())]),
                                  sum(n for _, _, n in hits.values()))
-    common = best_threshold(everything, floor, is_complete)
-    limits = {c: best_threshold(curve, floor, is_complete) if curve.n_truth >= FEWEST else common
+    common = best_threshold(everything, floor, is_complete, otherwise)
+    limits = {c: best_threshold(curve, floor, is_complete, otherwise) if curve.n_truth >= FEWEST else common
               for c, curve in found.items()}
     classes = tuple(_class_score(class_id, curve, limits[class_id]) for class_id, curve in found.items())
     return PickScores(classes, common, _mean_distance(pairs, radii_vox, limits))
 
 
-def best_threshold(curve: ScoreCurve, floor: float, is_complete: bool = True) -> float:
-    """Return the best threshold, halfway to the next score below (or the floor); 0.3 where the curve says nothing.
+def best_threshold(curve: ScoreCurve, floor: float, is_complete: bool = True,
+                   otherwise: float = DEFAULT_THRESHOLD) -> float:
+    """Return the best threshold, halfway to the next score below (or the floor).
 
     Parameters
     ----------
@@ -138,9 +141,11 @@ def best_threshold(curve: ScoreCurve, floor: float, is_complete: bool = True) ->
         Score below which there are no candidates.
     is_complete : bool
         Whether best means F1 or, for an incomplete truth, recall^2 / picks.
+    otherwise : float
+        Threshold where the curve says nothing.
     """
     if curve.n_truth < FEWEST or not len(curve) or not curve.tp[-1]:
-        return DEFAULT_THRESHOLD
+        return otherwise
     worth = curve.metrics()["F1"] if is_complete else np.where(
         curve.tp >= ENOUGH * curve.tp[-1], curve.tp.astype(float) ** 2 / (curve.tp + curve.fp), 0.0)
     at = int(np.argmax(worth))

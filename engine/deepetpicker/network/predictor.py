@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import logging
 import time
 from typing import List, Optional, Tuple
@@ -19,6 +20,7 @@ from deepetpicker.preparation.tiling import PHASE
 logger = logging.getLogger(__name__)
 
 Box = Tuple[slice, slice, slice]
+LOOKS = (1, 2, 4, 8)
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -99,6 +101,30 @@ def _first_line(error: BaseException) -> str:
     return str(error).partition("\n")[0] or type(error).__name__
 
 
+def mirrors(looks: int) -> List[Tuple[int, ...]]:
+    """Return the axes (0 is z) that each of some looks at a tile mirrors: along x first, then y, then z.
+
+    Parameters
+    ----------
+    looks : int
+        1, 2, 4 or 8.
+
+    Raises
+    ------
+    InputError
+        For another number.
+    """
+    if looks not in LOOKS:
+        raise InputError(f"mirrors must be one of {', '.join(map(str, LOOKS))}, got {looks}")
+    axes = (2, 1, 0)[:LOOKS.index(looks)]
+    return [chosen for n in range(len(axes) + 1) for chosen in itertools.combinations(axes, n)]
+
+
+def turned(wanted: slice, length: int) -> slice:
+    """Return where a part of an axis lies after mirroring the axis."""
+    return slice(length - wanted.stop, length - wanted.start)
+
+
 class Predictor:
     """Probabilities of tiles.
 
@@ -108,14 +134,17 @@ class Predictor:
         A ResUNet3D is folded for inference; any other module is called as it is. Not modified.
     arithmetic : Arithmetic
         Where and how to compute. The batch shrinks by itself when the device or the host runs out of memory.
+    looks : int
+        1, 2, 4 or 8: the mean over a tile and its mirror images along x, y and z, so many in all.
     """
 
-    def __init__(self, network: nn.Module, arithmetic: Optional[Arithmetic] = None) -> None:
+    def __init__(self, network: nn.Module, arithmetic: Optional[Arithmetic] = None, looks: int = 1) -> None:
         self.arithmetic = arithmetic or Arithmetic.choose()
         folded = FoldedResUNet(network) if isinstance(network, ResUNet3D) else network
         self.options = getattr(network, "options", None)
         folded = folded.eval().to(self.arithmetic.device, self.arithmetic.dtype)
         self.network = folded.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        self._mirrors = mirrors(looks)
         self._batch = self.arithmetic.batch
         self._seconds = 0.0
         self._marks: List[Tuple[torch.cuda.Event, torch.cuda.Event]] = []
@@ -140,7 +169,7 @@ class Predictor:
         mark = self._mark()
         while at < len(tiles_bzyx):
             try:
-                out.append(self._forward(tiles_bzyx[at:at + self._batch], keep))
+                out.append(self._mean(tiles_bzyx[at:at + self._batch], keep))
                 at += self._batch
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
@@ -197,6 +226,19 @@ class Predictor:
     def batch(self) -> int:
         """Tiles per forward pass at present."""
         return self._batch
+
+    def _mean(self, tiles_bzyx: Tensor, keep: Optional[Box]) -> Tensor:
+        """Return the probabilities of one batch, (B, n_classes, z, y, x) float16, averaged over its mirror images."""
+        if len(self._mirrors) == 1:
+            return self._forward(tiles_bzyx, keep)
+        total: Optional[Tensor] = None
+        for axes in self._mirrors:
+            part = keep and tuple(turned(s, n) if axis in axes else s
+                                  for axis, (s, n) in enumerate(zip(keep, tiles_bzyx.shape[1:])))
+            seen = self._forward(tiles_bzyx.flip([axis + 1 for axis in axes]), part).flip([axis + 2 for axis in axes])
+            total = seen.float() if total is None else total.add_(seen)
+        assert total is not None
+        return (total / len(self._mirrors)).half()
 
     def _forward(self, tiles_bzyx: Tensor, keep: Optional[Box]) -> Tensor:
         """Return the probabilities of one batch, (B, n_classes, z, y, x) float16."""

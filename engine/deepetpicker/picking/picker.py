@@ -115,7 +115,8 @@ class Picker:
         self.portrait: Optional[Portrait] = None
         self.distances_ang = resolve(options.min_distance_angstrom, self.card.classes,
                                      {c.id: c.diameter_ang / 2 for c in self.card.classes}, "min_distance_angstrom")
-        self.predictor = Predictor(network, Arithmetic.choose(options.device, options.precision, options.batch))
+        self.predictor = Predictor(network, Arithmetic.choose(options.device, options.precision, options.batch),
+                                   options.mirrors)
         self._largest = 0
         self._place = self._workplace()
         logger.info("%s: %d class(es), %.4g angstrom/voxel; %s", "a model" if isinstance(model, tuple) else model,

@@ -56,6 +56,9 @@ def finish(job: Job, best: Mapping[str, Any], curve: List[Dict[str, float]], man
     if job.origin:
         card.training.update(job.origin.to_dict(change))
         manifest.outputs.update(job.origin.to_dict(change))
+    if job.found:
+        card.training["found"] = job.found
+        manifest.outputs["found"] = job.found
     save_model(job.run.model, network, card)
     for item, facts in zip(job.gathered.items, card.training["items"]):
         manifest.add_item(status="done", tomogram=item.tomogram, **facts)

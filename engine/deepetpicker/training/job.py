@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import List, Optional
+from typing import Dict, List, Optional
 
 from deepetpicker.config import TrainOptions
 from deepetpicker.network.predictor import Arithmetic
@@ -47,6 +47,10 @@ class Job:
         What is odd about coordinates and diameters.
     origin : Origin, optional
         The model it starts from.
+    found : dict
+        Tomogram's name to the number of labels in it that a first training has found.
+    found_oddly : list of str
+        What is odd about them.
     """
 
     options: TrainOptions
@@ -61,6 +65,8 @@ class Job:
     processes: Processes
     misfits: List[str] = dataclasses.field(default_factory=list)
     origin: Optional[Origin] = None
+    found: Dict[str, int] = dataclasses.field(default_factory=dict)
+    found_oddly: List[str] = dataclasses.field(default_factory=list)
 
     @property
     def length(self) -> int:

@@ -12,8 +12,8 @@ from deepetpicker.config import NetworkOptions, TrainOptions
 from deepetpicker.network.predictor import Arithmetic, Predictor
 from deepetpicker.network.resunet import ResUNet3D
 from deepetpicker.sampling.patches import ParticlePatches
+from deepetpicker.training.loop.schedule import FIRST_LOOK, LOOKS, Schedule
 from deepetpicker.training.recipe import epochs_for
-from deepetpicker.training.schedule import FIRST_LOOK, LOOKS, Schedule
 from deepetpicker.training.validation import Validator
 
 TIMED_STEPS = 2

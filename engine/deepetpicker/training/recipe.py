@@ -11,6 +11,7 @@ from deepetpicker.config import TrainOptions
 SMALLEST_PATCH, LARGEST_PATCH = 32, 72
 PATCH_SHARE = 1.2
 STEP_OF_PATCH = 8
+MANY = 30  # particles that are learnt, not learnt by heart, at the learning rate of a start from chance
 LEFT_AT_0 = ("patch", "batch", "epochs", "learning_rate", "validate_every", "widths")
 LEFT_BELOW_0 = ("cross_entropy", "balance", "prior", "averaging", "patience")
 
@@ -34,8 +35,13 @@ class Recipe:
     starts_generic : bool
         Whether a training starts from the generic model where the network has its architecture.
     warm_learning_rate : float
-        Learning rate of a training of one class that starts from the generic model, which nearly knows it; several
-        classes have to be told apart, which is new to it: they are learnt as from chance. 0 is the same as from chance.
+        Learning rate of a training of one class with few labels that starts from the generic model, which nearly knows
+        it; several classes have to be told apart, which is new to it: they are learnt as from chance. 0 is the same as
+        from chance.
+    trains_itself : bool
+        Whether a training where many particles are not annotated goes on with those that it finds (``selftraining``).
+    second_learning_rate : float
+        Learning rate of the second training then, in the place of ``warm_learning_rate``.
     learning_rate, cross_entropy, balance, prior, averaging, patience, validate_every
         As in ``TrainOptions``; validate_every 0 spreads some validations over the run.
     """
@@ -55,12 +61,14 @@ class Recipe:
     patches_per_class: int = 1500
     starts_generic: bool = False
     warm_learning_rate: float = 0.0
+    trains_itself: bool = False
+    second_learning_rate: float = 0.0
 
 
 RECIPES: Dict[str, Recipe] = {
     "default": Recipe(patch=0, batch=8, epochs=0, learning_rate=4e-3, cross_entropy=1.0, balance=0.5, prior=0.01,
                       averaging=0.97, patience=5, validate_every=0, cpu_widths=(16, 32, 48, 64), starts_generic=True,
-                      warm_learning_rate=5e-4),
+                      warm_learning_rate=5e-4, trains_itself=True, second_learning_rate=2e-3),
     "published": Recipe(patch=72, batch=8, epochs=60, learning_rate=1e-3, cross_entropy=0.0, balance=0.0, prior=0.0,
                         averaging=0.0, patience=0, validate_every=1),
     "refine": Recipe(patch=0, batch=8, epochs=0, learning_rate=1e-3, cross_entropy=1.0, balance=0.5, prior=0.01,
@@ -69,7 +77,7 @@ RECIPES: Dict[str, Recipe] = {
 
 
 def filled_in(options: TrainOptions, diameters_vox: Sequence[float], on_gpu: bool = False,
-              widths: Sequence[int] = (), starts_generic: bool = False) -> TrainOptions:
+              widths: Sequence[int] = (), starts_generic: bool = False, n_particles: int = 0) -> TrainOptions:
     """Return the options with the values that are left to the recipe; epochs may stay 0.
 
     Parameters
@@ -84,6 +92,8 @@ def filled_in(options: TrainOptions, diameters_vox: Sequence[float], on_gpu: boo
         Of the model to start from; they go before the recipe's.
     starts_generic : bool
         Whether that is the generic model.
+    n_particles : int
+        Annotated ones.
     """
     recipe = RECIPES[options.recipe]
     left = [name for name in LEFT_AT_0 if not getattr(options, name)]
@@ -93,11 +103,24 @@ def filled_in(options: TrainOptions, diameters_vox: Sequence[float], on_gpu: boo
         values["epochs"] = 0
     if "widths" in values:
         values["widths"] = tuple(widths) or (recipe.widths if on_gpu else recipe.cpu_widths)
-    if "learning_rate" in values and starts_generic and len(diameters_vox) == 1:
+    if "learning_rate" in values and starts_generic and len(diameters_vox) == 1 and n_particles < MANY:
         values["learning_rate"] = recipe.warm_learning_rate or recipe.learning_rate
     if values.get("patch") == 0:
         values["patch"] = patch_for(max(diameters_vox))
     return dataclasses.replace(options, **values)
+
+
+def second_rate(options: TrainOptions, filled: TrainOptions) -> float:
+    """Return the learning rate of a training with the particles that a first one has found.
+
+    Parameters
+    ----------
+    options, filled : TrainOptions
+        As the user gave them, and with the recipe's values.
+    """
+    recipe = RECIPES[options.recipe]
+    is_warm = not options.learning_rate and filled.learning_rate == recipe.warm_learning_rate
+    return recipe.second_learning_rate if is_warm and recipe.second_learning_rate else filled.learning_rate
 
 
 def patch_for(diameter_vox: float) -> int:

@@ -23,6 +23,7 @@ from deepetpicker.sampling.augment import Augmentation
 from deepetpicker.sampling.gather import Gathered, annotate, gather, misfits
 from deepetpicker.sampling.holdout import split
 from deepetpicker.sampling.patches import EpochSampler, ParticlePatches, PatchRule
+from deepetpicker.training import selftraining
 from deepetpicker.training.finish import finish
 from deepetpicker.training.job import Job
 from deepetpicker.training.loop.callbacks import (
@@ -36,7 +37,7 @@ from deepetpicker.training.loop.module import PickerModule, use_global_statistic
 from deepetpicker.training.loop.processes import Processes
 from deepetpicker.training.loop.trainer import fit, make_trainer
 from deepetpicker.training.pace import Pace, measure, plan
-from deepetpicker.training.recipe import filled_in
+from deepetpicker.training.recipe import filled_in, second_rate
 from deepetpicker.training.rounds import Origin
 from deepetpicker.training.run_folder import MetricsFile, RunFolder, changed_since, recipe_of
 from deepetpicker.training.start import NO_START, THE_GENERIC, build_network, choose_start
@@ -90,8 +91,9 @@ def train(data: PathLike = "", out: PathLike = "model.safetensors", options: Tra
     start = choose_start(options, device.type == "cuda")
     gathered = gather(data, options, params, start.card)
     options = decided(options, gathered)
-    options = filled_in(options, [c.diameter_ang / gathered.voxel_size_ang for c in gathered.classes],
-                        device.type == "cuda", start.widths, start.is_generic)
+    given, options = options, filled_in(
+        options, [c.diameter_ang / gathered.voxel_size_ang for c in gathered.classes], device.type == "cuda",
+        start.widths, start.is_generic, sum(gathered.n_particles.values()))
     network = build_network(options, gathered, start)
     origin = Origin.of(start.path, start.card) if start.card else None
     recipe = {**recipe_of(options, gathered), "init_sha256": start.digest}
@@ -117,6 +119,10 @@ def train(data: PathLike = "", out: PathLike = "model.safetensors", options: Tra
         manifest.warn(text)
         if processes.is_first:
             log.warning("%s", text)
+    if selftraining.is_wanted(options):
+        job = _with_first_training(job, recipe, second_rate(given, options), quiet)
+        for text in job.found_oddly:
+            manifest.warn(text)
     best, curve = _fit(job, goes_on, quiet)
     if not processes.is_first:
         return {}
@@ -210,6 +216,38 @@ def _prepare(options: TrainOptions, gathered: Gathered, network: ResUNet3D, run:
         gathered.warnings.append(f"{validator.against_picks}: the epoch to keep is not chosen by the picks on the "
                                  "held-out part, but the last one is kept")
     return Job(options, gathered, kept, held, rule, network, validator, arithmetic, run, processes, origin=origin)
+
+
+def _with_first_training(job: Job, recipe: Mapping[str, Any], learning_rate: float, quiet: bool) -> Job:
+    """Train once for a short time; return the run with what that network surely finds as labels.
+
+    Parameters
+    ----------
+    job : Job
+        The run.
+    recipe : mapping
+        From :func:`recipe_of`.
+    learning_rate : float
+        Of the second training.
+    quiet : bool
+        True shows no progress.
+    """
+    first_of, second_of = selftraining.divided(job.options, len(job.gathered.classes), job.length)
+    first = selftraining.first_job(job, first_of)
+    goes_on = first.run.prepare({**recipe, "of": "the first training"},
+                                "" if not first.run.checkpoint.is_file() or is_readable(first.run.checkpoint) else
+                                f"{first.run.checkpoint.name} is damaged")
+    best, _ = _fit(first, goes_on and job.options.resume, quiet)
+    trained, counts = selftraining.with_found(job, best["weights"])
+    selftraining.write_found(job, trained)
+    log.info("%s: %s", job.run.model.stem, selftraining.in_words(job, counts))
+    text = selftraining.odd(job, counts)
+    if text:
+        log.warning("%s: %s", job.run.model.stem, text)
+    job.validator.otherwise = selftraining.SURE
+    second_of = dataclasses.replace(second_of, learning_rate=learning_rate)
+    return dataclasses.replace(job, options=second_of, train=trained, found=counts,
+                               found_oddly=[text] if text else [])
 
 
 def _fit(job: Job, goes_on: bool, quiet: bool) -> Tuple[Dict[str, Any], List[Dict[str, float]]]:

@@ -11,7 +11,7 @@ import torch
 
 from deepetpicker.evaluation.matching import distance_candidates
 from deepetpicker.evaluation.reliability import calibrated
-from deepetpicker.evaluation.thresholds import FEWEST, PickScores, score_picks
+from deepetpicker.evaluation.thresholds import DEFAULT_THRESHOLD, FEWEST, PickScores, score_picks
 from deepetpicker.io.coordinates.table import CoordinateTable
 from deepetpicker.network.predictor import Arithmetic, Predictor
 from deepetpicker.picking.peaks import PeakRule, find_peaks
@@ -71,6 +71,8 @@ class Validator:
         Held-out particles by which picks are judged.
     in_boxes : bool
         True when picks are judged only where everything is annotated, because elsewhere nobody knows.
+    otherwise : float
+        Threshold where the held-out particles are too few to choose one.
     """
 
     def __init__(self, regions: Sequence[Annotated], rule: PatchRule, peak_rules: Sequence[PeakRule],
@@ -84,6 +86,7 @@ class Validator:
                         for r in chosen]
         self.plans = [TilePlan.cover(_shape(r.region_zyx), self.tile, self.border) for r in self.regions]
         self.looked: List[Looked] = []
+        self.otherwise = DEFAULT_THRESHOLD
         covered = sum(int(r.certain.covers(r.positions_zyx_vox[r.inside]).sum()) for r in self.regions)
         self.in_boxes = rule.is_unknown and covered >= FEWEST
         self.n_particles = covered if self.in_boxes else sum(len(region.inside) for region in self.regions)
@@ -137,7 +140,7 @@ class Validator:
                 self.looked.append(Looked(region.name, *(_moved(t, region.region_zyx) for t in pairs[-1])))
         finally:
             network.train(was_training)
-        picks = score_picks(pairs, self._radii(), FLOOR, not self.is_unknown)
+        picks = score_picks(pairs, self._radii(), FLOOR, not self.is_unknown, self.otherwise)
         if not self.is_unknown:  # else nobody knows which picks are right
             picks = calibrated(picks, pairs, self._radii(), FLOOR)
         return counts.scores(self.alpha), picks

@@ -26,8 +26,8 @@ from deepetpicker.evaluation.thresholds import PickScores
 from deepetpicker.io.atomic import explain
 from deepetpicker.network.predictor import Arithmetic
 from deepetpicker.training.loop.module import PickerModule
+from deepetpicker.training.loop.schedule import Plateau, Schedule
 from deepetpicker.training.run_folder import MetricsFile
-from deepetpicker.training.schedule import Plateau, Schedule
 from deepetpicker.training.validation import Looked, Validator
 
 log = logging.getLogger(__name__)

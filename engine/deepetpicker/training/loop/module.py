@@ -15,7 +15,7 @@ from deepetpicker.config import TrainOptions
 from deepetpicker.errors import InputError
 from deepetpicker.network.resunet import ResUNet3D
 from deepetpicker.training.loop.losses import WeakLabelLoss
-from deepetpicker.training.schedule import Schedule
+from deepetpicker.training.loop.schedule import Schedule
 
 log = logging.getLogger(__name__)
 

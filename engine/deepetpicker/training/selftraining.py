@@ -1,0 +1,187 @@
+"""Self-training: what a first network surely finds among what nobody annotated are labels of the one that is kept.
+
+With ten labels in a tomogram of forty particles a network learns these ten by heart. Trained for a short time it finds
+most of the others, though not where exactly; trained anew with all of them it finds more, and centres them better
+(docs/studies.rst). Held-out parts never get such labels: the run is judged by what was annotated.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import logging
+import math
+import pathlib
+from typing import Any, Dict, List, Mapping, Sequence, Tuple
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from deepetpicker.config import TrainOptions
+from deepetpicker.geometry import WorkingGrid
+from deepetpicker.io.coordinates import CoordinateTable, write_coordinates
+from deepetpicker.network.resunet import ResUNet3D
+from deepetpicker.sampling.patches import Annotated
+from deepetpicker.training.job import Job
+from deepetpicker.training.recipe import RECIPES, epochs_for
+from deepetpicker.training.run_folder import RunFolder
+from deepetpicker.training.validation import Looked, Validator
+
+log = logging.getLogger(__name__)
+
+FIRST_SHARE = 1 / 2  # of the budget
+LONGER = 4 / 3  # both together, where the recipe chooses how long one takes
+SURE = 0.5  # height of a peak that becomes a label (an ideal one has 0.75), and of a pick unless more is known
+LOOKED_AT = 8  # times the tiles of a validation
+APART = 0.5  # diameters between two labels, at least
+MANY_TIMES, FEW = 20, 5  # so many times the labels, of at least so many, are too many to be believed
+FOUND = "found"
+
+
+def is_wanted(options: TrainOptions) -> bool:
+    """Tell whether a run trains twice: as the user says, else as the recipe does where much is not annotated."""
+    if options.devices * options.nodes > 1:
+        return False
+    return options.self_training == "yes" or (options.self_training == "auto" and options.unannotated == "unknown"
+                                              and RECIPES[options.recipe].trains_itself)
+
+
+def divided(options: TrainOptions, n_classes: int, patches_per_epoch: int) -> Tuple[TrainOptions, TrainOptions]:
+    """Return the options of the first and of the second training, which divide the epochs or minutes that are given.
+
+    Parameters
+    ----------
+    options : TrainOptions
+        With the recipe's values filled in.
+    n_classes : int
+        Number of particle classes.
+    patches_per_epoch : int
+        Of the labels there are; more labels do not make an epoch longer.
+    """
+    same: Dict[str, Any] = {"patches_per_epoch": patches_per_epoch}
+    if options.minutes and not options.epochs:
+        parts: Sequence[Dict[str, Any]] = [{"minutes": options.minutes * share} for share in
+                                           (FIRST_SHARE, 1 - FIRST_SHARE)]
+    else:
+        whole = options.epochs or round(LONGER * epochs_for(n_classes, patches_per_epoch, options.recipe))
+        first = math.ceil(whole * FIRST_SHARE)
+        parts = [{"epochs": first, "minutes": options.minutes * FIRST_SHARE},
+                 {"epochs": max(1, whole - first), "minutes": options.minutes * (1 - FIRST_SHARE)}]
+    first_of, second_of = (dataclasses.replace(options, **same, **part) for part in parts)
+    return first_of, second_of
+
+
+def first_job(job: Job, options: TrainOptions) -> Job:
+    """Return the parts of the first training: its own network and its own folder, in the run's."""
+    run = RunFolder(job.run.path / f"{job.run.model.stem}_first.safetensors")
+    return dataclasses.replace(job, options=options, network=copy.deepcopy(job.network), run=run)
+
+
+def with_found(job: Job, weights: Mapping[str, Any]) -> Tuple[List[Annotated], Dict[str, int]]:
+    """Return the tomograms to train on with what a network surely finds in them, and how much that was.
+
+    Parameters
+    ----------
+    job : Job
+        The run.
+    weights : mapping
+        State of the first network.
+
+    Returns
+    -------
+    list of Annotated, dict
+        As ``job.train`` with more positions; number of new labels by the tomogram's name.
+    """
+    network = ResUNet3D(job.network.options)
+    network.load_state_dict(weights)
+    every = dataclasses.replace(job.rule, is_unknown=False)  # else only what is certain would be looked at
+    looker = Validator(job.train, every, job.validator.peak_rules, LOOKED_AT * job.options.validation_tiles,
+                       job.options.alpha)
+    looker(network.to(job.arithmetic.device), job.arithmetic)
+    found = {one.name: one for one in looker.looked}
+    trained, counts = [], {}
+    for tomogram in job.train:
+        table = sure(tomogram, found[tomogram.name], job) if tomogram.name in found else None
+        counts[tomogram.name] = len(table) if table is not None else 0
+        trained.append(tomogram if table is None else _extended(tomogram, table, job))
+    return trained, counts
+
+
+def sure(tomogram: Annotated, looked: Looked, job: Job) -> CoordinateTable:
+    """Return the candidates of a tomogram that are surely particles and that nobody annotated, best first.
+
+    Left out are those near an annotated centre or a better candidate, and those where there is certainly none.
+
+    Parameters
+    ----------
+    tomogram : Annotated
+        With the particles that are known in it.
+    looked : Looked
+        What was found in it, on the working grid.
+    job : Job
+        The run.
+    """
+    table = looked.found
+    table = table.select(table.scores >= SURE)
+    table = table.select(np.argsort(-table.scores, kind="stable"))
+    places = table.positions_zyx_vox
+    certain = tomogram.certain.is_background(places, job.rule.negative_radius_vox)
+    reach = {c.id: APART * job.rule.diameters_vox[k] for k, c in enumerate(job.gathered.classes, 1)}
+    known = cKDTree(tomogram.positions_zyx_vox) if len(tomogram.positions_zyx_vox) else None
+    kept: List[int] = []
+    for row, (place, class_id) in enumerate(zip(places, table.class_ids)):
+        near = reach[int(class_id)]
+        if certain[row] or (known is not None and known.query(place)[0] < near):
+            continue
+        if kept and np.linalg.norm(places[kept] - place, axis=1).min() < near:
+            continue
+        kept.append(row)
+    return table.select(np.array(kept, int))
+
+
+def _extended(tomogram: Annotated, table: CoordinateTable, job: Job) -> Annotated:
+    """Return the tomogram with more particles."""
+    channel = {c.id: k for k, c in enumerate(job.gathered.classes, 1)}
+    channels = np.array([channel[int(i)] for i in table.class_ids], tomogram.channels.dtype)
+    return dataclasses.replace(
+        tomogram, positions_zyx_vox=np.concatenate([tomogram.positions_zyx_vox, table.positions_zyx_vox]),
+        channels=np.concatenate([tomogram.channels, channels]))
+
+
+def write_found(job: Job, trained: Sequence[Annotated]) -> None:
+    """Write the new labels of each tomogram into the run folder, in its own voxels: people want to see them."""
+    volumes = {volume.name: volume for volume in job.gathered.volumes}
+    known = {one.name: len(one.positions_zyx_vox) for one in job.train}
+    for one in trained:
+        volume, n = volumes[one.name], known[one.name]
+        grid = WorkingGrid(volume.shape_zyx, volume.voxel_size_ang,
+                           max(job.gathered.voxel_size_ang, volume.voxel_size_ang))
+        ids = np.array([job.gathered.classes[int(c) - 1].id for c in one.channels[n:]], np.int64)
+        names = {c.id: c.name for c in job.gathered.classes}
+        table = CoordinateTable(grid.to_input(one.positions_zyx_vox[n:]), ids, np.full(len(ids), np.nan), names)
+        write_coordinates(folder(job.run) / f"{one.name}.csv", table)
+
+
+def folder(run: RunFolder) -> pathlib.Path:
+    """Return where the new labels of a run are."""
+    return run.path / FOUND
+
+
+def in_words(job: Job, counts: Mapping[str, int]) -> str:
+    """Return what the first training found."""
+    n_known, n_found = sum(len(t.inside) for t in job.train), sum(counts.values())
+    return (f"{n_found} more particles that the first training is sure of in {len(counts)} tomogram(s) become labels, "
+            f"beside {n_known} annotated ones")
+
+
+def odd(job: Job, counts: Mapping[str, int]) -> str:
+    """Return what is odd about the number of new labels, for the user; empty when nothing is."""
+    n_known, n_found = sum(len(t.inside) for t in job.train), sum(counts.values())
+    if not n_found:
+        return ("the first training is sure of no particle beside the annotated ones: the second had no more labels; "
+                "train longer, or label more")
+    if n_found > MANY_TIMES * max(n_known, FEW):
+        return (f"the first training is sure of {n_found} particles beside {n_known} annotated ones, which is "
+                f"many: look at them in {folder(job.run)}, and train with --self-training no if they are none")
+    return ""
+
