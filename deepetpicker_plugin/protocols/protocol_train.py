@@ -366,6 +366,9 @@ def keptLines(rows: List[Dict[str, str]], outputs: Dict[str, Any]) -> List[str]:
             known = "" if partial else f"F1 {one['f1']:.2f}, precision {one['precision']:.2f}, "
             lines.append(f"Class {one['class_id']} ({one['name']}): {known}recall {one['recall']:.2f} on "
                          f"{one['n_true']} particles, threshold {one['threshold']:.2f}")
+    if outputs.get("found"):
+        lines.append(f"Labels that a first training found: *{sum(outputs['found'].values())}* "
+                     "(of the rest of the particles, which were not annotated)")
     return lines
 
 

@@ -173,8 +173,8 @@ class PickOptions(Options):
     save_map: bool = opt(False, "also write the probability of each class as NAME_probability_CLASS.mrc")
     mask: str = opt("", "MRC mask, or folder of NAME.mrc masks: picks outside voxels > 0 are dropped")
     device: str = opt("auto", "where to compute", choices=DEVICES)
-    mirrors: int = opt(1, "looks at each tile: as it is (1), and mirrored along x (2), y (4) and z (8); their mean is more "
-                       "often right and better centred, most after a short training, and takes as many times as long",
+    mirrors: int = opt(1, "looks at each tile: as it is (1), and mirrored along x (2), y (4) and z (8); their mean is "
+                       "more often right and better centred, most with few labels, and takes so many times as long",
                        check=lambda v: None if v in (1, 2, 4, 8) else "1, 2, 4 or 8")
     max_picks: int = opt(0, "keep at most so many picks per class and tomogram, best first; 0 keeps all",
                          check=at_least(0))

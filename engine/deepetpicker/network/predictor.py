@@ -233,8 +233,11 @@ class Predictor:
             return self._forward(tiles_bzyx, keep)
         total: Optional[Tensor] = None
         for axes in self._mirrors:
-            part = keep and tuple(turned(s, n) if axis in axes else s
-                                  for axis, (s, n) in enumerate(zip(keep, tiles_bzyx.shape[1:])))
+            part = keep
+            if keep is not None:
+                z, y, x = (turned(s, n) if axis in axes else s
+                           for axis, (s, n) in enumerate(zip(keep, tiles_bzyx.shape[1:])))
+                part = z, y, x
             seen = self._forward(tiles_bzyx.flip([axis + 1 for axis in axes]), part).flip([axis + 2 for axis in axes])
             total = seen.float() if total is None else total.add_(seen)
         assert total is not None

@@ -33,7 +33,8 @@ FIRST_SHARE = 1 / 2  # of the budget
 LONGER = 4 / 3  # both together, where the recipe chooses how long one takes
 SURE = 0.5  # height of a peak that becomes a label (an ideal one has 0.75), and of a pick unless more is known
 LOOKED_AT = 8  # times the tiles of a validation
-APART = 0.5  # diameters between two labels, at least
+DOUBTFUL = 0.3  # height of what may be a particle
+ONE, APART = 0.5, 0.75  # diameters: nearer candidates are one, farther ones two; between them, who knows
 MANY_TIMES, FEW = 20, 5  # so many times the labels, of at least so many, are too many to be believed
 FOUND = "found"
 
@@ -110,7 +111,8 @@ def with_found(job: Job, weights: Mapping[str, Any]) -> Tuple[List[Annotated], D
 def sure(tomogram: Annotated, looked: Looked, job: Job) -> CoordinateTable:
     """Return the candidates of a tomogram that are surely particles and that nobody annotated, best first.
 
-    Left out are those near an annotated centre or a better candidate, and those where there is certainly none.
+    Left out are those near an annotated centre, those where there is certainly none, and those that lie so near to each
+    other that they may be two parts of one particle: nobody knows where its centre is then.
 
     Parameters
     ----------
@@ -121,21 +123,21 @@ def sure(tomogram: Annotated, looked: Looked, job: Job) -> CoordinateTable:
     job : Job
         The run.
     """
-    table = looked.found
-    table = table.select(table.scores >= SURE)
+    table = looked.found.select(looked.found.scores >= DOUBTFUL)
     table = table.select(np.argsort(-table.scores, kind="stable"))
-    places = table.positions_zyx_vox
-    certain = tomogram.certain.is_background(places, job.rule.negative_radius_vox)
-    reach = {c.id: APART * job.rule.diameters_vox[k] for k, c in enumerate(job.gathered.classes, 1)}
+    diameter = {c.id: job.rule.diameters_vox[k] for k, c in enumerate(job.gathered.classes, 1)}
+    places, scores = table.positions_zyx_vox, table.scores
+    widths = np.array([diameter[int(i)] for i in table.class_ids])
+    best: List[int] = []  # of the candidates that are one and the same
+    for row in range(len(table)):
+        if not best or np.linalg.norm(places[best] - places[row], axis=1).min() >= ONE * widths[row]:
+            best.append(row)
+    alone = cKDTree(places[best]) if best else None
     known = cKDTree(tomogram.positions_zyx_vox) if len(tomogram.positions_zyx_vox) else None
-    kept: List[int] = []
-    for row, (place, class_id) in enumerate(zip(places, table.class_ids)):
-        near = reach[int(class_id)]
-        if certain[row] or (known is not None and known.query(place)[0] < near):
-            continue
-        if kept and np.linalg.norm(places[kept] - place, axis=1).min() < near:
-            continue
-        kept.append(row)
+    certain = tomogram.certain.is_background(places, job.rule.negative_radius_vox)
+    kept = [row for row in best if scores[row] >= SURE and not certain[row]
+            and alone is not None and len(alone.query_ball_point(places[row], APART * widths[row])) == 1
+            and (known is None or known.query(places[row])[0] >= APART * widths[row])]
     return table.select(np.array(kept, int))
 
 
