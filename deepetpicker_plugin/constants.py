@@ -15,6 +15,7 @@ COORDINATES_DIR = "coordinates"
 
 TRAINING_DIR = "training"
 MODEL_FILE = "training/model.safetensors"
+FIRST_METRICS_FILE = "training/model_run/model_first_run/metrics.csv"  # of the first of two trainings
 METRICS_FILE = "training/model_run/metrics.csv"  # a row per epoch, grows while the training runs
 TRAINING_MANIFEST = "training/model_run/manifest.json"
 

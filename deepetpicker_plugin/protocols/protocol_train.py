@@ -26,7 +26,14 @@ from deepetpicker_plugin.classes import (
     withDiameters,
     withNames,
 )
-from deepetpicker_plugin.constants import COORDINATES_DIR, METRICS_FILE, MODEL_FILE, TRAINING_DIR, TRAINING_MANIFEST
+from deepetpicker_plugin.constants import (
+    COORDINATES_DIR,
+    FIRST_METRICS_FILE,
+    METRICS_FILE,
+    MODEL_FILE,
+    TRAINING_DIR,
+    TRAINING_MANIFEST,
+)
 from deepetpicker_plugin.corrections import addCorrectionParams, correctionItems
 from deepetpicker_plugin.engine import EngineError, readManifest, writeParams
 from deepetpicker_plugin.forms import addOption, addOptions, expertNames, readOptions
@@ -157,7 +164,8 @@ class ProtDeepETPickerTrain(ProtDeepETPickerBase):
 
     def getMetricsFile(self) -> str:
         """Return the path of the per-epoch CSV, which grows while the training runs."""
-        return self._getExtraPath(METRICS_FILE)
+        last, first = self._getExtraPath(METRICS_FILE), self._getExtraPath(FIRST_METRICS_FILE)
+        return first if os.path.exists(first) and not os.path.exists(last) else last
 
     def getTomograms(self) -> Optional[SetOfTomograms]:
         """Return the tomograms to train on."""
@@ -307,8 +315,11 @@ class ProtDeepETPickerTrain(ProtDeepETPickerBase):
             lines += self._scaleLines()
         rows = readRows(self.getMetricsFile())
         if rows:
-            planned = f" of {self.epochs.get()}" if self.epochs.get() else ""
-            lines.append(f"Epochs: *{len(rows)}{planned}*, last training loss {rows[-1]['train_loss']}")
+            isFirst = self.getMetricsFile().endswith(FIRST_METRICS_FILE)
+            isOnly = not os.path.exists(self._getExtraPath(FIRST_METRICS_FILE))
+            planned = f" of {self.epochs.get()}" if self.epochs.get() and isOnly else ""
+            which = "Epochs" if isOnly else "First training, epochs" if isFirst else "Second training, epochs"
+            lines.append(f"{which}: *{len(rows)}{planned}*, last training loss {rows[-1]['train_loss']}")
         manifest = readManifest(self._getExtraPath(TRAINING_MANIFEST))
         outputs = (manifest or {}).get("outputs", {})
         lines += [f"Verdict: *{outputs['verdict']['text']}*"] if outputs.get("verdict") else []
@@ -337,8 +348,10 @@ class ProtDeepETPickerTrain(ProtDeepETPickerBase):
         card = self.model.getCard()
         f1 = "" if self.model.getF1() is None else f"; its F1 on held-out data was {self.model.getF1():.2f}"
         count = sum(source.coordinates.getSize() for source in self.getSources())
+        found = sum(card.training.get("found", {}).values())
+        more = f", and on {found} that a first training was sure of," if found else ""
         return [f"A 3D-ResUNet was trained with DeepETPicker {card.version} [Liu2024] on {count} particle "
-                f"centres at {card.voxel_size_ang:.4g} Å per voxel for {self.model._epochs.get()} epochs{f1}."]
+                f"centres{more} at {card.voxel_size_ang:.4g} Å per voxel for {self.model._epochs.get()} epochs{f1}."]
 
 
 def keptLines(rows: List[Dict[str, str]], outputs: Dict[str, Any]) -> List[str]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 
 from pwem import Domain
 from pyworkflow.protocol import params
@@ -22,6 +24,7 @@ from deepetpicker_plugin.protocols import (
     ProtDeepETPickerThreshold,
     ProtDeepETPickerTrain,
 )
+from deepetpicker_plugin.protocols.protocol_train import readRows
 from deepetpicker_plugin.tests.base import PluginTest
 
 SCIPIONS = ("runName", "runMode", "hostName", "streamingSleepOnWait", "streamingWarning", "numberOfThreads",
@@ -54,6 +57,20 @@ class TestForms(PluginTest):
         self.assertEqual(Plugin.getActivation(), "")
         self.assertTrue(os.path.isabs(Plugin.getPython()))
         self.assertIn("Liu2024", deepetpicker_plugin._references)
+
+    def test_a_training_shows_its_first_part_until_the_second_begins(self):
+        protocol = self.newProtocol(ProtDeepETPickerTrain)
+        folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, folder)
+        protocol._getExtraPath = lambda *parts: os.path.join(folder, *parts)
+        for path, epochs, told in (("model_first_run", 3, "First training, epochs: *3*"),
+                                   (".", 2, "Second training, epochs: *2*")):
+            where = os.path.join(folder, "training", "model_run", path)
+            os.makedirs(where, exist_ok=True)
+            with open(os.path.join(where, "metrics.csv"), "w", encoding="utf-8") as stream:
+                stream.write("epoch,train_loss,kept\n" + "".join(f"{k},0.5,0\n" for k in range(epochs)))
+            self.assertIn(told, "\n".join(protocol._summary()))
+            self.assertEqual(len(readRows(protocol.getMetricsFile())), epochs)
 
     def test_activation_of_another_environment(self):
         Plugin._vars["DEEPETPICKER_ENV_ACTIVATION"] = ". /opt/env/bin/activate && "

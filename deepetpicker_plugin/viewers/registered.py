@@ -68,15 +68,16 @@ class DeepETPickerTrainingViewer(DeepETPickerViewer):
     def _windows(self, obj: Any) -> List[Any]:
         """Return the window with the curves."""
         if isinstance(obj, ProtDeepETPickerTrain):
-            path, project = obj.getMetricsFile(), self.getProject()
+            project = self.getProject()
 
             def running() -> bool:
                 if obj.isActive():
                     project._updateProtocol(obj)
                 return bool(obj.isActive())
 
-            return [TrainingWindow(f"Training: {obj.getObjLabel() or obj.getRunName()}", lambda: readRows(path),
-                                   running, self.getTkRoot(), pages.pageOfTraining(obj),
+            return [TrainingWindow(f"Training: {obj.getObjLabel() or obj.getRunName()}",
+                                   lambda: readRows(obj.getMetricsFile()), running, self.getTkRoot(),
+                                   pages.pageOfTraining(obj),
                                    lambda: roundsOf(obj, project))]
         model = getattr(obj, "model", None) if isinstance(obj, ProtDeepETPickerImportModel) else obj
         if model is None:
