@@ -154,8 +154,8 @@ def equality(bench: Bench, model: Optional[pathlib.Path] = None, volume: Optiona
             picker = Picker(model, bench.options(precision=precision, tile=tile), quiet=True)
             found = picker.picks(picker.candidates(volume, bench.folder))
         both = compare(expected, found, SAME_WITHIN_VOX)
-        moved = both.distances_vox if len(both.pairs) else np.full(1, np.nan)
-        shared = 2 * len(both.pairs) / max(1, len(expected) + len(found))
+        moved = both.distances_vox if both.tp else np.full(1, np.nan)
+        shared = 2 * both.tp / max(1, len(expected) + len(found))
         word = precision + (f", TF32 {'on' if tf32 else 'off'}" if precision == "float32" else "")
         yield Figure(f"{word}: picks shared with float32 on the CPU", "%", [100 * shared], {
             "picks": [len(expected), len(found)], "max_shift_vox": float(np.max(moved)),
@@ -181,7 +181,7 @@ def memory_limit(bench: Bench) -> Iterator[Figure]:
             continue
         totals, _, table = _repeated(picker, volume, bench)
         both = compare(expected, picker.picks(table), SAME_WITHIN_VOX)
-        shared = 2 * len(both.pairs) / max(1, len(expected) + len(both.pairs) + len(both.only_b))
+        shared = 2 * both.tp / max(1, len(expected) + both.tp + len(both.only_b))
         yield Figure(f"limit {limit:g} GB, map {'in a file' if on_disk else 'in memory'}", "s", totals[1:], {
             "plan": str(picker.last), "shared": shared, "picks": len(expected), **bench.peak()})
         if on_disk:

@@ -71,8 +71,8 @@ def embedded(volume: Volume, folder: pathlib.Path) -> Volume:
 def report(name: str, expected: CoordinateTable, found: CoordinateTable) -> None:
     """Print what two pick sets share."""
     both = compare(expected, found, 3.0)
-    moved = both.distances_vox if len(both.pairs) else np.zeros(1)
-    say(f"{name:44s} {len(both.pairs):4d} of {len(expected)} shared, {len(both.only_b):3d} new; moved: median "
+    moved = both.distances_vox if both.tp else np.zeros(1)
+    say(f"{name:44s} {both.tp:4d} of {len(expected)} shared, {len(both.only_b):3d} new; moved: median "
         f"{np.median(moved):.3f}, 95 % {np.quantile(moved, 0.95):.3f}, most {moved.max():.3f} voxels")
 
 

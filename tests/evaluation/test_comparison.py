@@ -12,7 +12,7 @@ import pytest
 from deepetpicker.__main__ import main
 from deepetpicker.config import CompareOptions
 from deepetpicker.errors import InputError
-from deepetpicker.evaluation.comparison import compare_files, compare_tables
+from deepetpicker.evaluation.comparison import compare, compare_files
 from deepetpicker.io.coordinates import CoordinateTable, Frame, read_coordinates, write_coordinates
 
 A = np.array([[3.0, 7.5, 11.0], [20.0, 4.0, 30.0], [9.0, 9.0, 9.0]])
@@ -22,6 +22,11 @@ B = np.array([[9.0, 9.0, 10.0], [3.5, 7.5, 11.0], [1.0, 1.0, 1.0], [22.0, 30.0, 
 def table(positions, classes=None):
     classes = np.ones(len(positions), int) if classes is None else np.array(classes)
     return CoordinateTable(positions, classes, np.linspace(1, 0.5, len(positions)))
+
+
+def rows(match):
+    """Return the rows of a and b that are the same particle."""
+    return list(zip(match.truth_index.tolist(), match.pick_index.tolist()))
 
 
 @pytest.fixture
@@ -58,12 +63,12 @@ def test_relion_5_files_are_compared_with_the_shape(files, capsys):
 
 def test_classes_may_have_to_agree():
     a, b = table(A, [1, 1, 2]), table(B, [1, 1, 2, 2])
-    assert compare_tables(a, b, 2.0, same_class=False).pairs.tolist() == [[0, 1], [2, 0]]
-    found = compare_tables(a, b, 2.0, same_class=True)
-    assert found.pairs.tolist() == [[0, 1]]
+    assert rows(compare(a, b, 2.0, same_class=False)) == [(0, 1), (2, 0)]
+    found = compare(a, b, 2.0, same_class=True)
+    assert rows(found) == [(0, 1)]
     assert (found.only_a.tolist(), found.only_b.tolist()) == ([1, 2], [0, 2, 3])
-    nothing = compare_tables(a, CoordinateTable.empty(), 2.0, same_class=True)
-    assert (len(nothing.pairs), nothing.only_a.tolist()) == (0, [0, 1, 2])
+    nothing = compare(a, CoordinateTable.empty(), 2.0, same_class=True)
+    assert (nothing.tp, nothing.only_a.tolist()) == (0, [0, 1, 2])
 
 
 def test_command_line_and_params(files, capsys):

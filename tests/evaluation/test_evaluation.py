@@ -14,16 +14,18 @@ from deepetpicker.__main__ import main
 from deepetpicker.config import EvaluateOptions
 from deepetpicker.errors import InputError
 from deepetpicker.evaluation import (
+    Match,
     bootstrap_intervals,
     compare,
     confusion_matrix,
-    curves,
+    curve_of,
     distance_candidates,
     evaluate,
+    hits_of,
     localisation_metrics,
     mask_candidates,
     match_by_distance,
-    match_by_mask,
+    take_best_scores,
 )
 from deepetpicker.evaluation.measures import class_metrics, distance_histogram, macro_f1, ratios, z_profile
 from deepetpicker.evaluation.sanity import geometry_hint
@@ -55,6 +57,11 @@ def balls(truth: CoordinateTable, radius_vox: float = 3.0) -> np.ndarray:
     for row, centre in enumerate(truth.positions_zyx_vox, start=1):
         mask[((grid - centre) ** 2).sum(axis=-1) <= radius_vox ** 2] = row
     return mask
+
+
+def match_by_mask(truth: CoordinateTable, picks: CoordinateTable, mask: np.ndarray) -> Match:
+    """Match as ``evaluate`` does by the mask rule."""
+    return take_best_scores(mask_candidates(truth, picks, mask), picks.scores)
 
 
 def same_pairs(a, b, truth_order, pick_order) -> bool:
@@ -184,7 +191,7 @@ def test_ten_thousand_particles_take_seconds():
     picks = table(truth.positions_zyx_vox + rng.normal(0, 5, (10000, 3)), scores=rng.random(10000))
     start = time.monotonic()
     match = match_by_distance(truth, picks, 25.0)
-    curve = curves([(distance_candidates(truth, picks, 25.0), picks.scores)])
+    curve = curve_of(hits_of([(distance_candidates(truth, picks, 25.0), picks.scores)]))
     assert match.tp > 9900
     assert curve.tp[-1] == match.tp
     assert time.monotonic() - start < 5
@@ -226,8 +233,8 @@ def test_a_hit_of_another_class_is_false_there_and_missed_here():
 def test_curve_equals_a_matching_at_every_threshold(seed):
     truth, picks = crowd(seed)
     mask = balls(truth)
-    by_distance = curves([(distance_candidates(truth, picks, 5.0), picks.scores)])
-    by_mask = curves([(mask_candidates(truth, picks, mask), picks.scores)])
+    by_distance = curve_of(hits_of([(distance_candidates(truth, picks, 5.0), picks.scores)]))
+    by_mask = curve_of(hits_of([(mask_candidates(truth, picks, mask), picks.scores)]))
     assert by_distance.thresholds.tolist() == sorted(set(picks.scores.tolist()), reverse=True)
     for i, threshold in enumerate(by_distance.thresholds):
         kept = picks.select(picks.scores >= threshold)
@@ -239,7 +246,7 @@ def test_curve_equals_a_matching_at_every_threshold(seed):
 def test_curve_over_tomograms_sums_counts():
     sets = [crowd(seed) for seed in (1, 2)]
     pairs = [(distance_candidates(t, p, 4.0), p.scores) for t, p in sets]
-    both, single = curves(pairs), [curves([pair]) for pair in pairs]
+    both, single = curve_of(hits_of(pairs)), [curve_of(hits_of([pair])) for pair in pairs]
     assert both.n_truth == 80
     assert both.tp[-1] == sum(c.tp[-1] for c in single)
     at = {t: i for i, t in enumerate(both.thresholds)}[0.5]
@@ -249,7 +256,7 @@ def test_curve_over_tomograms_sums_counts():
 def test_average_precision_and_best_threshold():
     truth = table([[5, 5, 5], [5, 5, 25]])
     picks = table([[5, 5, 5], [20, 20, 20], [5, 5, 25], [20, 5, 5]], scores=[0.9, 0.8, 0.7, 0.6])
-    curve = curves([(distance_candidates(truth, picks, 1.0), picks.scores)])
+    curve = curve_of(hits_of([(distance_candidates(truth, picks, 1.0), picks.scores)]))
     assert curve.average_precision == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
     assert curve.best("F1") == pytest.approx({"threshold": 0.7, "value": 0.8, "precision": 2 / 3, "recall": 1.0})
     assert curve.best("precision")["threshold"] == 0.9
@@ -259,7 +266,7 @@ def test_average_precision_and_best_threshold():
 
 def test_curve_without_scores_or_picks_is_empty():
     for picks in (CoordinateTable.empty(), table([[5, 5, 5]])):
-        curve = curves([(distance_candidates(SPREAD, picks, 3.0), picks.scores)])
+        curve = curve_of(hits_of([(distance_candidates(SPREAD, picks, 3.0), picks.scores)]))
         assert len(curve) == 0
         assert np.isnan(curve.best("F1")["threshold"])
         assert curve.average_precision == 0
@@ -267,7 +274,7 @@ def test_curve_without_scores_or_picks_is_empty():
 
 def test_curve_rows_can_be_thinned():
     truth, picks = crowd(0)
-    curve = curves([(distance_candidates(truth, picks, 4.0), picks.scores)])
+    curve = curve_of(hits_of([(distance_candidates(truth, picks, 4.0), picks.scores)]))
     thin = curve.rows(limit=5)
     assert len(thin) == 5
     assert (thin[0], thin[-1]) == (curve.rows()[0], curve.rows()[-1])
@@ -277,18 +284,18 @@ def test_curve_rows_can_be_thinned():
 def test_compare_partitions_both_sets_and_is_symmetric(seed):
     a, b = crowd(seed)
     one, other = compare(a, b, 4.0), compare(b, a, 4.0)
-    assert sorted([*one.pairs[:, 0], *one.only_a]) == list(range(len(a)))
-    assert sorted([*one.pairs[:, 1], *one.only_b]) == list(range(len(b)))
+    assert sorted([*one.truth_index, *one.only_a]) == list(range(len(a)))
+    assert sorted([*one.pick_index, *one.only_b]) == list(range(len(b)))
     assert one.only_a.tolist() == other.only_b.tolist()
     assert one.only_b.tolist() == other.only_a.tolist()
-    assert {tuple(p) for p in one.pairs.tolist()} == {tuple(p[::-1]) for p in other.pairs.tolist()}
+    assert set(zip(one.truth_index, one.pick_index)) == set(zip(other.pick_index, other.truth_index))
 
 
 def test_compare_with_itself_and_with_nothing():
     same, nothing = compare(SPREAD, SPREAD, 2.0), compare(SPREAD, CoordinateTable.empty(), 2.0)
     assert same.jaccard == 1
     assert same.distances_vox.max() == 0
-    assert (len(nothing.pairs), len(nothing.only_a), nothing.jaccard) == (0, 27, 0)
+    assert (nothing.tp, len(nothing.only_a), nothing.jaccard) == (0, 27, 0)
     assert np.isnan(compare(CoordinateTable.empty(), CoordinateTable.empty(), 2.0).jaccard)
 
 

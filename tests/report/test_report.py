@@ -14,7 +14,7 @@ import pytest
 from deepetpicker.cli.evaluate import report_text
 from deepetpicker.config import EvaluateOptions
 from deepetpicker.errors import InputError, OutputError
-from deepetpicker.evaluation import curves, distance_candidates, evaluate, match_by_distance
+from deepetpicker.evaluation import curve_of, distance_candidates, evaluate, hits_of, match_by_distance
 from deepetpicker.evaluation.reliability import reliability
 from deepetpicker.io.coordinates import CoordinateTable, write_coordinates
 from deepetpicker.io.volumes import write_volume
@@ -162,7 +162,7 @@ def test_orthogonal_views_cross_the_particle(volume_zyx, position):
 
 def test_curve_figure_marks_best_and_threshold():
     truth, picks = particles(seed=1), particles(seed=1)
-    curve = curves([(distance_candidates(truth, picks, 1.0), picks.scores)])
+    curve = curve_of(hits_of([(distance_candidates(truth, picks, 1.0), picks.scores)]))
     figure = curve_figure(curve, threshold=0.5)
     texts = [t.get_text() for a in figure.axes for t in a.get_legend().get_texts()]
     assert texts[0].startswith("best F1 1.000")
@@ -184,7 +184,7 @@ def test_reliability_has_a_line_per_class_and_counts_below():
 
 def test_empty_charts_say_why():
     nothing = np.zeros(0)
-    curve = curves([(distance_candidates(particles(), EMPTY, 1.0), nothing)])
+    curve = curve_of(hits_of([(distance_candidates(particles(), EMPTY, 1.0), nothing)]))
     profile = {"edges_vox": np.arange(3.0), "truth": np.zeros(2), "picks": np.zeros(2), "hits": np.zeros(2)}
     figures = [curve_figure(curve, ("threshold",)), score_histogram(nothing, np.array([np.nan])),
                distance_figure({"edges_vox": np.arange(3.0), "hits": np.zeros(2)}), z_profile_figure(profile),

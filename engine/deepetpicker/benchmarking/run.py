@@ -133,7 +133,7 @@ def _summary(ours: Sequence[float], reference: Sequence[float], tables: Tuple[Co
     mine = tables[0]
     both = compare(mine, tables[1], SAME_WITHIN_VOX)
     larger = max(len(mine), len(tables[1]))
-    shared = len(both.pairs) / larger if larger else 1.0
+    shared = both.tp / larger if larger else 1.0
     where = dict(picker.seconds)
     assert picker.last is not None
     tiles = picker.last.tiles
@@ -143,7 +143,7 @@ def _summary(ours: Sequence[float], reference: Sequence[float], tables: Tuple[Co
         "ratio": statistics.median(r / o for r, o in zip(reference, ours)),
         "ours_s": statistics.median(ours), "reference_s": statistics.median(reference),
         "agree": bool(shared >= ENOUGH_SHARED), "shared": shared, "picks": [len(mine), len(tables[1])],
-        "mean_shift_vox": float(np.mean(both.distances_vox)) if len(both.pairs) else None,
+        "mean_shift_vox": float(np.mean(both.distances_vox)) if both.tp else None,
         "ours_all_s": list(ours), "reference_all_s": list(reference), "repeats": options.repeats,
         "shape_zyx": list(volume.shape_zyx), "tile_zyx": list(tiles.tile_zyx), "tiles": len(tiles),
         "arithmetic": str(picker.predictor.arithmetic), "where_s": where, "gflop_per_s": rate,

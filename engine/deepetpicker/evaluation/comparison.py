@@ -9,11 +9,9 @@ import pathlib
 import time
 from typing import Any, Dict, List, Mapping, Optional, Union
 
-import numpy as np
-
 from deepetpicker.config import CompareOptions
 from deepetpicker.errors import DeepETPickerError, InputError
-from deepetpicker.evaluation.matching import Comparison, compare
+from deepetpicker.evaluation.matching import Match, distance_candidates, take_most_pairs
 from deepetpicker.io.atomic import write_text
 from deepetpicker.io.coordinates import CoordinateTable, Frame, read_coordinates, write_coordinates
 from deepetpicker.io.items import check_names_differ, entries
@@ -25,8 +23,8 @@ _MEMBERS = ("name", "a", "b", "voxel_size", "shape", "tomogram")
 _DEFAULTS = CompareOptions()
 
 
-def compare_tables(a: CoordinateTable, b: CoordinateTable, radius_vox: float, same_class: bool) -> Comparison:
-    """Compare two pick sets of one tomogram one-to-one.
+def compare(a: CoordinateTable, b: CoordinateTable, radius_vox: float, same_class: bool = False) -> Match:
+    """Compare two pick sets of one tomogram one-to-one: intersection and both differences.
 
     Parameters
     ----------
@@ -36,19 +34,16 @@ def compare_tables(a: CoordinateTable, b: CoordinateTable, radius_vox: float, sa
         Picks at most this far apart may be the same particle, in voxels.
     same_class : bool
         Whether they must also be of the same class.
+
+    Raises
+    ------
+    InputError
+        If the radius is negative or NaN.
     """
-    if not same_class:
-        return compare(a, b, radius_vox)
-    rows_a, rows_b, distances = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros(0)]
-    for class_id in np.intersect1d(a.class_ids, b.class_ids):
-        own_a, own_b = np.flatnonzero(a.class_ids == class_id), np.flatnonzero(b.class_ids == class_id)
-        found = compare(a.select(own_a), b.select(own_b), radius_vox)
-        rows_a.append(own_a[found.truth_index])
-        rows_b.append(own_b[found.pick_index])
-        distances.append(found.distances_vox)
-    order = np.argsort(np.concatenate(rows_a), kind="stable")
-    both_a, both_b, apart = (np.concatenate(parts)[order] for parts in (rows_a, rows_b, distances))
-    return Comparison(both_a, both_b, apart, len(a), len(b))
+    near = distance_candidates(a, b, float(radius_vox))
+    if same_class:
+        near = near.only(a.class_ids[near.truth_index] == b.class_ids[near.pick_index])
+    return take_most_pairs(near)
 
 
 def compare_files(a: PathLike = "", b: PathLike = "", out: PathLike = "comparison",
@@ -120,15 +115,15 @@ def _compare_item(item: Mapping[str, Any], folder: pathlib.Path, options: Compar
     name, shape_zyx = str(item["name"]), tuple(item.get("shape") or options.shape)
     frame = Frame(voxel_ang, shape_zyx or None, tomogram=str(item.get("tomogram") or options.tomogram))  # type: ignore[arg-type]
     a, b = (read_coordinates(item[k], frame) if item.get(k) else CoordinateTable.empty() for k in ("a", "b"))
-    found = compare_tables(a, b, options.radius_angstrom / voxel_ang, options.same_class)
+    found = compare(a, b, options.radius_angstrom / voxel_ang, options.same_class)
     paths = {key: folder / f"{name}_{key}.csv" for key in ("both", "only_a", "only_b", "pairs")}
-    for key, table in (("both", a.select(found.pairs[:, 0])), ("only_a", a.select(found.only_a)),
+    for key, table in (("both", a.select(found.truth_index)), ("only_a", a.select(found.only_a)),
                        ("only_b", b.select(found.only_b))):
         write_coordinates(paths[key], table)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["row_a", "row_b", "distance_voxels"])
-    writer.writerows([i, j, f"{d:.4f}"] for (i, j), d in zip(found.pairs.tolist(), found.distances_vox.tolist()))
+    writer.writerows([i, j, f"{d:.4f}"] for i, j, d in zip(found.truth_index, found.pick_index, found.distances_vox))
     write_text(paths["pairs"], text.getvalue())
-    return {**{k: str(p) for k, p in paths.items()}, "n_a": len(a), "n_b": len(b), "n_both": len(found.pairs),
+    return {**{k: str(p) for k, p in paths.items()}, "n_a": len(a), "n_b": len(b), "n_both": found.tp,
             "n_only_a": len(found.only_a), "n_only_b": len(found.only_b), "jaccard": found.jaccard}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Dict, Iterable, List, Tuple
+from typing import Dict, Iterable, List, NamedTuple, Tuple
 
 import numpy as np
 
@@ -99,48 +99,45 @@ class ScoreCurve:
                  "FN": int(self.n_truth - self.tp[i]), **{n: float(v[i]) for n, v in values.items()}} for i in index]
 
 
-def curve_from_hits(scores: np.ndarray, is_hit: np.ndarray, n_truth: int, beta: float = 4.0) -> ScoreCurve:
-    """Return the curve of picks that are known to add a hit or not when taken best score first.
+class Hits(NamedTuple):
+    """Picks, taken best score first: what a curve is made of.
 
-    Parameters
+    Attributes
     ----------
     scores : (M,) float
-        Scores; picks without one (NaN) are left out.
-    is_hit : (M,) bool
-        From :func:`~deepetpicker.evaluation.matching.hits_by_score`, of one tomogram or of several in a row.
+        Their scores; NaN where there is none.
+    adds_hit : (M,) bool
+        Which of them add a hit.
     n_truth : int
-        Number of true particles, of all of them.
-    beta : float
-        Weight of recall in Fbeta.
+        True particles.
     """
-    known = ~np.isnan(scores)
-    order = np.argsort(-scores[known], kind="stable")
-    scores, hits = scores[known][order], is_hit[known][order]
-    last = np.flatnonzero(np.diff(scores, append=-np.inf)) if len(scores) else np.zeros(0, np.int64)
-    tp = np.cumsum(hits, dtype=np.int64)[last]
-    return ScoreCurve(scores[last], tp, last + 1 - tp, int(n_truth), beta)
+
+    scores: np.ndarray
+    adds_hit: np.ndarray
+    n_truth: int
 
 
-def curves(tomograms: Iterable[Tuple[Candidates, np.ndarray]], beta: float = 4.0) -> ScoreCurve:
-    """Return the curve over the score threshold of one or more tomograms together (counts are summed).
+def hits_of(tomograms: Iterable[Tuple[Candidates, np.ndarray]]) -> Hits:
+    """Return the hits in one or more tomograms, each with the allowed pairs and the scores (M,) of its picks.
 
     The picks are taken once, best score first; the number of hits at each threshold is nevertheless that of the
     largest one-to-one matching of the picks at or above it, under both hit rules.
-
-    Parameters
-    ----------
-    tomograms : iterable of (Candidates, (M,) float)
-        Of each tomogram the allowed pairs and the scores of the picks.
-    beta : float
-        Weight of recall in Fbeta.
-
-    Returns
-    -------
-    ScoreCurve
     """
-    scores, hits, n_truth = [np.zeros(0)], [np.zeros(0, dtype=bool)], 0
-    for candidates, picked in tomograms:
-        scores.append(np.asarray(picked, dtype=float))
-        hits.append(hits_by_score(candidates, scores[-1]))
-        n_truth += candidates.n_truth
-    return curve_from_hits(np.concatenate(scores), np.concatenate(hits), n_truth, beta)
+    return together(Hits(scores, hits_by_score(pairs, scores), pairs.n_truth) for pairs, scores in tomograms)
+
+
+def together(parts: Iterable[Hits]) -> Hits:
+    """Return the hits of several tomograms or classes in a row."""
+    every = [Hits(np.zeros(0), np.zeros(0, bool), 0), *parts]
+    return Hits(np.concatenate([one.scores for one in every]), np.concatenate([one.adds_hit for one in every]),
+                sum(one.n_truth for one in every))
+
+
+def curve_of(hits: Hits, beta: float = 4.0) -> ScoreCurve:
+    """Return the curve over the score threshold; picks without a score are left out. Recall weighs beta in Fbeta."""
+    known = ~np.isnan(hits.scores)
+    order = np.argsort(-hits.scores[known], kind="stable")
+    scores, adds_hit = hits.scores[known][order], hits.adds_hit[known][order]
+    last = np.flatnonzero(np.diff(scores, append=-np.inf)) if len(scores) else np.zeros(0, np.int64)
+    tp = np.cumsum(adds_hit, dtype=np.int64)[last]
+    return ScoreCurve(scores[last], tp, last + 1 - tp, int(hits.n_truth), beta)

@@ -42,7 +42,7 @@ class Pairs:
 
 
 class Match(Pairs):
-    """One-to-one pairs, in the order of the true rows."""
+    """One-to-one pairs, in the order of the true rows; of two pick sets a and b, a is in the place of the truth."""
 
     @property
     def tp(self) -> int:
@@ -69,23 +69,14 @@ class Match(Pairs):
         """For each true particle whether it is in a pair: (n_truth,) bool."""
         return _mask(self.truth_index, self.n_truth)
 
-
-class Comparison(Match):
-    """Two pick sets as sets, a in the place of the truth: what they share and what only one of them has."""
-
-    @property
-    def pairs(self) -> np.ndarray:
-        """Rows of a and b that are the same particle, (M, 2) int64."""
-        return np.stack([self.truth_index, self.pick_index], axis=1)
-
     @property
     def only_a(self) -> np.ndarray:
-        """Rows of a without a partner, (K,) int64 ascending."""
+        """Rows of the truth, or of a, without a partner, (K,) int64 ascending."""
         return np.flatnonzero(~self.is_found)
 
     @property
     def only_b(self) -> np.ndarray:
-        """Rows of b without a partner, (L,) int64 ascending."""
+        """Rows of the picks, or of b, without a partner, (L,) int64 ascending."""
         return np.flatnonzero(~self.is_hit)
 
     @property
@@ -97,6 +88,11 @@ class Comparison(Match):
 
 class Candidates(Pairs):
     """All pairs that a hit rule allows."""
+
+    def only(self, keep: np.ndarray) -> Candidates:
+        """Return some of the pairs, (M,) bool."""
+        return Candidates(self.truth_index[keep], self.pick_index[keep], self.distances_vox[keep], self.n_truth,
+                          self.n_picks)
 
     def restrict(self, keep_truth: np.ndarray, keep_picks: np.ndarray) -> Candidates:
         """Return the pairs among the kept rows, renumbered to the shorter tables.
@@ -110,32 +106,6 @@ class Candidates(Pairs):
         new_truth, new_picks = np.cumsum(keep_truth) - 1, np.cumsum(keep_picks) - 1
         return Candidates(new_truth[self.truth_index[kept]], new_picks[self.pick_index[kept]],
                           self.distances_vox[kept], int(keep_truth.sum()), int(keep_picks.sum()))
-
-
-def match_by_mask(truth: CoordinateTable, picks: CoordinateTable, instances_zyx: np.ndarray) -> Match:
-    """Match by the SHREC rule: a pick hits the particle whose instance mask holds its voxel.
-
-    Picks are taken best score first; further hits on a particle stay without a pair and so are false positives. Of
-    picks with the same score (or none) the one nearer to the particle's centre comes first, so that the result does
-    not depend on the order of the rows.
-
-    Parameters
-    ----------
-    truth, picks : CoordinateTable
-        True particles and picks, with N and M rows; either may be empty.
-    instances_zyx : (Z, Y, X) int
-        1-based row of ``truth`` in each voxel, 0 where there is no particle.
-
-    Returns
-    -------
-    Match
-
-    Raises
-    ------
-    InputError
-        If the mask is not 3D or holds a number beyond the rows of ``truth``.
-    """
-    return take_best_scores(mask_candidates(truth, picks, instances_zyx), picks.scores)
 
 
 def match_by_distance(truth: CoordinateTable, picks: CoordinateTable, radius_vox: Radius) -> Match:
@@ -163,9 +133,21 @@ def match_by_distance(truth: CoordinateTable, picks: CoordinateTable, radius_vox
 
 
 def mask_candidates(truth: CoordinateTable, picks: CoordinateTable, instances_zyx: np.ndarray) -> Candidates:
-    """Return the pairs of a pick and the particle whose instance mask (Z, Y, X) holds the pick's rounded voxel.
+    """Return the pairs of a pick and the particle whose instance mask holds the pick's rounded voxel: the SHREC rule.
 
-    A pick outside the volume is looked up at the nearest voxel. Raises InputError as :func:`match_by_mask`.
+    A pick outside the volume is looked up at the nearest voxel. :func:`take_best_scores` makes a match of them.
+
+    Parameters
+    ----------
+    truth, picks : CoordinateTable
+        True particles and picks, with N and M rows; either may be empty.
+    instances_zyx : (Z, Y, X) int
+        1-based row of ``truth`` in each voxel, 0 where there is no particle.
+
+    Raises
+    ------
+    InputError
+        If the mask is not 3D or holds a number beyond the rows of ``truth``.
     """
     if instances_zyx.ndim != 3 or not instances_zyx.size:
         raise InputError(f"an instance mask must be a 3D volume, got the shape {instances_zyx.shape}")
@@ -206,6 +188,9 @@ def distance_candidates(truth: CoordinateTable, picks: CoordinateTable, radius_v
 
 def take_best_scores(candidates: Candidates, scores: np.ndarray) -> Match:
     """Return the matching that gives each particle its best pick; for rules under which a pick has one particle.
+
+    Further hits on a particle stay without a pair and so are false positives. Of picks with the same score (or none)
+    the one nearer to the particle's centre comes first: the result does not depend on the order of the rows.
 
     Parameters
     ----------
@@ -267,25 +252,6 @@ def hits_by_score(candidates: Candidates, scores: np.ndarray) -> np.ndarray:
     for pick in np.argsort(-np.nan_to_num(scores, nan=-np.inf), kind="stable").tolist():
         hits[pick] = _augment(pick, near, owner, dead)
     return hits
-
-
-def compare(a: CoordinateTable, b: CoordinateTable, radius_vox: float) -> Comparison:
-    """Compare two pick sets one-to-one: intersection and both differences.
-
-    Parameters
-    ----------
-    a, b : CoordinateTable
-        Pick sets of one tomogram; either may be empty.
-    radius_vox : float
-        Picks at most this far apart may be the same particle, in voxels.
-
-    Raises
-    ------
-    InputError
-        If the radius is negative or NaN.
-    """
-    match = match_by_distance(a, b, float(radius_vox))
-    return Comparison(match.truth_index, match.pick_index, match.distances_vox, len(a), len(b))
 
 
 def _augment(pick: int, near: List[List[int]], owner: List[int], dead: List[bool]) -> bool:

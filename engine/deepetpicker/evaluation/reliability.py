@@ -10,6 +10,7 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 import numpy as np
 
 from deepetpicker.calibration import Calibration
+from deepetpicker.evaluation.curves import together
 from deepetpicker.evaluation.thresholds import FEWEST, Pairs, PickScores, class_hits
 
 BINS = 10
@@ -105,9 +106,7 @@ def calibrated(picks: PickScores, pairs: Pairs, radii_vox: Mapping[int, float], 
         As :func:`~deepetpicker.evaluation.thresholds.score_picks` takes and returns them.
     """
     hits = {one.class_id: class_hits(pairs, one.class_id, radii_vox[one.class_id]) for one in picks.classes}
-    shared = fit_calibration(np.concatenate([np.zeros(0), *(s for s, _, _ in hits.values())]),
-                             np.concatenate([np.zeros(0, bool), *(h for _, h, _ in hits.values())]),
-                             sum(n for _, _, n in hits.values()), floor)
+    shared = fit_calibration(*together(hits.values()), floor)
     if shared is None:
         return picks
     maps = [fit_calibration(*hits[one.class_id], floor) or dataclasses.replace(shared, is_shared=True)

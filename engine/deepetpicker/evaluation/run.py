@@ -12,8 +12,7 @@ from deepetpicker.config import EvaluateOptions, from_mapping, read_params
 from deepetpicker.errors import DeepETPickerError, InputError
 from deepetpicker.evaluation import measures
 from deepetpicker.evaluation.classes import matched_classes
-from deepetpicker.evaluation.curves import ScoreCurve, curve_from_hits
-from deepetpicker.evaluation.matching import hits_by_score
+from deepetpicker.evaluation.curves import Hits, ScoreCurve, curve_of, hits_of, together
 from deepetpicker.evaluation.pairing import EvaluationItem, PathLike, items_from_folders, items_from_params
 from deepetpicker.evaluation.reliability import Reliability, reliability
 from deepetpicker.evaluation.results import EvaluationReport, TomogramResult
@@ -117,9 +116,7 @@ def _summarise(tomograms: Sequence[TomogramResult], setting: Setting, manifest: 
     names = _class_names(tomograms, setting)
     confusion = np.sum([measures.confusion_matrix(t.truth.class_ids, t.picks.class_ids, t.match, list(names))
                         for t in tomograms], axis=0)
-    curve = curve_from_hits(np.concatenate([t.scored.scores for t in tomograms]),
-                            np.concatenate([t.adds_hit for t in tomograms]),
-                            sum(len(t.truth) for t in tomograms), beta)
+    curve = curve_of(together(Hits(t.scored.scores, t.adds_hit, len(t.truth)) for t in tomograms), beta)
     if any(len(t.scored) for t in tomograms) and not len(curve):
         warn(manifest, "the picks have no scores, so there are no curves and no best threshold")
     hollow, masked = sum(t.n_hollow for t in tomograms), sum(len(t.truth) for t in tomograms if t.rule == "mask")
@@ -127,12 +124,13 @@ def _summarise(tomograms: Sequence[TomogramResult], setting: Setting, manifest: 
         warn(manifest, f"the centres of {hollow} of {masked} particles lie outside their own instance mask (hollow "
              "particles?): by the mask rule even a perfect pick of them is no hit; consider the distance rule")
     hits = {number: _class_hits(number, tomograms) for number in names}
-    trust = {number: reliability(*parts[:2]) for number, parts in hits.items()}
-    per_class = tuple(_class_row(number, name, row, curve_from_hits(*hits[number], beta), trust[number])
+    trust = {number: reliability(own.scores, own.adds_hit) for number, own in hits.items()}
+    per_class = tuple(_class_row(number, name, row, curve_of(hits[number], beta), trust[number])
                       for (number, name), row in zip(names.items(), measures.class_metrics(confusion, beta)))
     overall = {**_localisation(tomograms, beta),
                "macro_F1": measures.macro_f1(per_class),
-               "average_precision": curve.average_precision, "calibration_error": _all_classes(hits).error,
+               "average_precision": curve.average_precision,
+               "calibration_error": reliability(*together(hits.values())[:2]).error,
                "beta": beta, "n_tomograms": len(tomograms),
                "n_truth": curve.n_truth, "n_picks": sum(len(t.picks) for t in tomograms),
                "confidence_over": "tomograms" if len(tomograms) > 1 else "particles",
@@ -165,22 +163,11 @@ def _class_row(number: int, name: str, row: Dict[str, float], curve: ScoreCurve,
             "calibration_error": trust.error}
 
 
-def _class_hits(number: int, tomograms: Sequence[TomogramResult]) -> Tuple[np.ndarray, np.ndarray, int]:
-    """Return the scores (M,) of one class, which of them add a hit (M,) to its particles, and their number."""
-    scores, hits, n_truth = [np.zeros(0)], [np.zeros(0, bool)], 0
-    for one in tomograms:
-        keep = one.scored.class_ids == number
-        pairs = one.candidates.restrict(one.truth.class_ids == number, keep)
-        scores.append(one.scored.scores[keep])
-        hits.append(hits_by_score(pairs, scores[-1]))
-        n_truth += pairs.n_truth
-    return np.concatenate(scores), np.concatenate(hits), n_truth
-
-
-def _all_classes(hits: Mapping[int, Tuple[np.ndarray, np.ndarray, int]]) -> Reliability:
-    """Return the reliability of the scores of all classes, where a pick is right on a particle of its own class."""
-    return reliability(np.concatenate([np.zeros(0), *(parts[0] for parts in hits.values())]),
-                       np.concatenate([np.zeros(0, bool), *(parts[1] for parts in hits.values())]))
+def _class_hits(number: int, tomograms: Sequence[TomogramResult]) -> Hits:
+    """Return the hits of the picks of one class on its own particles."""
+    chosen = [one.scored.class_ids == number for one in tomograms]
+    return hits_of((one.candidates.restrict(one.truth.class_ids == number, keep), one.scored.scores[keep])
+                   for one, keep in zip(tomograms, chosen))
 
 
 def _class_names(tomograms: Sequence[TomogramResult], setting: Setting) -> Dict[int, str]:

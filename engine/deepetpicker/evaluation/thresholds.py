@@ -8,8 +8,8 @@ from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 import numpy as np
 
 from deepetpicker.calibration import Calibration
-from deepetpicker.evaluation.curves import ScoreCurve, curve_from_hits
-from deepetpicker.evaluation.matching import distance_candidates, hits_by_score, match_by_distance
+from deepetpicker.evaluation.curves import Hits, ScoreCurve, curve_of, hits_of, together
+from deepetpicker.evaluation.matching import distance_candidates, match_by_distance
 from deepetpicker.io.coordinates import CoordinateTable
 
 Pairs = Sequence[Tuple[CoordinateTable, CoordinateTable]]
@@ -118,11 +118,8 @@ def score_picks(pairs: Pairs, radii_vox: Mapping[int, float], floor: float, is_c
     ICML), among the thresholds that find at least four fifths of what is found at all: few particles scatter.
     """
     hits = {class_id: class_hits(pairs, class_id, radius) for class_id, radius in radii_vox.items()}
-    found = {class_id: curve_from_hits(*parts) for class_id, parts in hits.items()}
-    everything = curve_from_hits(np.concatenate([np.zeros(0), *(s for s, _, _ in hits.values())]),
-                                 np.concatenate([np.zeros(0, bool), *(h for _, h, _ in hits.values())]),
-                                 sum(n for _, _, n in hits.values()))
-    common = best_threshold(everything, floor, is_complete, otherwise)
+    found = {class_id: curve_of(own) for class_id, own in hits.items()}
+    common = best_threshold(curve_of(together(hits.values())), floor, is_complete, otherwise)
     limits = {c: best_threshold(curve, floor, is_complete, otherwise) if curve.n_truth >= FEWEST else common
               for c, curve in found.items()}
     classes = tuple(_class_score(class_id, curve, limits[class_id]) for class_id, curve in found.items())
@@ -153,16 +150,15 @@ def best_threshold(curve: ScoreCurve, floor: float, is_complete: bool = True,
     return round((float(curve.thresholds[at]) + below) / 2, DECIMALS)
 
 
-def class_hits(pairs: Pairs, class_id: int, radius_vox: float) -> Tuple[np.ndarray, np.ndarray, int]:
-    """Return scores (M,), what adds a hit (M,) and the number of true particles of one class over all pairs."""
-    scores, hits, n_true = [np.zeros(0)], [np.zeros(0, bool)], 0
-    for truth, candidates in pairs:
-        mine = candidates.select(candidates.class_ids == class_id)
-        wanted = truth.select(truth.class_ids == class_id)
-        scores.append(mine.scores)
-        hits.append(hits_by_score(distance_candidates(wanted, mine, radius_vox), mine.scores))
-        n_true += len(wanted)
-    return np.concatenate(scores), np.concatenate(hits), n_true
+def class_hits(pairs: Pairs, class_id: int, radius_vox: float) -> Hits:
+    """Return the hits of one class over all pairs."""
+    return hits_of((distance_candidates(_only(truth, class_id), _only(candidates, class_id), radius_vox),
+                    _only(candidates, class_id).scores) for truth, candidates in pairs)
+
+
+def _only(table: CoordinateTable, class_id: int) -> CoordinateTable:
+    """Return the rows of one class."""
+    return table.select(table.class_ids == class_id)
 
 
 def _class_score(class_id: int, curve: ScoreCurve, threshold: float) -> ClassScore:
