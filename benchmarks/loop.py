@@ -42,7 +42,7 @@ from deepetpicker.picking.run import pick
 from deepetpicker.training.run import train
 
 FIRST, SEEN = 3, 0.35  # clicks before anything can be ranked; diameters within which a candidate is the particle
-WAYS, PATIENCE_S = ("similar", "random", "all"), 900
+WAYS, PATIENCE_S = ("similar", "random", "all"), 3600
 
 
 class Annotator:
