@@ -24,14 +24,15 @@ def read_version():
     return re.search(r"^Version: (.+)$", (ROOT / "PKG-INFO").read_text("utf-8"), re.M)[1]
 
 
-def engine_requirement():
-    """Return the requirement of the engine.
+def engine_requirement(extra=""):
+    """Return the requirement of the engine, with an extra such as "[cluster]".
 
     It is the one in this checkout where there is one, unless a source distribution is made or
     DEEPETPICKER_ENGINE=index: no other machine has that folder.
     """
     published = "sdist" in sys.argv or os.environ.get("DEEPETPICKER_ENGINE") == "index"
-    return f"deepetpicker @ {ENGINE.as_uri()}" if ENGINE.exists() and not published else f"deepetpicker=={VERSION}"
+    name = "deepetpicker" + extra
+    return f"{name} @ {ENGINE.as_uri()}" if ENGINE.exists() and not published else f"{name}=={VERSION}"
 
 
 VERSION = read_version()
@@ -44,7 +45,9 @@ ZARR = ["zarr>=2.16"]
 EXTRAS = {
     "scipion": ["scipion-app>=3.8"],
     "zarr": ZARR,
-    "test": ["pytest>=8.0", "pytest-cov>=5.0", "pytest-xdist>=3.6", "hypothesis>=6.100", *ZARR, *DOWNSTREAM],
+    "cluster": [engine_requirement("[cluster]")],
+    "test": ["pytest>=8.0", "pytest-cov>=5.0", "pytest-xdist>=3.6", "hypothesis>=6.100", *ZARR, *DOWNSTREAM,
+             engine_requirement("[cluster]")],
     "dev": ["ruff>=0.9", "mypy>=1.14", "build>=1.0", "docutils>=0.20", "sphinx>=7.0", "wheel"],
 }
 

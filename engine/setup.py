@@ -26,9 +26,10 @@ ENGINE = [
     "jinja2>=3.0",
     "tensorboard>=2.12",
 ]
-# What some data need.
+# What some data need, and picking on many workers.
 EXTRAS = {
     "zarr": ["zarr>=2.16"],
+    "cluster": ["distributed>=2024.8", "dask-jobqueue>=0.9", "cryptography>=41", "bokeh>=3.1"],
 }
 
 setup(

@@ -14,6 +14,7 @@ from deepetpicker import config
 from deepetpicker.config import (
     BenchmarkOptions,
     CheckOptions,
+    ClusterOptions,
     CompareOptions,
     EvaluateOptions,
     NetworkOptions,
@@ -34,7 +35,8 @@ from deepetpicker.config import (
 )
 from deepetpicker.errors import InputError
 
-CLASSES: List[Type[Options]] = [NetworkOptions, TrainOptions, RefineOptions, PickOptions, SimulateOptions,
+CLASSES: List[Type[Options]] = [NetworkOptions, TrainOptions, RefineOptions, PickOptions, ClusterOptions,
+                                SimulateOptions,
                                 EvaluateOptions, CompareOptions, CheckOptions, ProposeOptions, ReportOptions,
                                 StudyOptions, BenchmarkOptions]
 

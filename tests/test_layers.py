@@ -149,6 +149,15 @@ def test_command_line_imports_no_numpy_and_no_torch_at_start(name: str):
     assert name in seen
 
 
+OPTIONAL = {"dask", "distributed", "dask_jobqueue", "cryptography", "bokeh"}
+
+
+@pytest.mark.parametrize("name", list(ENGINE))
+def test_what_only_clusters_need_is_imported_by_nothing_at_start(name: str):
+    assert not roots(imports(name, inside_functions=False)) & OPTIONAL
+    assert name.startswith("deepetpicker.picking.cluster") or not roots(imports(name)) & OPTIONAL
+
+
 def room(name: str) -> str:
     """Return the room a module stands in, "" for the ground floor."""
     part = name.split(".")[1] if "." in name else ""

@@ -8,7 +8,8 @@ these fields, so that a default or a help text exists in one place. ``options.py
 from __future__ import annotations
 
 import dataclasses
-from typing import Tuple, Union
+import re
+from typing import Optional, Tuple, Union
 
 from deepetpicker.options import (
     Options,
@@ -31,6 +32,25 @@ __all__ = ["Options", "add_arguments", "from_arguments", "from_mapping", "number
 
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+QUEUES = ("slurm", "pbs", "sge", "lsf")
+
+
+def _is_cluster(value: str) -> Optional[str]:
+    """Return what was expected when a value names no cluster."""
+    if value in ("", "local", *QUEUES) or re.fullmatch(r"(tcp|tls|ucx|ws|wss)://[^\s/]+:\d+", value):
+        return None
+    return (f"local, {', '.join(QUEUES)} or the address of a scheduler, such as tls://host:8786"
+            + suggestion(value, ("local", *QUEUES)))
+
+
+def _is_word(value: str) -> Optional[str]:
+    """Return what was expected when a value is no name of a queue or account."""
+    return None if re.fullmatch(r"[\w.,@:+/-]*", value) else "a name of letters, digits and . , _ @ : + / -"
+
+
+def _is_line(value: str) -> Optional[str]:
+    """Return what was expected when a value is not one line."""
+    return None if value.isprintable() else "one line"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,6 +223,25 @@ class PickOptions(Options):
                      "same list and output folder, and each another i (docs/many_machines.rst)", expert=True)
     resume: bool = opt(False, "skip the tomograms that were picked into the output folder before, from the same files "
                        "with the same model and options")
+
+
+@dataclasses.dataclass(frozen=True)
+class ClusterOptions(Options):
+    """Options of ``deepetpicker pick`` that say which workers pick; they do not change what is found."""
+
+    cluster: str = opt("", "pick on many workers: 'local' (processes on this machine), 'slurm', 'pbs', 'sge' or "
+                       "'lsf' (jobs), or the address of a dask scheduler such as tls://host:8786; needs "
+                       "deepetpicker[cluster] (docs/clusters.rst)", check=_is_cluster)
+    workers: int = opt(0, "most workers at once, a tomogram each; 0: locally one per GPU, on the CPU as many as there "
+                       "are cores for, of jobs 8", check=at_least(0))
+    threads: int = opt(4, "processor cores of each worker", check=at_least(1))
+    worker_memory: float = opt(16.0, "memory of each job", unit="GB", check=above(0))
+    hours: float = opt(4.0, "time limit of each job; a tomogram that it cuts off is picked again", unit="hours",
+                       check=above(0))
+    queue: str = opt("", "queue or partition of the jobs", check=_is_word)
+    account: str = opt("", "account or project that the jobs are charged to", check=_is_word)
+    directives: str = opt("", "further directives of the queue, separated by semicolons, such as --gres=gpu:a100:1; "
+                          "without a GPU among them one is asked for, but with --device cpu", check=_is_line)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -149,7 +149,8 @@ def _scalar(value: Any, kind: type) -> Any:
     return int(float(value)) if kind is int else kind(value)
 
 
-def add_arguments(parser: argparse.ArgumentParser, cls: Type[Options], skip: Sequence[str] = ()) -> None:
+def add_arguments(parser: argparse.ArgumentParser, cls: Type[Options], skip: Sequence[str] = (), title: str = ""
+                  ) -> None:
     """Add one command-line flag per field of cls; flags that are not given stay out of the namespace.
 
     Parameters
@@ -160,9 +161,11 @@ def add_arguments(parser: argparse.ArgumentParser, cls: Type[Options], skip: Seq
         One of the option classes of :mod:`deepetpicker.config`.
     skip : sequence of str
         Fields the command sets by itself.
+    title : str
+        Heading of all of them in the help; default: options, and expert options.
     """
-    plain = parser.add_argument_group("options")
-    expert = parser.add_argument_group("expert options")
+    plain = parser.add_argument_group(title or "options")
+    expert = parser.add_argument_group("expert options") if not title else plain
     for field in dataclasses.fields(cls):
         if field.name in skip:
             continue

@@ -23,7 +23,7 @@ from deepetpicker.io.volumes import open_volume, write_volume
 from deepetpicker.memory import MIB
 from deepetpicker.network.modelfile import save_model
 from deepetpicker.network.resunet import ResUNet3D
-from deepetpicker.picking import picker, run as pick_run
+from deepetpicker.picking import picker, tomogram as pick_tomogram
 from deepetpicker.picking.planning import Workplace, make_plan
 
 CENTRES = np.array([[12.3, 20.0, 15.5], [30.0, 44.7, 60.2], [33.0, 80.4, 33.8], [20.0, 61.0, 90.1]])
@@ -322,8 +322,8 @@ def test_resume_skips_what_is_done_and_only_that(model, tomogram, tmp_path, monk
     pick(model, [tomogram], tmp_path / "out", options(resume=True), quiet=True)
     before = (tmp_path / "out" / "TS_1.csv").stat().st_mtime_ns
     seen = []
-    original = pick_run.open_volume
-    monkeypatch.setattr(pick_run, "open_volume", lambda path, *a: seen.append(str(path)) or original(path, *a))
+    original = pick_tomogram.open_volume
+    monkeypatch.setattr(pick_tomogram, "open_volume", lambda path, *a: seen.append(str(path)) or original(path, *a))
     manifest = pick(model, [tomogram, other], tmp_path / "out", options(resume=True), quiet=True)
     assert seen == [str(other)]
     assert (tmp_path / "out" / "TS_1.csv").stat().st_mtime_ns == before
@@ -334,7 +334,7 @@ def test_resume_skips_what_is_done_and_only_that(model, tomogram, tmp_path, monk
 
 def test_resume_goes_on_from_a_run_that_was_not_started_with_it(model, tomogram, tmp_path, monkeypatch):
     first = pick(model, [tomogram], tmp_path / "out", options(), quiet=True)
-    monkeypatch.setattr(pick_run, "open_volume", None)  # calling it would fail
+    monkeypatch.setattr(pick_tomogram, "open_volume", None)  # calling it would fail
     again = pick(model, [tomogram], tmp_path / "out", options(resume=True), quiet=True)
     assert again["items"] == first["items"]
     assert again["inputs"] == first["inputs"]

@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import hashlib
 import logging
 import os
 import pathlib
+import re
 import time
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Union
 
-import numpy as np
-
-from deepetpicker.config import PickOptions
+from deepetpicker.config import ClusterOptions, PickOptions
 from deepetpicker.errors import DeepETPickerError, InputError
 from deepetpicker.io.classes import write_classes
-from deepetpicker.io.coordinates import CoordinateTable, write_coordinates
 from deepetpicker.io.items import DataItem, items_from_files, items_from_params
 from deepetpicker.io.manifest import Manifest, write_content
-from deepetpicker.io.records import EARLIER, Records, is_same, located, made_from, with_records
-from deepetpicker.io.volumes import Volume, open_volume
-from deepetpicker.io.voxelsize import folder_size, given_sizes, resolve_voxel_size
-from deepetpicker.perclass import text_of
-from deepetpicker.picking.discovery import expected_rate
-from deepetpicker.picking.picker import Picker, ProbabilityMaps, mask_path, open_mask
+from deepetpicker.io.records import is_same, located, with_records
+from deepetpicker.picking.cluster.run import Crew, crew_of
+from deepetpicker.picking.picker import Picker, open_mask
 from deepetpicker.picking.planning import duration, gigabytes
-from deepetpicker.picking.sharding import Shard
-from deepetpicker.picking.verdict import Facts, best_scores, judge
+from deepetpicker.picking.tomogram import Task, open_item, pick_item
 from deepetpicker.verdict import GOOD
 
 PathLike = Union[str, pathlib.Path]
@@ -35,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 def pick(model: PathLike, tomograms: Sequence[PathLike] = (), out: PathLike = "picks",
          options: PickOptions = PickOptions(), params: Optional[Mapping[str, Any]] = None,
-         quiet: bool = False) -> Dict[str, Any]:
+         quiet: bool = False, cluster: ClusterOptions = ClusterOptions()) -> Dict[str, Any]:
     """Pick particles in tomograms; one that fails does not stop the others.
 
     Parameters
@@ -53,6 +47,8 @@ def pick(model: PathLike, tomograms: Sequence[PathLike] = (), out: PathLike = "p
         Content of a params.json; its ``items`` name the tomograms.
     quiet : bool
         True shows no progress.
+    cluster : ClusterOptions
+        Which workers pick; by default this process.
 
     Returns
     -------
@@ -64,30 +60,20 @@ def pick(model: PathLike, tomograms: Sequence[PathLike] = (), out: PathLike = "p
     InputError
         For bad options, or when not one tomogram (of this shard) could be picked.
     """
-    shard = Shard.parse(options.shard or "1/1")
+    shard_of((), options.shard)  # refuses a wrong one before anything else
+    if not cluster.cluster and cluster != ClusterOptions():
+        raise InputError("options of a cluster were given, but no --cluster: say which, such as --cluster local")
+    if options.shard and cluster.cluster:
+        raise InputError("--shard and --cluster both share out the tomograms: use one of them")
     items = items_from_params(params) if params and params.get("items") else items_from_files(tomograms)
     run = _Run(pathlib.Path(out), model, options, [item.name for item in items])
-    mine = shard.choose(items)
+    mine = shard_of(items, options.shard)
     done = run.done(mine) if options.resume else []
     todo = [item for item in mine if item.name not in done]
-    if todo:
-        picker = Picker(model, options, quiet)  # before anything of an earlier run is replaced
-        run.computes_on(picker.device.type)
-        _announce(picker, todo)
-    content = run.write_manifest()
-    if todo:
-        write_classes(run.folder, picker.card.classes)  # ids, names and diameters go with the tables
-    begin = time.perf_counter()
-    try:
-        for count, item in enumerate(todo, 1):
-            _pick_item(picker, item, run)
-            run.keep_manifest()
-            _say_progress(count, len(todo), time.perf_counter() - begin)
-    finally:
-        content = run.write_manifest()
-    if shard.count > 1:
+    content = _pick_all(run, todo, cluster, quiet) if todo else run.write_manifest()
+    if options.shard:
         missing = content["outputs"]["missing"]
-        logger.info("shard %s: %s; %s", shard, f"{len(mine)} of {len(items)} tomogram(s)" if mine else
+        logger.info("shard %s: %s; %s", options.shard, f"{len(mine)} of {len(items)} tomogram(s)" if mine else
                     f"no tomogram, there are only {len(items)}", f"still missing: {', '.join(missing)}" if missing else
                     "nothing is missing")
     run.conclude(content)
@@ -97,6 +83,54 @@ def pick(model: PathLike, tomograms: Sequence[PathLike] = (), out: PathLike = "p
     if failed and len(failed) == len(mine):
         raise InputError(f"none of {len(mine)} tomogram(s) could be picked; the first: {failed[0]['reason']}")
     return content
+
+
+def shard_of(items: Sequence[DataItem], text: str) -> List[DataItem]:
+    """Return the items of a shard: for "i/n" every n-th from the i-th on, counted from 1; all for an empty text.
+
+    Raises
+    ------
+    InputError
+        If the text is not of this form with 1 <= i <= n.
+    """
+    found = re.fullmatch(r"\s*(\d+)\s*/\s*(\d+)\s*", text or "1/1", re.ASCII)
+    index, count = (int(number) for number in found.groups()) if found else (0, 0)
+    if not 1 <= index <= count:
+        raise InputError(f"shard must be i/n with 1 <= i <= n, such as 2/4 for the second of four, got {text!r}: "
+                         "give each of the n processes another i, counted from 1")
+    return list(items[index - 1::count])
+
+
+def _pick_all(run: _Run, todo: Sequence[DataItem], cluster: ClusterOptions, quiet: bool) -> Dict[str, Any]:
+    """Pick some tomograms, here or on a cluster; return the manifest."""
+    opened = crew_of(run.task, todo, cluster) if cluster.cluster else _alone(run.task, todo, quiet)
+    with opened as crew:  # before anything of an earlier run is replaced
+        run.computes_on(crew.device)
+        run.write_manifest()
+        write_classes(run.folder, crew.card.classes)  # ids, names and diameters go with the tables
+        begin = time.perf_counter()
+        try:
+            for count, device in enumerate(crew.picked, 1):
+                run.computes_on(device)
+                run.keep_manifest()
+                _say_progress(count, len(todo), time.perf_counter() - begin)
+        finally:
+            content = run.write_manifest()
+    return content
+
+
+@contextlib.contextmanager
+def _alone(task: Task, todo: Sequence[DataItem], quiet: bool) -> Iterator[Crew]:
+    """Yield this process as the one that picks."""
+    picker = Picker(task.model, task.options, quiet)
+    _announce(picker, todo)
+
+    def picked() -> Iterator[str]:
+        for item in todo:
+            pick_item(picker, item, task)
+            yield picker.device.type
+
+    yield Crew(picker.card, picker.device.type, picked())
 
 
 class _Run:
@@ -115,16 +149,10 @@ class _Run:
     """
 
     def __init__(self, folder: pathlib.Path, model: PathLike, options: PickOptions, names: List[str]) -> None:
-        self.folder, self.records, self._options = folder, Records(folder), options
-        self._model_sha256, self._written, self._cost_s = _digest(model), 0.0, 0.0
+        self.folder, self.task = folder, Task(folder, str(model), _digest(model), options)
+        self.records, self._written, self._cost_s = self.task.records, 0.0, 0.0
         self._manifest = Manifest("pick", {**options.to_dict(), "shard": ""}, seed=0)
-        self._manifest.outputs.update(model=os.path.abspath(model), model_sha256=self._model_sha256, names=names)
-
-    def made(self, item: DataItem) -> Dict[str, Any]:
-        """Return what decides the picks of an item."""
-        return made_from(item.tomogram, resolve_voxel_size(_sizes(item, self._options))[0],
-                         mask_path(item.mask or self._options.mask, item.name), self._model_sha256,
-                         self._options.to_dict())
+        self._manifest.outputs.update(model=os.path.abspath(model), model_sha256=self.task.model_sha256, names=names)
 
     def done(self, items: Sequence[DataItem]) -> List[str]:
         """Return the names of items picked before from the same files with the same model and options; say so."""
@@ -133,25 +161,20 @@ class _Run:
             record = records.get(item.name)
             if record is None or record["item"]["status"] != "done":
                 continue
-            if is_same(record["made"], self.made(item)) and self.records.is_whole(record):
+            if is_same(record["made"], self.task.made(item)) and self.records.is_whole(record):
                 done.append(item.name)
                 logger.info("%s: done before, skipped", item.name)
-            elif is_same(record["made"], self.made(item)):
+            elif is_same(record["made"], self.task.made(item)):
                 logger.warning("%s: done before, but its tables were changed since or are damaged: picked again",
                                item.name)
             else:
                 logger.info("%s: done before from another file or with other options, picked again", item.name)
         return done
 
-    def check_unchanged(self, item: DataItem, made: Mapping[str, Any]) -> None:
-        """Raise InputError when a tomogram or its mask is no longer the file that picking began with."""
-        if not is_same(made, self.made(item)):
-            raise InputError(f"{item.tomogram} (or its mask) was changed while it was picked: wait until it is "
-                             "complete and pick it again")
-
     def computes_on(self, device: str) -> None:
         """Note what computes, ``cpu`` or ``cuda``: whoever asked for a GPU can see whether there was one."""
-        self._manifest.outputs["device"] = device
+        if device:  # else it is not known yet
+            self._manifest.outputs["device"] = device
 
     def conclude(self, content: Mapping[str, Any]) -> None:
         """Say what to think of the whole run."""
@@ -193,22 +216,12 @@ def _digest(path: PathLike) -> str:
         return ""
 
 
-def _open(picker: Picker, item: DataItem, quiet: bool = False) -> Volume:
-    """Return the tomogram of an item."""
-    return open_volume(item.tomogram, _sizes(item, picker.options), item.name, quiet)
-
-
-def _sizes(item: DataItem, options: PickOptions) -> Dict[str, float]:
-    """Return what is said of the voxel size of an item besides its header."""
-    return given_sizes(options.voxel_size, item.voxel_size_ang, folder_size(item.tomogram))
-
-
 def _announce(picker: Picker, items: Sequence[DataItem]) -> None:
     """Say what several tomograms will take together, and which of them cannot be picked as it is."""
     plans = []
     for item in items if len(items) > 1 else ():
         try:
-            volume = _open(picker, item, quiet=True)
+            volume = open_item(picker, item, quiet=True)
             open_mask(item.mask or picker.options.mask, volume)
             plans.append(picker.plan(volume, quiet=True))
         except DeepETPickerError as error:
@@ -216,85 +229,3 @@ def _announce(picker: Picker, items: Sequence[DataItem]) -> None:
     if plans:
         logger.info("%d tomograms: %d tiles, %s, about %s", len(plans), sum(len(p.tiles) for p in plans),
                     gigabytes(max(p.memory_bytes for p in plans)), duration(sum(p.seconds for p in plans)))
-
-
-def _pick_item(picker: Picker, item: DataItem, run: _Run) -> None:
-    """Pick one tomogram, write its tables and its record, as done or as failed."""
-    start, made, part = time.perf_counter(), run.made(item), Manifest("pick", {})
-    try:
-        facts = _write_item(picker, item, run, part, made)
-        status, reason = "done", ""
-    except DeepETPickerError as error:
-        facts, status, reason = {}, "failed", str(error)
-        logger.error("%s: failed: %s", item.name, error)
-        _set_aside(item.name, run, part)
-    seconds = round(time.perf_counter() - start, 3)
-    part.add_item(item.name, status, reason, tomogram=os.path.abspath(item.tomogram), seconds=seconds, **facts)
-    content = part.to_dict()
-    inputs = [{**one, "path": os.path.abspath(one["path"])} for one in content["inputs"]]
-    run.records.write(item.name, {"made": made, "item": content["items"][0], "inputs": inputs,
-                                  "warnings": content["warnings"]})
-    if status == "done":
-        logger.info("%s: %d picks >= %s of %d candidates (%.1f s)", item.name, facts["n_picks"],
-                    text_of({int(c): t for c, t in facts["thresholds"].items()}), facts["n_candidates"], seconds)
-
-
-def _set_aside(name: str, run: _Run, part: Manifest) -> None:
-    """Take the tables of an earlier run away from a tomogram that failed, and say so."""
-    run.records.forget(name)
-    moved = run.records.set_aside(name)
-    if moved:
-        text = f"{name}: failed this time; what an earlier run found is now in {EARLIER}/ ({', '.join(moved)})"
-        logger.warning(text)
-        part.warn(text)
-
-
-def _write_item(picker: Picker, item: DataItem, run: _Run, part: Manifest, made: Mapping[str, Any]) -> Dict[str, Any]:
-    """Pick one tomogram and write its tables and maps; return the facts for the manifest."""
-    folder, volume = run.folder, _open(picker, item)
-    part.add_input(volume)
-    folder.mkdir(parents=True, exist_ok=True)
-    maps: Dict[str, str] = {}
-    if picker.options.save_map:
-        grid = picker.grid(volume)
-        with ProbabilityMaps(folder, item.name, [r.class_id for r in picker.rules], grid) as writer:
-            candidates = picker.candidates(volume, folder, writer, item.mask)
-            run.check_unchanged(item, made)
-            run.records.forget(item.name)  # from here on its tables are replaced
-        maps = {str(c): str(p) for c, p in writer.paths.items()}
-    else:
-        candidates = picker.candidates(volume, folder, mask=item.mask)
-        run.check_unchanged(item, made)
-        run.records.forget(item.name)
-    limits, unheld = picker.limits(candidates)
-    picks = picker.picks(candidates, limits)
-    facts = _facts(picker, volume, (candidates, picks), limits, item.mask)
-    verdict = judge(dataclasses.replace(facts, unheld=unheld), picker.card)
-    if verdict.reasons:
-        logger.warning("%s: verdict: %s", item.name, verdict)
-        part.warn(f"{item.name}: {verdict}")
-    paths = {"picks": folder / f"{item.name}.csv", "candidates": folder / f"{item.name}_candidates.csv"}
-    write_coordinates(paths["candidates"], candidates)
-    write_coordinates(paths["picks"], picks)
-    return {**{k: str(p) for k, p in paths.items()}, "maps": maps, "n_picks": len(picks),
-            "n_candidates": len(candidates), "threshold": min(limits.values()),
-            "thresholds": {str(c): t for c, t in limits.items()}, "expected_fdr": _expected(picks, picker),
-            "verdict": verdict.to_dict(), "share_above_half": round(picker.share, 6),
-            "best_score": float(candidates.scores.max()) if len(candidates) else None}
-
-
-def _expected(picks: CoordinateTable, picker: Picker) -> Dict[str, Optional[float]]:
-    """Return the share of the picks of each class that is expected to be false; None where nobody knows."""
-    rates = {c.id: expected_rate(picks.scores[picks.class_ids == c.id]) if c.calibration else float("nan")
-             for c in picker.card.classes}
-    return {str(c): round(rate, 4) if rate == rate else None for c, rate in rates.items()}
-
-
-def _facts(picker: Picker, volume: Volume, tables: Tuple[CoordinateTable, CoordinateTable],
-           limits: Mapping[int, float], mask: str) -> Facts:
-    """Return what the verdict on a tomogram rests on, from its candidates and picks."""
-    candidates, picks = tables
-    counts = {c.id: int((picks.class_ids == c.id).sum()) for c in picker.card.classes}
-    size = float(np.prod([float(n) for n in picker.grid(volume, quiet=True).shape_zyx]))
-    return Facts(counts, limits, best_scores(candidates.scores, candidates.class_ids), size, picker.share,
-                 picker.portrait, volume.voxel_size_ang, bool(mask or picker.options.mask))

@@ -24,8 +24,8 @@ from deepetpicker.io.modelcard import ClassCard, ModelCard
 from deepetpicker.io.volumes import write_volume
 from deepetpicker.network.modelfile import save_model
 from deepetpicker.network.resunet import ResUNet3D
-from deepetpicker.picking import run as pick_run
-from deepetpicker.picking.sharding import Shard
+from deepetpicker.picking import run as pick_run, tomogram as pick_tomogram
+from deepetpicker.picking.run import shard_of
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SHAPE = (24, 32, 40)
@@ -97,14 +97,14 @@ def expected(data, tmp_path_factory):
 
 def picked(monkeypatch):
     """Return a list that fills with the names of the tomograms that are picked from now on, or cannot be opened."""
-    seen, original = [], pick_run.open_volume
+    seen, original = [], pick_tomogram.open_volume
 
     def opening(path, voxel_size_ang, name, quiet):
         if not quiet:  # else only planned
             seen.append(pathlib.Path(path).stem)
         return original(path, voxel_size_ang, name, quiet)
 
-    monkeypatch.setattr(pick_run, "open_volume", opening)
+    monkeypatch.setattr(pick_tomogram, "open_volume", opening)
     return seen
 
 
@@ -128,22 +128,17 @@ def killed(data, shard, at):
 @pytest.mark.parametrize("text", ["0/3", "4/3", "1/0", "-1/3", "1", "1/", "/3", "a/b", "1/2/3", "1.0/2", "1 2", " "])
 def test_a_wrong_shard_is_refused_with_advice(text):
     with pytest.raises(InputError, match="1 <= i <= n, such as 2/4") as error:
-        Shard.parse(text)
+        shard_of([], text)
     assert repr(text) in str(error.value)
 
 
-@pytest.mark.parametrize(("text", "index", "count"), [("1/1", 1, 1), ("3/8", 3, 8), (" 08 / 12 ", 8, 12)])
-def test_shards_are_counted_from_one(text, index, count):
-    assert Shard.parse(text) == Shard(index, count)
-    assert str(Shard.parse(text)) == f"{index}/{count}"
-
-
 def test_every_item_is_in_exactly_one_shard():
+    assert shard_of(range(3), "") == [0, 1, 2]
+    assert shard_of(range(9), " 02 / 4 ") == [1, 5]  # counted from one
     for length in range(12):
         for count in range(1, 15):
-            parts = [Shard(index, count).choose(range(length)) for index in range(1, count + 1)]
+            parts = [shard_of(range(length), f"{index}/{count}") for index in range(1, count + 1)]
             assert sorted(number for part in parts for number in part) == list(range(length))
-            assert parts == [list(range(index, length, count)) for index in range(count)]
             assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
