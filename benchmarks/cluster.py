@@ -32,7 +32,7 @@ from deepetpicker.network.modelfile import save_model  # noqa: E402
 from deepetpicker.network.resunet import ResUNet3D  # noqa: E402
 from tests.slurm import missing, slurm  # noqa: E402
 
-SHAPE_ZYX, VOXEL_ANG = (48, 96, 104), 10.0
+SHAPE_ZYX, VOXEL_ANG = (40, 64, 72), 10.0
 
 
 def make(folder: pathlib.Path, count: int) -> None:

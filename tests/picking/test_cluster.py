@@ -116,7 +116,7 @@ def cluster(monkeypatch):
 def kill_one_at_work(client):
     """Kill a worker that has a tomogram; return its process, 0 when none has one."""
     busy = [address for address, keys in client.processing().items() if keys]
-    pid = client.run(os.getpid, workers=busy[:1])[busy[0]] if busy else 0
+    pid = client.run(os.getpid, workers=busy[:1], on_error="ignore").get(busy[0], 0) if busy else 0
     if pid:
         os.kill(pid, signal.SIGKILL)
     return pid
@@ -135,6 +135,7 @@ def test_workers_on_this_machine_give_what_one_process_gives(data, alone, tmp_pa
     assert all(f"{name}: " in said and "3 of 4 tomograms done" in said for name in NAMES)
 
 
+@pytest.mark.long
 def test_what_a_killed_worker_had_is_picked_by_another_one(data, alone, tmp_path, quick_start, monkeypatch, cluster):
     keep, killed = pick_run._Run.keep_manifest, []
 
@@ -151,6 +152,7 @@ def test_what_a_killed_worker_had_is_picked_by_another_one(data, alone, tmp_path
     assert whole(tmp_path) == whole(alone)
 
 
+@pytest.mark.long
 def test_a_tomogram_whose_workers_all_die_fails_and_the_one_beside_it_does_not(data, alone, tmp_path, quick_start,
                                                                               monkeypatch, cluster):
     monkeypatch.setitem(cluster_workers.SETTINGS, "distributed.scheduler.allowed-failures", 0)
@@ -164,7 +166,7 @@ def test_a_tomogram_whose_workers_all_die_fails_and_the_one_beside_it_does_not(d
     monkeypatch.setattr(cluster_run._Watch, "look", looking)
     found = run(data, tmp_path, [NAMES[0], failing], ClusterOptions(cluster="local", workers=1, threads=1))
     assert [item["status"] for item in found["items"]] == ["done", "failed"]
-    assert found["items"][1]["reason"].startswith("each worker that picked it died (no memory left")
+    assert found["items"][1]["reason"].startswith("each worker that picked it died: no memory left")
     assert tables(tmp_path) == {name: table for name, table in tables(alone).items() if name.startswith(NAMES[0])}
 
 
@@ -230,6 +232,22 @@ def test_what_to_install_is_said_where_the_extra_is_missing(data, tmp_path, monk
     assert said == [f"deepetpicker pick: error: --cluster {kind} needs the Python package "
                     f"{module.replace('_', '-')!r}, which this Python has not: pip install 'deepetpicker[cluster]'"]
     assert not (tmp_path / "o").exists()
+
+
+def test_a_worker_of_this_machine_has_a_gpu_of_its_own_or_the_cores_it_was_given(monkeypatch):
+    def devices(threads, device):
+        return cluster_workers._devices(ClusterOptions(cluster="local", threads=threads), device)
+
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(9)), raising=False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert devices(4, "auto") == ["", ""]
+    assert devices(16, "cpu") == [""]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert devices(4, "auto") == ["0", "1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,7")
+    assert devices(4, "cuda") == ["3", "7"]
+    assert devices(4, "cpu") == ["", ""]
 
 
 # ---- jobs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import logging
@@ -26,6 +27,10 @@ from deepetpicker.picking.tomogram import Task, fail_item
 logger = logging.getLogger(__name__)
 
 POLL_S, COUNT_S, REMIND_S = 0.1, 2.0, 60.0
+GONE = ("the scheduler of the cluster is gone: tomograms that were finished are kept, and the same command with "
+        "--resume picks the others")
+DIED = ("each worker that picked it died: no memory left (set --memory-limit, or allow more), cut off by the queue "
+        "(allow more --hours), or its file was cut or its disk failed")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,13 +87,12 @@ def _picked(task: Task, items: Sequence[DataItem], workers: Workers, terms: Term
     """
     given_up: List[DataItem] = []
     yield from _handed_out(task, items, workers, terms, given_up)
-    for item in given_up:
+    for item in sorted(given_up, key=items.index):
         logger.warning("%s: the workers that had it died: picked once more, alone", item.name)
         again: List[DataItem] = []
         yield from _handed_out(task, [item], workers, terms, again)
         if again:
-            fail_item(item, task, "each worker that picked it died (no memory left, or cut off by the queue?): allow "
-                      "more memory or time, or set --memory-limit", task.made(item), Manifest("pick", {}))
+            fail_item(item, task, DIED, task.made(item), Manifest("pick", {}))
             yield ""
 
 
@@ -122,8 +126,7 @@ def _handed_out(task: Task, items: Sequence[DataItem], workers: Workers, terms: 
 def _error_of(future: Any) -> BaseException:
     """Return why a task could not be done, apart from what is wrong with its tomogram."""
     if future.status != "error":
-        return InputError("the scheduler of the cluster is gone: tomograms that were finished are kept, and the same "
-                          "command with --resume picks the others")
+        return InputError(GONE)
     error: BaseException = future.exception()
     if isinstance(error, (ModuleNotFoundError, AttributeError)) or "serializ" in str(error):
         return InputError(f"the workers cannot load deepetpicker {__version__} ({error}): install it where they run, "
@@ -150,13 +153,16 @@ class _Watch:
         Raises
         ------
         InputError
-            If the queue refused all jobs.
+            If the queue refused all jobs, or the scheduler is gone.
         """
         now = time.monotonic()
         if now < self._next:
             return
         self._next = now + COUNT_S
-        count = len(self._workers.client.nthreads())
+        try:
+            count = len(self._workers.client.nthreads())
+        except (OSError, RuntimeError, ValueError, asyncio.TimeoutError) as error:
+            raise InputError(GONE) from error
         if count != self._count and (count or self._count > 0):
             logger.info("%d worker%s", count, "" if count == 1 else "s")
         if count or self._count > 0:

@@ -178,7 +178,8 @@ def _devices(options: ClusterOptions, device: str) -> List[str]:
         found = torch.cuda.device_count()
         if found:
             return (given or [str(n) for n in range(found)])[:found]
-    return [""] * max(1, len(os.sched_getaffinity(0)) // options.threads)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return [""] * max(1, cores // options.threads)
 
 
 @contextlib.contextmanager
