@@ -32,15 +32,15 @@ from deepetpicker.network.modelfile import save_model  # noqa: E402
 from deepetpicker.network.resunet import ResUNet3D  # noqa: E402
 from tests.slurm import missing, slurm  # noqa: E402
 
-SHAPE_ZYX, VOXEL_ANG = (40, 64, 72), 10.0
+SHAPE_ZYX, VOXEL_ANG = (24, 40, 48), 10.0
 
 
 def make(folder: pathlib.Path, count: int) -> None:
     """Write an untrained model and tomograms of noise."""
     torch.manual_seed(0)
-    network = NetworkOptions(widths=(8, 12, 16, 24))
-    card = ModelCard(network=network.to_dict(), classes=(ClassCard(1, "blob", 120.0, 7.0),), voxel_size_ang=VOXEL_ANG,
-                     patch_vox=48, border_vox=8, label="tball", normalisation="robust", threshold=0.1, score_floor=0.1)
+    network = NetworkOptions(widths=(4, 6, 8))
+    card = ModelCard(network=network.to_dict(), classes=(ClassCard(1, "blob", 60.0, 5.0),), voxel_size_ang=VOXEL_ANG,
+                     patch_vox=32, border_vox=4, label="tball", normalisation="robust", threshold=0.1, score_floor=0.1)
     save_model(folder / "model.safetensors", ResUNet3D(network), card)
     for n in range(count):
         grey = np.random.default_rng(n).normal(size=SHAPE_ZYX).astype(np.float32)

@@ -262,6 +262,8 @@ def test_a_job_asks_for_what_was_said_and_takes_odd_paths_unharmed(tmp_path, mon
 
     jobs = tmp_path / "it's $HOME; `ls` \"x\" caf\u00e9 %j\nend"
     jobs.mkdir()
+    for part in ("ca", "key"):
+        (jobs / f"{part}.pem").write_text(f"-----BEGIN\n{part} $x\n", encoding="ascii")
     program = tmp_path / "py thon$"
     program.write_text("#!/bin/sh\nenv -0\n", encoding="utf-8")
     program.chmod(0o755)
@@ -278,8 +280,8 @@ def test_a_job_asks_for_what_was_said_and_takes_odd_paths_unharmed(tmp_path, mon
     assert not [line for line in header if str(tmp_path) in line]
     subprocess.run(["bash", "-c", script], check=True, timeout=20)
     seen = dict(pair.partition("=")[::2] for pair in next(jobs.glob("job-*.log")).read_text("utf-8").split("\0"))
-    assert seen["DASK_DISTRIBUTED__COMM__TLS__CA_FILE"] == f"{jobs}/ca.pem"
-    assert seen["DASK_DISTRIBUTED__COMM__TLS__WORKER__KEY"] == f"{jobs}/key.pem"
+    assert seen["DASK_DISTRIBUTED__COMM__TLS__CA_FILE"] == "-----BEGIN\nca $x"
+    assert seen["DASK_DISTRIBUTED__COMM__TLS__WORKER__KEY"] == "-----BEGIN\nkey $x"
     assert seen["DASK_DISTRIBUTED__WORKER__MEMORY__TERMINATE"] == "False"
     assert seen["PYTHONPATH"] == "/a b;c"
     for others, device in (("--gres=gpu:a100:2", "auto"), ("", "cpu")):  # a GPU is not asked for twice, or in vain
@@ -297,12 +299,18 @@ def queue():
         yield environment
 
 
+@contextlib.contextmanager
 def on_slurm(queue, data, out, *words):
-    """Start picking in jobs; return the process."""
-    return subprocess.Popen(
+    """Yield a process that picks in jobs."""
+    process = subprocess.Popen(
         [sys.executable, "-m", "deepetpicker", "pick", str(data / "m.safetensors"), str(data), "--out", str(out),
          *WORDS, "--cluster", "slurm", "--threads", "1", *words], stderr=subprocess.PIPE, text=True,
         env={**queue, "PYTHONPATH": os.pathsep.join([str(ROOT / "engine"), os.environ.get("PYTHONPATH", "")])})
+    try:
+        yield process
+    finally:
+        process.kill()  # where the test went wrong
+        process.wait()
 
 
 def jobs_of(queue):
@@ -316,14 +324,14 @@ def jobs_of(queue):
 def test_jobs_of_slurm_give_what_one_process_gives(queue, data, alone, tmp_path, cancelled):
     """Also when the queue ends one of them; the output folder has an odd name, and no job is left."""
     out = tmp_path / "it's $HOME; `ls` \"x\" caf\u00e9 %j\nend"
-    process = on_slurm(queue, data, out, "--workers", "2", "--worker-memory", "1")
-    if cancelled:
-        end = time.monotonic() + 60
-        while not jobs_of(queue) and time.monotonic() < end:
-            time.sleep(0.2)
-        time.sleep(3)  # it has begun to start Python
-        subprocess.run(["scancel", jobs_of(queue)[0]], env=queue, check=True)
-    said = process.communicate(timeout=240)[1]
+    with on_slurm(queue, data, out, "--workers", "2", "--worker-memory", "1") as process:
+        if cancelled:
+            end = time.monotonic() + 60
+            while not jobs_of(queue) and time.monotonic() < end:
+                time.sleep(0.2)
+            time.sleep(3)  # it has begun to start Python
+            subprocess.run(["scancel", jobs_of(queue)[0]], env=queue, check=True)
+        said = process.communicate(timeout=240)[1]
     assert process.returncode == 0, said
     assert tables(out) == tables(alone)
     assert [item["status"] for item in read_manifest(out / "manifest.json")["items"]] == ["done"] * len(NAMES)
@@ -333,8 +341,8 @@ def test_jobs_of_slurm_give_what_one_process_gives(queue, data, alone, tmp_path,
 
 @pytest.mark.slow
 def test_what_slurm_refuses_is_said_in_one_line(queue, data, tmp_path):
-    process = on_slurm(queue, data, tmp_path / "o", "--worker-memory", "100000")
-    said = process.communicate(timeout=120)[1].strip().splitlines()
+    with on_slurm(queue, data, tmp_path / "o", "--worker-memory", "100000") as process:
+        said = process.communicate(timeout=120)[1].strip().splitlines()
     assert process.returncode == 2
     assert said[-1].startswith("deepetpicker pick: error: the queue refused the jobs: sbatch: error: Memory spec")
     assert not list((tmp_path / "o").glob("jobs_*"))
@@ -343,12 +351,12 @@ def test_what_slurm_refuses_is_said_in_one_line(queue, data, tmp_path):
 
 @pytest.mark.slow
 def test_an_interrupted_run_takes_its_jobs_back(queue, data, tmp_path):
-    process = on_slurm(queue, data, tmp_path / "o", "--worker-memory", "1")
-    end = time.monotonic() + 60
-    while not jobs_of(queue) and time.monotonic() < end:
-        time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130
-    assert "interrupted: tomograms that were finished are kept" in process.stderr.read()
+    with on_slurm(queue, data, tmp_path / "o", "--worker-memory", "1") as process:
+        end = time.monotonic() + 60
+        while not jobs_of(queue) and time.monotonic() < end:
+            time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        assert "interrupted: tomograms that were finished are kept" in process.communicate(timeout=60)[1]
+        assert process.returncode == 130
     assert not list((tmp_path / "o").rglob("*.pem"))
     assert jobs_of(queue) == []

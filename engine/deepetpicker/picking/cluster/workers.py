@@ -205,14 +205,14 @@ def _queue(options: ClusterOptions, device: str, count: int, folder: pathlib.Pat
     if shutil.which(SUBMIT[kind]) is None:
         raise InputError(f"--cluster {kind} expected the command {SUBMIT[kind]!r} on this machine, found none: start "
                          "it where jobs are submitted, or use --cluster local")
+    import dask
     import dask_jobqueue
     from distributed import Client
 
     answers = Answers()
-    with _private_folder(folder) as jobs:
-        security = _written_keys(jobs)
+    with _private_folder(folder) as jobs, dask.config.set(_keys(jobs)):
         cluster_class: Any = getattr(dask_jobqueue, f"{kind.upper()}Cluster")
-        with cluster_class(job_cls=_reporting(cluster_class.job_cls, answers), security=security,
+        with cluster_class(job_cls=_reporting(cluster_class.job_cls, answers), protocol="tls://",
                            silence_logs=logging.ERROR, scheduler_options={"dashboard_address": f"{LOOPBACK}:0"},
                            **_job(options, device, jobs)) as cluster:
             most = min(options.workers or MOST_JOBS, count)
@@ -241,24 +241,28 @@ def _private_folder(folder: pathlib.Path) -> Iterator[pathlib.Path]:
     shutil.rmtree(jobs, ignore_errors=True)
 
 
-def _written_keys(jobs: pathlib.Path) -> Any:
-    """Return credentials made for this run, as files that jobs can read."""
+def _keys(jobs: pathlib.Path) -> Dict[str, Any]:
+    """Return settings of dask with credentials made for this run, which are also written for jobs.
+
+    They are settings, and not paths: dask takes a path with a line end for a key.
+    """
     from distributed import Security
 
     made = Security.temporary()
-    contents = {"ca": made.tls_ca_file, "key": made.tls_worker_key}
-    for name, content in contents.items():
+    for name, content in (("ca", made.tls_ca_file), ("key", made.tls_worker_key)):
         path = jobs / f"{name}.pem"
         with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w", encoding="ascii") as stream:
             stream.write(content)
-    ca, key = str(jobs / "ca.pem"), str(jobs / "key.pem")
-    roles = {f"tls_{role}_{what}": path for role in ("client", "scheduler", "worker")
-             for what, path in (("cert", ca), ("key", key))}
-    return Security(require_encryption=True, tls_ca_file=ca, **roles)
+    settings: Dict[str, Any] = {"distributed.comm.require-encryption": True,
+                                "distributed.comm.tls.ca-file": made.tls_ca_file}
+    for role in ("client", "scheduler"):
+        settings[f"distributed.comm.tls.{role}.cert"] = made.tls_ca_file
+        settings[f"distributed.comm.tls.{role}.key"] = made.tls_worker_key
+    return settings
 
 
 def _reporting(job_class: Type[Any], answers: Answers) -> Type[Any]:
-    """Return a class of jobs that notes what the queue answers, and has the keys from its script.
+    """Return a class of jobs that notes what the queue answers.
 
     The queue is asked in the background, where nobody would see an error.
     """
@@ -266,9 +270,6 @@ def _reporting(job_class: Type[Any], answers: Answers) -> Type[Any]:
 
     class Job(job_class):  # type: ignore[misc]
         """A job."""
-
-        def __init__(self, *args: Any, security: Any = None, **options: Any) -> None:
-            super().__init__(*args, **options)
 
         async def start(self) -> None:
             """Submit it; one that is refused passes for one that waits."""
@@ -303,12 +304,13 @@ def _job(options: ClusterOptions, device: str, jobs: pathlib.Path) -> Dict[str, 
     of_site = f"jobqueue.{kind}"
     given = [word.strip() for word in options.directives.split(";") if word.strip()]
     wants_gpu = device != "cpu" and "gpu" not in options.directives.lower()
-    settings = {"COMM__TLS__CA_FILE": jobs / "ca.pem", "COMM__TLS__WORKER__CERT": jobs / "ca.pem",
-                "COMM__TLS__WORKER__KEY": jobs / "key.pem", "COMM__REQUIRE_ENCRYPTION": True}
-    settings.update({key.partition(".")[2].replace(".", "__").replace("-", "_").upper(): value
+    there = shlex.quote(str(jobs))
+    settings = {"COMM__TLS__CA_FILE": f'"$(cat {there}/ca.pem)"', "COMM__TLS__WORKER__CERT": f'"$(cat {there}/ca.pem)"',
+                "COMM__TLS__WORKER__KEY": f'"$(cat {there}/key.pem)"', "COMM__REQUIRE_ENCRYPTION": "True"}
+    settings.update({key.partition(".")[2].replace(".", "__").replace("-", "_").upper(): str(value)
                      for key, value in SETTINGS.items() if ".worker." in key})
-    lines = [f"exec >>{shlex.quote(str(jobs))}/job-$$.log 2>&1",
-             *(f"export DASK_DISTRIBUTED__{name}={shlex.quote(str(value))}" for name, value in settings.items())]
+    lines = [f"exec >>{there}/job-$$.log 2>&1",
+             *(f"export DASK_DISTRIBUTED__{name}={value}" for name, value in settings.items())]
     if os.environ.get("PYTHONPATH"):
         lines.append(f"export PYTHONPATH={shlex.quote(os.environ['PYTHONPATH'])}")
     minutes = max(1, round(60 * options.hours))
