@@ -252,6 +252,15 @@ def test_a_worker_of_this_machine_has_a_gpu_of_its_own_or_the_cores_it_was_given
 
 # ---- jobs
 
+def test_ctrl_c_stays_ours():
+    """Importing dask-jobqueue takes it, so that an interrupted run would end with status 0."""
+    code = ("import signal; before = signal.getsignal(signal.SIGINT)\n"
+            "from deepetpicker.picking.cluster import workers; workers.require('slurm')\n"
+            "import dask_jobqueue.runner; assert signal.getsignal(signal.SIGINT) is before")
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120,
+                   env={**os.environ, "PYTHONPATH": str(ROOT / "engine")})
+
+
 @pytest.mark.parametrize(("kind", "name", "asked"), [
     ("slurm", "SLURMCluster", ["-p gpus", "-A lab", "-t 01:30:00", "--gres=gpu:1"]),
     ("pbs", "PBSCluster", ["-q gpus", "-A lab", "-l walltime=01:30:00", "ngpus=1"]),

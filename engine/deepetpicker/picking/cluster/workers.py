@@ -13,6 +13,7 @@ import os
 import pathlib
 import shlex
 import shutil
+import signal
 import sys
 import tempfile
 from typing import Any, Dict, Iterator, List, Type
@@ -81,12 +82,16 @@ def require(kind: str) -> None:
     """Raise InputError when a package that a kind of cluster needs is missing."""
     names = ["distributed", *(["cryptography"] if kind in ("local", *QUEUES) else []),
              *(["dask_jobqueue"] if kind in QUEUES else [])]
-    for name in names:
-        try:
+    interrupt = signal.getsignal(signal.SIGINT)
+    try:
+        for name in names:
             importlib.import_module(name)
-        except ImportError as error:
-            raise InputError(f"--cluster {kind} needs the Python package {name.replace('_', '-')!r}, which this Python "
-                             "has not: pip install 'deepetpicker[cluster]'") from error
+    except ImportError as error:
+        raise InputError(f"--cluster {kind} needs the Python package {name.replace('_', '-')!r}, which this Python "
+                         "has not: pip install 'deepetpicker[cluster]'") from error
+    finally:
+        if signal.getsignal(signal.SIGINT) is not interrupt:  # dask-jobqueue leaves with status 0 at Ctrl-C
+            signal.signal(signal.SIGINT, interrupt)
 
 
 @contextlib.contextmanager
