@@ -60,8 +60,11 @@ def dataFolder() -> str:
 
 
 def python() -> str:
-    """Return the interpreter for processes: what Scipion is told to use, else this one."""
-    return os.environ.get("SCIPION_PYTHON", sys.executable)
+    """Return the interpreter for processes of the engine: DEEPETPICKER_TEST_PYTHON, else Scipion's, else this one.
+
+    Where Scipion's Python is too old for torch, the engine is elsewhere (DEEPETPICKER_ENV_ACTIVATION), in the tests too.
+    """
+    return os.environ.get("DEEPETPICKER_TEST_PYTHON") or os.environ.get("SCIPION_PYTHON", sys.executable)
 
 
 def engine(*words: str) -> None:

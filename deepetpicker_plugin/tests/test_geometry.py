@@ -123,8 +123,7 @@ class TestChain(PluginTest):
 
     def test_relion_5_star(self):
         writer = needs("reliontomo.convert.convert50_tomo").Writer
-        import starfile
-
+        starfile = needs("starfile")
         folder = self.proj.getTmpPath("relion5")
         os.makedirs(folder)
         tomograms = convert.tomogramsOf(self.pick.coordinates.getPrecedents())
@@ -134,8 +133,7 @@ class TestChain(PluginTest):
 
     def test_relion_4_star(self):
         write = needs("reliontomo.convert").writeSetOfCoordinates
-        import starfile
-
+        starfile = needs("starfile")
         path = self.proj.getTmpPath("relion4.star")
         write(self.pick.coordinates, path, self.pick.coordinates.getTSIds(), sRate=10.0, coordsScale=1)
         table = starfile.read(path)
