@@ -62,7 +62,7 @@ def dataFolder() -> str:
 def python() -> str:
     """Return the interpreter for processes of the engine: DEEPETPICKER_TEST_PYTHON, else Scipion's, else this one.
 
-    Where Scipion's Python is too old for torch, the engine is elsewhere (DEEPETPICKER_ENV_ACTIVATION), in the tests too.
+    Where Scipion's Python is too old for torch, the engine is elsewhere (DEEPETPICKER_ENV_ACTIVATION), here too.
     """
     return os.environ.get("DEEPETPICKER_TEST_PYTHON") or os.environ.get("SCIPION_PYTHON", sys.executable)
 
