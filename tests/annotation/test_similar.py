@@ -26,7 +26,7 @@ def tomograms(tmp_path_factory):
     return [AnnotatedTomogram(name, str(folder / f"{name}.mrc"), VOXEL, SHAPE) for name in ("TS_1", "TS_2", "TS_3")]
 
 
-def waited(similar, until=lambda one: one.is_complete, seconds=40.0):
+def waited(similar, until=lambda one: one.is_complete, seconds=180.0):
     """Wait for the background."""
     end = time.monotonic() + seconds
     while not until(similar):
