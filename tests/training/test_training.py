@@ -123,7 +123,7 @@ def test_the_same_seed_gives_the_same_model_and_another_one_another(data, tmp_pa
     assert not torch.equal(a["head.weight"], c["head.weight"])
 
 
-@pytest.mark.parametrize("moment", ["on_train_epoch_start", "on_train_batch_end"])
+@pytest.mark.parametrize("moment", [pytest.param("on_train_epoch_start", marks=pytest.mark.slow), "on_train_batch_end"])
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(data, tmp_path, monkeypatch, moment):
     options = small(epochs=4, background_fraction=0.25)
     train(data, tmp_path / "whole.safetensors", options, quiet=True)

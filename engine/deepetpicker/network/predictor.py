@@ -195,19 +195,21 @@ class Predictor:
         levels = len(self.options.widths) if self.options else 1
         return max(PHASE, 2 ** (levels - 1))
 
-    def warm_up(self, edge: int = 48) -> float:
-        """Return the seconds that one voxel of a tile takes: the better of two passes of a small batch.
+    def warm_up(self, edge: int = 48, passes: int = 2) -> float:
+        """Return the seconds that one voxel of a tile takes: the best of some passes of a small batch.
 
         Parameters
         ----------
         edge : int
             Edge of the tiles in voxels; three quarters are kept along each axis, as in a scan.
+        passes : int
+            How many are timed, after one that loads the kernels.
         """
         edge = -(-edge // self.stride) * self.stride
         tiles = torch.zeros(self._batch, edge, edge, edge, device=self.arithmetic.device)
         keep = (slice(edge // 8, edge - edge // 8),) * 3
         seconds = []
-        for _ in range(3):  # the first one loads the kernels
+        for _ in range(1 + passes):
             self.take_seconds()
             self(tiles, keep)
             seconds.append(self.take_seconds())

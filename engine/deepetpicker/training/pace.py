@@ -17,6 +17,7 @@ from deepetpicker.training.recipe import epochs_for
 from deepetpicker.training.validation import Validator
 
 TIMED_STEPS = 2
+SHORT_STEPS = 100  # of a run, after which the time it takes needs no good estimate
 MOST_TIMES_THE_RECIPE = 20
 FEWEST_LOOKS, LOOKING = 2, 0.15
 
@@ -86,7 +87,7 @@ def minutes(seconds: float) -> str:
 
 def measure(network: NetworkOptions, dataset: ParticlePatches, validator: Validator, options: TrainOptions,
             arithmetic: Arithmetic) -> Pace:
-    """Return the pace of this machine, from a few steps and a tile with a network of its own.
+    """Return the pace of this machine, from a few steps and a tile with a network of its own; one step if few follow.
 
     Parameters
     ----------
@@ -108,7 +109,8 @@ def measure(network: NetworkOptions, dataset: ParticlePatches, validator: Valida
     images = torch.stack([dataset[0, k % len(dataset)][0] for k in range(options.batch)])
     drawn_s = 0.0 if device.type == "cuda" else time.perf_counter() - start
     steps = []
-    for _ in range(1 + TIMED_STEPS):
+    is_short = 0 < options.epochs * len(dataset) <= SHORT_STEPS * options.batch
+    for _ in range(2 if is_short else 1 + TIMED_STEPS):
         begin = time.perf_counter()
         with torch.autocast(device.type, arithmetic.dtype, enabled=arithmetic.dtype != torch.float32):
             logits = model(images.to(device).contiguous(memory_format=torch.channels_last_3d))
@@ -117,7 +119,7 @@ def measure(network: NetworkOptions, dataset: ParticlePatches, validator: Valida
         optimiser.zero_grad()
         _wait(device)
         steps.append(time.perf_counter() - begin)
-    tile_s = Predictor(model, arithmetic).warm_up(validator.tile) * validator.tile**3
+    tile_s = Predictor(model, arithmetic).warm_up(validator.tile, 1 if is_short else 2) * validator.tile**3
     return Pace(min(steps[1:]) + drawn_s, tile_s * validator.n_tiles, time.perf_counter() - start)
 
 
