@@ -68,7 +68,7 @@ def pick(data: pathlib.Path, out: pathlib.Path, words: Sequence[str], environmen
     with open(out.with_suffix(".log"), "wb") as log:
         process = subprocess.Popen(arguments, env=environment, stderr=log)
         if kill_at:
-            threading.Thread(target=kill_a_worker, args=(process, out, kill_at), daemon=True).start()
+            threading.Thread(target=kill_a_worker, args=(process, environment, out, kill_at), daemon=True).start()
         process.wait()
     seconds = time.perf_counter() - begin
     if process.returncode:
@@ -76,27 +76,28 @@ def pick(data: pathlib.Path, out: pathlib.Path, words: Sequence[str], environmen
     return seconds
 
 
-def kill_a_worker(process: subprocess.Popen, out: pathlib.Path, at: int) -> None:
+def kill_a_worker(process: subprocess.Popen, environment: Dict[str, str], out: pathlib.Path, at: int) -> None:
     """Kill a worker of a run when so many tomograms are done."""
     while process.poll() is None:
         if len(list((out / "records").glob("*.json"))) >= at:
-            victim = workers_of(process.pid, out)[0]
+            victim = workers_of(process.pid, environment.get("SLURM_CONF", ""))[0]
             os.kill(victim, signal.SIGKILL)
             out.with_suffix(".killed").write_text(str(victim))
             return
         time.sleep(0.05)
 
 
-def workers_of(pid: int, out: pathlib.Path) -> List[int]:
-    """Return the processes that pick for a run: below it, or below jobs that have its keys in their environment."""
+def workers_of(pid: int, configuration: str) -> List[int]:
+    """Return the processes that pick for a run: below it, or in the jobs of the SLURM of a configuration file."""
     import psutil
 
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             is_worker = "multiprocessing.spawn" in " ".join(process.cmdline())
-            if is_worker and (pid in {p.pid for p in process.parents()} or str(out) in process.environ().get(
-                    "DASK_DISTRIBUTED__COMM__TLS__CA_FILE", "")):
+            seen = process.environ() if is_worker else {}
+            in_job = "SLURM_JOB_ID" in seen and seen.get("SLURM_CONF") == configuration
+            if is_worker and (in_job or pid in {parent.pid for parent in process.parents()}):
                 found.append(process.pid)
     return found
 

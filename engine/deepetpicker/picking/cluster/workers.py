@@ -120,7 +120,8 @@ def open_workers(options: ClusterOptions, device: str, count: int, folder: pathl
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(dask.config.set(SETTINGS))
-        stack.enter_context(_silent("distributed"))  # deaths of workers are told in our words
+        # Deaths of workers are told in our words; for good, since it speaks of lost connections after the end.
+        logging.getLogger("distributed").setLevel(logging.CRITICAL)
         if kind == "local":
             workers = stack.enter_context(_local(options, device, count))
         elif kind in QUEUES:
@@ -129,18 +130,6 @@ def open_workers(options: ClusterOptions, device: str, count: int, folder: pathl
             workers = stack.enter_context(_existing(kind))
         logger.info("%s; dashboard: %s", workers.place, _dashboard(workers.client, is_ours=kind in ("local", *QUEUES)))
         yield workers
-
-
-@contextlib.contextmanager
-def _silent(name: str) -> Iterator[None]:
-    """Keep the messages of a library back while the block runs."""
-    logger = logging.getLogger(name)
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
 
 
 def _dashboard(client: Any, is_ours: bool) -> str:
