@@ -8,6 +8,8 @@ import multiprocessing
 import os
 import pathlib
 import signal
+import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -124,9 +126,31 @@ def kill_one_at_work(client):
 
 # ---- the result
 
-def test_workers_on_this_machine_give_what_one_process_gives(data, alone, tmp_path, quick_start, caplog):
+def refusal_of(address):
+    """Return what a scheduler answers somebody who knows its address and has no key."""
+    host, port = address.rpartition("/")[2].rsplit(":", 1)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        with socket.create_connection((host, int(port)), 10) as plain, context.wrap_socket(plain) as secure:
+            return secure.recv(1)
+    except ssl.SSLError as error:
+        return error.reason
+
+
+def test_workers_on_this_machine_give_what_one_process_gives(data, alone, tmp_path, quick_start, caplog, cluster,
+                                                            monkeypatch):
+    """Nobody without the keys of the run can talk to them."""
+    keep, answers = pick_run._Run.keep_manifest, []
+
+    def keeping(self):
+        keep(self)
+        answers.append(refusal_of(cluster[0].scheduler.address))
+
+    monkeypatch.setattr(pick_run._Run, "keep_manifest", keeping)
     with caplog.at_level(logging.INFO, "deepetpicker"):
         run(data, tmp_path / "out", cluster=ClusterOptions(cluster="local", workers=2, threads=1))
+    assert answers == ["TLSV13_ALERT_CERTIFICATE_REQUIRED"] * len(NAMES)
     assert tables(tmp_path / "out") == tables(alone)
     assert whole(tmp_path / "out") == whole(alone)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(path.name for path in alone.iterdir())
