@@ -18,7 +18,7 @@ import tempfile
 import time
 from typing import Dict, Iterator, List
 
-PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "scancel")
+PROGRAMS = ("setpriv", "munged", "slurmctld", "slurmd", "sbatch", "scancel")
 START_S = 30
 CONFIGURATION = """ClusterName=one
 SlurmctldHost={host}(127.0.0.1)
@@ -103,8 +103,9 @@ def slurm() -> Iterator[Dict[str, str]]:
 def _daemon(words: List[str], folder: pathlib.Path, environment: Dict[str, str]) -> Iterator[None]:
     """Run a daemon in the foreground until the block ends."""
     with open(folder / f"{words[0]}.out", "wb") as out:
-        process = subprocess.Popen([_program(words[0]), *words[1:]], stdout=out, stderr=out, env=environment,
-                                   stdin=subprocess.DEVNULL, start_new_session=True)
+        ends_with_us = ["setpriv", "--pdeathsig", "TERM"]  # also where this process is killed
+        process = subprocess.Popen([*ends_with_us, _program(words[0]), *words[1:]], stdout=out, stderr=out,
+                                   env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
     try:
         yield
     finally:
