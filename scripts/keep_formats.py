@@ -162,7 +162,7 @@ def blank(target: pathlib.Path, work: pathlib.Path) -> None:
     for path in target.rglob("*"):
         if path.suffix in (".json", ".jsonl", ".csv") and path.is_file() and path.parent.name != "records":
             text = path.read_text("utf-8")
-            for word, neutral in ((str(work), "/work"), (code, "/code"), (python, "/bin"),
+            for word, neutral in ((str(work), "/project"), (code, "/code"), (python, "/bin"),
                                   (platform.platform(), "Linux")):
                 text = text.replace(word, neutral)
             path.write_text(text, "utf-8")
