@@ -24,15 +24,14 @@ def read_version():
     return re.search(r"^Version: (.+)$", (ROOT / "PKG-INFO").read_text("utf-8"), re.M)[1]
 
 
-def engine_requirement(extra=""):
-    """Return the requirement of the engine, with an extra such as "[cluster]".
+def engine_requirement():
+    """Return the requirement of the engine.
 
     It is the one in this checkout where there is one, unless a source distribution is made or
     DEEPETPICKER_ENGINE=index: no other machine has that folder.
     """
     published = "sdist" in sys.argv or os.environ.get("DEEPETPICKER_ENGINE") == "index"
-    name = "deepetpicker" + extra
-    return f"{name} @ {ENGINE.as_uri()}" if ENGINE.exists() and not published else f"{name}=={VERSION}"
+    return f"deepetpicker @ {ENGINE.as_uri()}" if ENGINE.exists() and not published else f"deepetpicker=={VERSION}"
 
 
 VERSION = read_version()
@@ -41,13 +40,16 @@ PYTHONS = ["3.8", "3.9", "3.10", "3.11", "3.12"]
 # What follows picking: the tests and the demonstration hand picks over to it.
 DOWNSTREAM = ["scipion-em-reliontomo", "scipion-em-emantomo", "scipion-em-dynamo"]
 
+# As the engine has them. They are not asked for as the engine's extras: beside its editable install pip would try every
+# version of everything.
 ZARR = ["zarr>=2.16"]
+CLUSTER = ["distributed>=2024.8", "dask-jobqueue>=0.9", "cryptography>=41", "bokeh>=3.1"]
 EXTRAS = {
     "scipion": ["scipion-app>=3.8"],
     "zarr": ZARR,
-    "cluster": [engine_requirement("[cluster]")],
-    "test": ["pytest>=8.0", "pytest-cov>=5.0", "pytest-xdist>=3.6", "hypothesis>=6.100", *ZARR, *DOWNSTREAM,
-             engine_requirement("[cluster]")],
+    "cluster": CLUSTER,
+    "test": ["pytest>=8.0", "pytest-cov>=5.0", "pytest-xdist>=3.6", "hypothesis>=6.100", *ZARR, *CLUSTER,
+             *DOWNSTREAM],
     "dev": ["ruff>=0.9", "mypy>=1.14", "build>=1.0", "docutils>=0.20", "sphinx>=7.0", "wheel"],
 }
 
