@@ -40,16 +40,15 @@ PYTHONS = ["3.8", "3.9", "3.10", "3.11", "3.12"]
 # What follows picking: the tests and the demonstration hand picks over to it.
 DOWNSTREAM = ["scipion-em-reliontomo", "scipion-em-emantomo", "scipion-em-dynamo"]
 
-# As the engine has them. They are not asked for as the engine's extras: beside its editable install pip would try every
-# version of everything.
+# As the engine has them. The tests need them too, but pip finds no end when it has to find these and Scipion's packages
+# at once: scripts/make_env.py installs them after the rest.
 ZARR = ["zarr>=2.16"]
 CLUSTER = ["distributed>=2024.8", "dask-jobqueue>=0.9", "cryptography>=41", "bokeh>=3.1"]
 EXTRAS = {
     "scipion": ["scipion-app>=3.8"],
     "zarr": ZARR,
     "cluster": CLUSTER,
-    "test": ["pytest>=8.0", "pytest-cov>=5.0", "pytest-xdist>=3.6", "hypothesis>=6.100", *ZARR, *CLUSTER,
-             *DOWNSTREAM],
+    "test": ["pytest>=8.0", "pytest-cov>=5.0", "pytest-xdist>=3.6", "hypothesis>=6.100", *DOWNSTREAM],
     "dev": ["ruff>=0.9", "mypy>=1.14", "build>=1.0", "docutils>=0.20", "sphinx>=7.0", "wheel"],
 }
 

@@ -30,6 +30,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 TORCH_VERSION = {(3, 9): "2.8.0"}  # the last one for that Python; all others take the next line
 TORCH_VERSION_DEFAULT = "2.13.0"
+OPTIONAL = ("zarr", "cluster")  # extras of the engine that the tests use; found after the rest, or pip finds no end
 OLDEST, NEWEST = (3, 9), (3, 12)  # Scipion's packages do not resolve on 3.13, the engine needs 3.9
 OTHER_PYTHONS = ("python3.11", "python3.12", "python3.10", "python3.9")
 HASHED = ("setup.py", "pyproject.toml", "engine/setup.py", "engine/pyproject.toml", "scripts/make_env.py")
@@ -221,7 +222,7 @@ def build_environment(path: pathlib.Path, python: str, version: str, extras: Seq
     build, reason = choose_build()
     torch_version = TORCH_VERSION.get(tuple(map(int, version.split(".")[:2])), TORCH_VERSION_DEFAULT)  # type: ignore[call-overload]
     print(f"Making {path} with Python {version}; torch {torch_version}, {build} build: {reason}.", file=sys.stderr)
-    steps = Steps(4, path / "make_env.log")
+    steps = Steps(5 if "test" in extras and not install else 4, path / "make_env.log")
     status, output = steps.run("create the environment", [python, "-m", "venv", "--clear", str(path)])
     if status:
         raise fail("Creating the environment", output, steps.log)
@@ -247,6 +248,23 @@ def install_package(steps: Steps, pip: List[str], extras: Sequence[str], install
     status, output = steps.run(f"install {what}", [*pip, "--constraint", str(constraint), *target])
     if status:
         raise fail(f"Installing {what}", output, steps.log)
+    if "test" in extras and not install:
+        install_optional(steps, pip, constraint)
+
+
+def install_optional(steps: Steps, pip: List[str], constraint: pathlib.Path) -> None:
+    """Install what the engine's extras need beside what is there, all of whose versions stay."""
+    code = ("from importlib.metadata import distributions\n"
+            "found = {(d.metadata['Name'] or '').lower(): d.version for d in distributions()}\n"
+            "print('\\n'.join(f'{name}=={v}' for name, v in sorted(found.items()) if name and 'deepet' not in name))")
+    there = subprocess.run([pip[0], "-c", code], capture_output=True, text=True, check=True, env=clean_environ()).stdout
+    kept = constraint.with_name("kept.txt")
+    kept.write_text(there, encoding="utf-8")
+    wanted = f"{ROOT / 'engine'}[{','.join(OPTIONAL)}]"
+    status, output = steps.run(f"install the engine's extras {', '.join(OPTIONAL)}", [
+        *pip, "--constraint", str(kept), "--no-build-isolation", "--editable", wanted])
+    if status:
+        raise fail("Installing the engine's extras", output, steps.log)
 
 
 @contextlib.contextmanager
