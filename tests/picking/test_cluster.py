@@ -176,7 +176,7 @@ def test_what_a_killed_worker_had_is_picked_by_another_one(data, alone, tmp_path
     assert whole(tmp_path) == whole(alone)
 
 
-@pytest.mark.long
+@pytest.mark.slow  # a tomogram may be picked before the worker is killed: to be run where picking takes longer
 def test_a_tomogram_whose_workers_all_die_fails_and_the_one_beside_it_does_not(data, alone, tmp_path, quick_start,
                                                                               monkeypatch, cluster):
     monkeypatch.setitem(cluster_workers.SETTINGS, "distributed.scheduler.allowed-failures", 0)

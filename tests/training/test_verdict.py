@@ -80,7 +80,7 @@ def two_classes(tmp_path_factory):
     return write_set(tmp_path_factory.mktemp("data"), [(40, 48, 56)] * 2, [12, 12], n_classes=2)
 
 
-def poor(pairs, radii_vox, floor, is_complete=True) -> PickScores:
+def poor(*given) -> PickScores:
     """Return figures as if class 2 were picked poorly, the better the later the epoch."""
     poor.calls += 1
     return PickScores((score(1, 1.0, 1.0), score(2, 0.5, 0.1 * poor.calls)), 0.35, 1.0)

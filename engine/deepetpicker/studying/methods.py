@@ -118,6 +118,7 @@ def training_options(task: Task) -> TrainOptions:
                               **task.variant.train}
     if sum(map(len, task.labels.values())) < data.n_labels:
         values["unannotated"] = "unknown"
+        values["self_training"] = "no"  # one training each, or budgets would differ
     if study.quick:
         values.update(widths=(4, 6), patch=32, batch=2)
     options = from_mapping(TrainOptions, values)

@@ -210,7 +210,8 @@ KINDS: Dict[str, Kind] = {
     "number": Kind(
         "How many labels does a model need?", "labels",
         "Labels are drawn by the seed, of all classes in turn; fewer are among the more. Where some particles have no "
-        "label, what the network takes for one far from any label is left out of the loss (--unannotated unknown).",
+        "label, what the network takes for one far from any label is left out of the loss (--unannotated unknown "
+        "--self-training no).",
         _number),
     "noise": Kind(
         "How much noise does picking stand?", "added noise [deviations of the tomogram]",
