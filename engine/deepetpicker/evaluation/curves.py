@@ -102,7 +102,7 @@ class ScoreCurve:
 class Hits(NamedTuple):
     """Picks, taken best score first: what a curve is made of.
 
-    Attributes
+    Parameters
     ----------
     scores : (M,) float
         Their scores; NaN where there is none.
