@@ -28,7 +28,7 @@ ENGINE = [
 ]
 # What some data need, and picking on many workers.
 EXTRAS = {
-    "zarr": ["zarr>=2.16"],
+    "zarr": ["zarr>=2.16,<3.1.6"],
     "cluster": ["distributed>=2024.8", "dask-jobqueue>=0.9", "cryptography>=41", "bokeh>=3.1"],
 }
 

@@ -222,7 +222,7 @@ def build_environment(path: pathlib.Path, python: str, version: str, extras: Seq
     build, reason = choose_build()
     torch_version = TORCH_VERSION.get(tuple(map(int, version.split(".")[:2])), TORCH_VERSION_DEFAULT)  # type: ignore[call-overload]
     print(f"Making {path} with Python {version}; torch {torch_version}, {build} build: {reason}.", file=sys.stderr)
-    steps = Steps(5 if "test" in extras and not install else 4, path / "make_env.log")
+    steps = Steps(4 + takes_optional(extras, install), path / "make_env.log")
     status, output = steps.run("create the environment", [python, "-m", "venv", "--clear", str(path)])
     if status:
         raise fail("Creating the environment", output, steps.log)
@@ -248,8 +248,13 @@ def install_package(steps: Steps, pip: List[str], extras: Sequence[str], install
     status, output = steps.run(f"install {what}", [*pip, "--constraint", str(constraint), *target])
     if status:
         raise fail(f"Installing {what}", output, steps.log)
-    if "test" in extras and not install:
+    if takes_optional(extras, install):
         install_optional(steps, pip, constraint)
+
+
+def takes_optional(extras: Sequence[str], install: Sequence[str]) -> bool:
+    """Return True if the engine's extras belong into an environment: that of the tests."""
+    return "test" in extras and not install
 
 
 def install_optional(steps: Steps, pip: List[str], constraint: pathlib.Path) -> None:
@@ -331,7 +336,8 @@ def make(path: pathlib.Path, extras: Sequence[str], install: Sequence[str] = ())
         if reusable:
             extras = sorted({*extras, *stamp["extras"]})
             pip = [str(path / "bin" / "python"), "-m", "pip", "install", "--progress-bar", "off"]
-            install_package(Steps(1, path / "make_env.log"), pip, extras, install)
+            steps = Steps(1 + takes_optional(extras, install), path / "make_env.log")
+            install_package(steps, pip, extras, install)
         else:
             stamp = build_environment(path, python, version, extras, install)
         stamp.update(key=key, extras=sorted(extras), python=version)

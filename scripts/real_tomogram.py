@@ -139,8 +139,7 @@ def commands(folder: pathlib.Path, minutes: float) -> List[Tuple[str, str]]:
         ("Candidates by blobs", f"{propose} --contrast dark --method blob --out {folder / 'proposals_blob'}"),
         ("The tables of the five clicks", f"annotate {tomogram} --out {folder / 'clicks'} --tables-only"),
         ("Train on them", f"train --data {folder / 'clicks' / 'version_001'} --out {model} --unannotated unknown "
-                             "--self-training no "
-                          f"--minutes {minutes:g}"),
+                          f"--self-training no --minutes {minutes:g}"),
         ("Pick", f"pick {model} {tomogram} --out {folder / 'picks'}"),
         ("Score the picks against the nine known particles: of others nothing is known, so recall counts",
          f"evaluate --rule distance --truth {folder / 'known'} --picks {folder / 'picks'} "

@@ -242,6 +242,25 @@ def test_both_distributions_are_installed_at_once(maker: Any, install: List[str]
     assert steps.commands == [["/e/bin/python", "pip", "--constraint", "/e/constraints.txt", *words]]
 
 
+def test_the_engines_extras_come_after_the_rest_whose_versions_stay(maker: Any, tmp_path: pathlib.Path):
+    steps, kept = FakeSteps((0, ""), (1, "no")), tmp_path / "kept.txt"
+    pip = [sys.executable, "-m", "pip"]
+    maker.install_optional(steps, pip, tmp_path / "constraints.txt")
+    assert steps.commands == [[*pip, "--constraint", str(kept), "--no-build-isolation", "--editable",
+                               f"{ROOT / 'engine'}[zarr,cluster]"]]
+    lines = kept.read_text().splitlines()
+    assert f"pytest=={pytest.__version__}" in lines
+    assert not [line for line in lines if "deepet" in line]
+    with pytest.raises(maker.EnvError, match="Installing the engine's extras failed"):
+        maker.install_optional(steps, pip, tmp_path / "constraints.txt")
+
+
+@pytest.mark.parametrize(("extras", "install", "takes"), [
+    (["scipion", "test"], [], True), (["scipion"], [], False), (["test"], ["/d/engine.whl"], False)])
+def test_the_engines_extras_are_for_the_tests(maker: Any, extras: List[str], install: List[str], takes: bool):
+    assert maker.takes_optional(extras, install) is takes
+
+
 def test_another_torch_build_is_made_anew(maker: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path):
     finished(maker, tmp_path / "env")
     monkeypatch.setenv("TORCH_BUILD", "default")

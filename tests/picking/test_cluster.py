@@ -176,11 +176,13 @@ def test_what_a_killed_worker_had_is_picked_by_another_one(data, alone, tmp_path
     assert whole(tmp_path) == whole(alone)
 
 
-@pytest.mark.slow  # a tomogram may be picked before the worker is killed: to be run where picking takes longer
+@pytest.mark.long
 def test_a_tomogram_whose_workers_all_die_fails_and_the_one_beside_it_does_not(data, alone, tmp_path, quick_start,
                                                                               monkeypatch, cluster):
     monkeypatch.setitem(cluster_workers.SETTINGS, "distributed.scheduler.allowed-failures", 0)
-    look, failing, killed = cluster_run._Watch.look, NAMES[1], []
+    look, failing, killed = cluster_run._Watch.look, tmp_path / "large" / "b.mrc", []
+    # large, so that its worker is still at work when it is killed
+    write_volume(failing, np.random.default_rng(1).normal(size=(96, 160, 160)).astype(np.float32), 10.0)
 
     def looking(self):
         look(self)
@@ -188,7 +190,8 @@ def test_a_tomogram_whose_workers_all_die_fails_and_the_one_beside_it_does_not(d
             killed.append(kill_one_at_work(cluster[0]))
 
     monkeypatch.setattr(cluster_run._Watch, "look", looking)
-    found = run(data, tmp_path, [NAMES[0], failing], ClusterOptions(cluster="local", workers=1, threads=1))
+    found = pick(data / "m.safetensors", [data / f"{NAMES[0]}.mrc", failing], tmp_path, PickOptions(**SET), quiet=True,
+                 cluster=ClusterOptions(cluster="local", workers=1, threads=1))
     assert [item["status"] for item in found["items"]] == ["done", "failed"]
     assert found["items"][1]["reason"].startswith("each worker that picked it died: no memory left")
     assert tables(tmp_path) == {name: table for name, table in tables(alone).items() if name.startswith(NAMES[0])}
@@ -281,8 +284,9 @@ def test_ctrl_c_stays_ours():
     code = ("import signal; before = signal.getsignal(signal.SIGINT)\n"
             "from deepetpicker.picking.cluster import workers; workers.require('slurm')\n"
             "import dask_jobqueue.runner; assert signal.getsignal(signal.SIGINT) is before")
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120,
-                   env={**os.environ, "PYTHONPATH": str(ROOT / "engine")})
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120,
+                          env={**os.environ, "PYTHONPATH": str(ROOT / "engine")})
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize(("kind", "name", "asked"), [

@@ -12,6 +12,7 @@ import pytest
 import torch
 from balls import small, write_set
 
+from deepetpicker.errors import InputError
 from deepetpicker.io.coordinates import CoordinateTable, read_coordinates
 from deepetpicker.io.manifest import read_manifest
 from deepetpicker.network.modelfile import load_model
@@ -99,6 +100,11 @@ def test_when_it_is_done(changes, is_wanted):
     assert selftraining.is_wanted(options(**changes)) is is_wanted
 
 
+def test_it_is_refused_where_it_is_not_done():
+    with pytest.raises(InputError, match="several devices: expected one"):
+        selftraining.is_wanted(options(self_training="yes", devices=2))
+
+
 @pytest.mark.parametrize(("epochs", "minutes"), [(9, 0.0), (1, 0.0), (0, 0.0), (0, 6.0), (9, 6.0)])
 def test_the_budget_is_divided(epochs, minutes):
     first, second = selftraining.divided(options(epochs=epochs, minutes=minutes), 1, 64)
@@ -129,7 +135,7 @@ def job(n_known=2, diameter=10.0):
         certain=Certain(negatives_zyx_vox=np.array([[60.0, 60, 60]])), inside=np.arange(n_known))
     return types.SimpleNamespace(
         rule=types.SimpleNamespace(diameters_vox={1: diameter}, negative_radius_vox=5.0), train=[tomogram],
-        gathered=types.SimpleNamespace(classes=classes), run=types.SimpleNamespace(path=pathlib.Path("r")))
+        gathered=types.SimpleNamespace(classes=classes), run=types.SimpleNamespace(found=pathlib.Path("r")))
 
 
 def looked(*rows):

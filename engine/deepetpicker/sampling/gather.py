@@ -81,6 +81,10 @@ class Gathered:
         """What far from any annotation is unless the user says so: ``unknown`` where boxes say what is complete."""
         return "unknown" if any(one.has_regions for one in self.certain) else "background"
 
+    def grid(self, volume: Volume) -> WorkingGrid:
+        """Return the grid on which a tomogram is seen: the working voxels, or its own where these are larger."""
+        return WorkingGrid(volume.shape_zyx, volume.voxel_size_ang, max(self.voxel_size_ang, volume.voxel_size_ang))
+
     @property
     def n_particles(self) -> Dict[int, int]:
         """Class id to the number of its particles in all tomograms."""
@@ -283,8 +287,7 @@ def annotate(gathered: Gathered, cache_dir: pathlib.Path) -> List[Annotated]:
     out = []
     for volume, table, intensity, certain in zip(gathered.volumes, gathered.tables, gathered.intensities,
                                                  gathered.certain):
-        working = max(gathered.voxel_size_ang, volume.voxel_size_ang)
-        grid = WorkingGrid(volume.shape_zyx, volume.voxel_size_ang, working)
+        grid = gathered.grid(volume)
         is_known = grid.factor == 1 and not volume.coarser
         source = open_working_volume(volume, grid, intensity if is_known else None, cache_dir)
         channels = np.array([channel[int(c)] for c in table.class_ids], np.int64)

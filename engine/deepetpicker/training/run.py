@@ -94,6 +94,7 @@ def train(data: PathLike = "", out: PathLike = "model.safetensors", options: Tra
     given, options = options, filled_in(
         options, [c.diameter_ang / gathered.voxel_size_ang for c in gathered.classes], device.type == "cuda",
         start.widths, start.is_generic, sum(gathered.n_particles.values()))
+    trains_twice = selftraining.is_wanted(options)
     network = build_network(options, gathered, start)
     origin = Origin.of(start.path, start.card) if start.card else None
     recipe = {**recipe_of(options, gathered), "init_sha256": start.digest}
@@ -119,7 +120,7 @@ def train(data: PathLike = "", out: PathLike = "model.safetensors", options: Tra
         manifest.warn(text)
         if processes.is_first:
             log.warning("%s", text)
-    if selftraining.is_wanted(options):
+    if trains_twice:
         job = _with_first_training(job, recipe, second_rate(given, options), quiet)
         for text in job.found_oddly:
             manifest.warn(text)

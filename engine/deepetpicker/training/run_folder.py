@@ -17,7 +17,6 @@ import numpy as np
 from deepetpicker.calibration import calibrated
 from deepetpicker.config import TrainOptions
 from deepetpicker.errors import DeepETPickerError, InputError, OutputError
-from deepetpicker.geometry import WorkingGrid
 from deepetpicker.io.atomic import write_text
 from deepetpicker.io.coordinates import CoordinateTable, write_coordinates
 from deepetpicker.io.manifest import read_manifest
@@ -65,6 +64,11 @@ class RunFolder:
     def held_out(self) -> pathlib.Path:
         """What the kept epoch found in the held-out part: NAME.csv, beside NAME_truth.csv with what was to be found."""
         return self.path / HELD_OUT
+
+    @property
+    def found(self) -> pathlib.Path:
+        """What a first training has found and the second takes for labels: NAME.csv."""
+        return self.path / "found"
 
     @property
     def manifest(self) -> pathlib.Path:
@@ -163,8 +167,7 @@ class RunFolder:
         maps = {c.id: c.calibration for c in card.classes}
         for one in looked:
             volume = volumes[one["name"]]
-            grid = WorkingGrid(volume.shape_zyx, volume.voxel_size_ang,
-                               max(gathered.voxel_size_ang, volume.voxel_size_ang))
+            grid = gathered.grid(volume)
             for key, end in (("found", ""), ("truth", "_truth")):
                 rows = np.asarray(one[key], float)
                 ids = rows[:, 0].astype(np.int64)

@@ -11,14 +11,14 @@ import copy
 import dataclasses
 import logging
 import math
-import pathlib
+import shutil
 from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
 import numpy as np
 from scipy.spatial import cKDTree
 
 from deepetpicker.config import TrainOptions
-from deepetpicker.geometry import WorkingGrid
+from deepetpicker.errors import InputError
 from deepetpicker.io.coordinates import CoordinateTable, write_coordinates
 from deepetpicker.network.resunet import ResUNet3D
 from deepetpicker.sampling.patches import Annotated
@@ -36,12 +36,20 @@ LOOKED_AT = 8  # times the tiles of a validation
 DOUBTFUL = 0.3  # height of what may be a particle
 ONE, APART = 0.5, 0.75  # diameters: nearer candidates are one, farther ones two; between them, who knows
 MANY_TIMES, FEW = 20, 5  # so many times the labels, of at least so many, are too many to be believed
-FOUND = "found"
 
 
 def is_wanted(options: TrainOptions) -> bool:
-    """Tell whether a run trains twice: as the user says, else as the recipe does where much is not annotated."""
+    """Tell whether a run trains twice: as the user says, else as the recipe does where much is not annotated.
+
+    Raises
+    ------
+    InputError
+        If the user says so on several devices.
+    """
     if options.devices * options.nodes > 1:
+        if options.self_training == "yes":
+            raise InputError("self-training was asked for on several devices: expected one (--devices 1 --nodes 1), or "
+                             "--self-training no")
         return False
     return options.self_training == "yes" or (options.self_training == "auto" and options.unannotated == "unknown"
                                               and RECIPES[options.recipe].trains_itself)
@@ -152,21 +160,13 @@ def _extended(tomogram: Annotated, table: CoordinateTable, job: Job) -> Annotate
 
 def write_found(job: Job, trained: Sequence[Annotated]) -> None:
     """Write the new labels of each tomogram into the run folder, in its own voxels: people want to see them."""
+    shutil.rmtree(job.run.found, ignore_errors=True)
     volumes = {volume.name: volume for volume in job.gathered.volumes}
-    known = {one.name: len(one.positions_zyx_vox) for one in job.train}
-    for one in trained:
-        volume, n = volumes[one.name], known[one.name]
-        grid = WorkingGrid(volume.shape_zyx, volume.voxel_size_ang,
-                           max(job.gathered.voxel_size_ang, volume.voxel_size_ang))
+    for before, one in zip(job.train, trained):
+        n = len(before.positions_zyx_vox)
         ids = np.array([job.gathered.classes[int(c) - 1].id for c in one.channels[n:]], np.int64)
-        names = {c.id: c.name for c in job.gathered.classes}
-        table = CoordinateTable(grid.to_input(one.positions_zyx_vox[n:]), ids, np.full(len(ids), np.nan), names)
-        write_coordinates(folder(job.run) / f"{one.name}.csv", table)
-
-
-def folder(run: RunFolder) -> pathlib.Path:
-    """Return where the new labels of a run are."""
-    return run.path / FOUND
+        positions = job.gathered.grid(volumes[one.name]).to_input(one.positions_zyx_vox[n:])
+        write_coordinates(job.run.found / f"{one.name}.csv", CoordinateTable(positions, ids, np.full(len(ids), np.nan)))
 
 
 def in_words(job: Job, counts: Mapping[str, int]) -> str:
@@ -184,6 +184,5 @@ def odd(job: Job, counts: Mapping[str, int]) -> str:
                 "train longer, or label more")
     if n_found > MANY_TIMES * max(n_known, FEW):
         return (f"the first training is sure of {n_found} particles beside {n_known} annotated ones, which is "
-                f"many: look at them in {folder(job.run)}, and train with --self-training no if they are none")
+                f"many: look at them in {job.run.found}, and train with --self-training no if they are none")
     return ""
-

@@ -91,12 +91,11 @@ class Project:
     def tomograms(self, run: str) -> Dict[Tuple[float, str], pathlib.Path]:
         """Return the tomograms of a run by voxel size in angstrom and type."""
         found: Dict[Tuple[float, str], pathlib.Path] = {}
-        for folder in self.folders(run):
-            for name in _folders(folder):
-                size = _spacing(name)
-                for kind in _folders(folder / name) if size else ():
-                    if kind.endswith(".zarr") and not kind.endswith("_features.zarr"):
-                        found[size, kind[:-len(".zarr")]] = folder / name / kind
+        spacings = [folder / name for folder in self.folders(run) for name in _folders(folder) if _spacing(name)]
+        for spacing in spacings:
+            for kind in _folders(spacing):
+                if kind.endswith(".zarr") and not kind.endswith("_features.zarr"):
+                    found[_spacing(spacing.name), kind[:-len(".zarr")]] = spacing / kind
         return found
 
 

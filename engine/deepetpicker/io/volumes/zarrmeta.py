@@ -202,12 +202,12 @@ def _check_codecs(codecs: Any) -> None:
         raise InputError(f"expected a list of codecs, found {codecs!r}")
     for codec in codecs:
         _check_codec(codec["name"])
-        if codec["name"] == "sharding_indexed":
-            inner = codec["configuration"]
-            for part in ("codecs", "index_codecs"):
-                if any(one.get("name") == "sharding_indexed" for one in inner.get(part, [])):
-                    raise InputError("shards within shards are not supported: write the tomogram without")
-                _check_codecs(inner.get(part, [{"name": "bytes"}]))
+        is_shard = codec["name"] == "sharding_indexed"
+        inner = codec["configuration"] if is_shard else {}
+        for part in ("codecs", "index_codecs") if is_shard else ():
+            if any(one.get("name") == "sharding_indexed" for one in inner.get(part, [])):
+                raise InputError("shards within shards are not supported: write the tomogram without")
+            _check_codecs(inner.get(part, [{"name": "bytes"}]))
 
 
 def _check_codec(name: Any) -> None:
