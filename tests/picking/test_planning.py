@@ -58,6 +58,13 @@ def test_what_takes_much_memory_gives_it_back_as_it_goes():
     assert make_plan((64, 64, 64), PickOptions(), limited(4.0)).is_lean
 
 
+def test_a_tile_that_is_computed_twice_is_counted_twice():
+    alone, twice, one = (make_plan((200, 512, 512), PickOptions(tile=72, batch=n), limited(4.0, least=least))
+                         for n, least in ((1, 2), (2, 1), (1, 1)))
+    assert alone.memory_bytes == twice.memory_bytes > one.memory_bytes
+    assert make_plan((64, 88, 96), PickOptions(), limited(0.75, least=2)).memory_bytes <= 0.75e9
+
+
 def test_a_limit_that_is_too_low_says_what_is_needed():
     with pytest.raises(InputError, match=r"needs 0\.\d GB, got 0\.4 GB"):
         make_plan((200, 512, 512), PickOptions(), limited(0.4))

@@ -225,6 +225,11 @@ class Predictor:
         return seconds
 
     @property
+    def least(self) -> int:
+        """Tiles that a forward pass computes at least: one more than wanted, for speed, on one thread (see choose)."""
+        return 2 if self.arithmetic.device.type == "cpu" and torch.get_num_threads() == 1 else 1
+
+    @property
     def batch(self) -> int:
         """Tiles per forward pass at present."""
         return self._batch
@@ -251,8 +256,8 @@ class Predictor:
             x = tiles_bzyx[:, None].to(self.arithmetic.device, self.arithmetic.dtype, non_blocking=True)
             x = x.contiguous(memory_format=torch.channels_last_3d)
             n_tiles = len(x)
-            if n_tiles == 1 and x.device.type == "cpu" and torch.get_num_threads() == 1:
-                x = x.expand(2, -1, -1, -1, -1).contiguous(memory_format=torch.channels_last_3d)  # see choose
+            if n_tiles < self.least:
+                x = x.expand(self.least, -1, -1, -1, -1).contiguous(memory_format=torch.channels_last_3d)
             if isinstance(self.network, FoldedResUNet):
                 logits = self.network(x, keep)
             else:

@@ -140,7 +140,7 @@ class Picker:
             seconds = self.predictor.warm_up()
         return Workplace(len(self.rules), width, arithmetic.dtype.itemsize, self.card.patch_vox,
                          max(rule.halo for rule in self.rules), arithmetic.batch, base, limit, is_gpu, seconds,
-                         self.predictor.stride)
+                         self.predictor.stride, self.predictor.least)
 
     def grid(self, volume: Volume, quiet: bool = False) -> WorkingGrid:
         """Return the grid on which the model sees a tomogram (:func:`working_grid`)."""

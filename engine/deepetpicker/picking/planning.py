@@ -48,6 +48,8 @@ class Workplace:
         Of the network; 0 when unknown.
     phase : int
         Edges and starts of tiles are multiples of it.
+    least : int
+        Tiles that a forward pass computes at least, wanted or not.
     """
 
     classes: int
@@ -61,9 +63,11 @@ class Workplace:
     is_gpu: bool = False
     seconds_per_voxel: float = 0.0
     phase: int = PHASE
+    least: int = 1
 
     def feature_bytes(self, tile_zyx: Sequence[int], batch: int, is_lean: bool) -> int:
         """Return the bytes of all features of a batch of tiles, with the kept bias maps."""
+        batch = max(batch, self.least)
         one = self.width * math.prod(tile_zyx) * self.itemsize
         logits = _LOGIT_BYTES * (self.classes + 1) * math.prod(tile_zyx) * batch
         return round(one * (_BIAS_FEATURES + (_FEATURES[is_lean] - _BIAS_FEATURES) * batch)) + logits
