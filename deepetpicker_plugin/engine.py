@@ -44,7 +44,6 @@ if [ -n "$gpus" ]; then
     fi
     export CUDA_VISIBLE_DEVICES="${{gpus// /,}}"
 fi
-export OMP_WAIT_POLICY=${{OMP_WAIT_POLICY:-PASSIVE}}  # threads that spin while they wait crawl on a shared machine
 {ownEngine}
 {environment}
 {activation}

@@ -146,6 +146,17 @@ def test_status_is_what_the_verb_returns(verb: Any, returned: Any, status: int):
     assert command.main(["info", "m"]) == status
 
 
+@pytest.mark.parametrize(("given", "seen"), [("", "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_wait_without_taking_the_cores_of_others(given: str, seen: str):
+    code = ("import os, sys, types; from deepetpicker import __main__ as command; command.load = lambda verb: "
+            "types.SimpleNamespace(add_arguments=lambda parser: None, main=lambda args: print("
+            "'torch' in sys.modules, os.environ['OMP_WAIT_POLICY'])); command.main(['info'])")
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+    environment.update({"OMP_WAIT_POLICY": given} if given else {})
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", seen]
+
+
 @pytest.mark.parametrize("words", [["--debug", "--quiet", "info"], ["info", "--debug", "--quiet"]])
 def test_common_options_stand_before_or_behind_the_verb(verb: Any, words: List[str]):
     seen: List[argparse.Namespace] = []

@@ -272,6 +272,8 @@ def run(args: argparse.Namespace) -> int:
     KeyboardInterrupt
         After a signal, also where a library turned it into SystemExit.
     """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: threads that spin while they wait take the
+    # cores from others, and crawl beside them (docs/performance.rst)
     with console(args.debug, args.quiet, args.verb) as interrupts:
         try:
             status = int(load(args.verb).main(args) or DONE)
