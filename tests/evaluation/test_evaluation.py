@@ -27,7 +27,14 @@ from deepetpicker.evaluation import (
     match_by_distance,
     take_best_scores,
 )
-from deepetpicker.evaluation.measures import class_metrics, distance_histogram, macro_f1, ratios, z_profile
+from deepetpicker.evaluation.measures import (
+    class_metrics,
+    distance_histogram,
+    macro_f1,
+    ratios,
+    taken_for,
+    z_profile,
+)
 from deepetpicker.evaluation.sanity import geometry_hint
 from deepetpicker.io.coordinates import CoordinateTable, write_coordinates
 from deepetpicker.io.volumes import write_volume
@@ -509,3 +516,17 @@ def test_a_threshold_below_the_one_of_the_picks_matches_the_candidates(tmp_path)
     found = {threshold: evaluate(options=EvaluateOptions(radius_angstrom=20, threshold=threshold),
                                  params={"items": items}).overall["TP"] for threshold in (0.0, 0.2, 0.7)}
     assert found == {threshold: int((candidates.scores >= (threshold or 0.5)).sum()) for threshold in found}
+
+
+def test_particles_pass_for_the_class_of_their_best_candidate():
+    truth = CoordinateTable(np.array([[5, 5, 5], [5, 5, 30], [30, 5, 5], [30, 30, 30]], float), np.array([1, 1, 4, 4]),
+                            np.full(4, np.nan))
+    found = CoordinateTable(np.array([[5, 5, 6], [5, 6, 5], [5, 5, 30], [30, 5, 5], [31, 5, 5], [30, 30, 31]], float),
+                            np.array([1, 4, 4, 4, 1, 4]), np.array([0.9, 0.5, 0.8, 0.6, 0.7, 0.2]))
+    counts = taken_for(truth, found, {1: 3.0, 4: 3.0}, 0.3)
+    assert counts.tolist() == [[1, 1, 0], [1, 0, 1]]
+    backwards = found.select(np.arange(6)[::-1])
+    assert taken_for(truth, backwards, {1: 3.0, 4: 3.0}, 0.3).tolist() == counts.tolist()
+    nothing = found.select(np.zeros(0, int))
+    assert taken_for(truth, nothing, {1: 3.0, 4: 3.0}, 0.3).tolist() == [[0, 0, 2], [0, 0, 2]]
+    assert taken_for(nothing, found, {1: 3.0, 4: 3.0}, 0.3).sum() == 0

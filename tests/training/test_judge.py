@@ -113,3 +113,40 @@ def test_inverted_contrast_of_a_warm_start_is_the_cause(tmp_path):
     again = outcome(folder, tmp_path, init=str(tmp_path / "first.safetensors"))
     assert again["reasons"][0]["cause"] == "contrast"
     assert len(QUANTILES) == len(read_card(tmp_path / "first.safetensors").intensity)
+
+
+def counts_of(*rows):
+    """Return as what particles of two classes pass in a tomogram, (2, 3)."""
+    return np.array(rows)
+
+
+@pytest.mark.parametrize(("taken_for", "said"), [
+    ({"a": counts_of([9, 0, 1], [1, 8, 1]), "b": counts_of([1, 9, 0], [7, 2, 1])},
+     "9 of 10 held-out particles of class 1 (ring) pass for class 4 (rod), and 7 of 10 the other way round in b"),
+    ({"a": counts_of([5, 5, 0], [5, 4, 1])},
+     "5 of 10 held-out particles of class 1 (ring) pass for class 4 (rod), and 5 of 10 the other way round")])
+def test_swapped_classes_are_the_cause(taken_for, said):
+    first = verdict_on(*POOR, taken_for=taken_for).reasons[0]
+    assert (first.cause, first.found) == ("classes swapped", said)
+    assert "--class-map" in first.advice
+
+
+@pytest.mark.parametrize("taken_for", [
+    {}, {"a": counts_of([9, 1, 0], [8, 2, 0])},  # one passes for the other, not the other way round
+    {"a": counts_of([0, 3, 0], [4, 0, 0])},  # too few
+    {"a": counts_of([0, 0, 9], [0, 0, 9])}, {"a": counts_of([8, 2, 0], [3, 7, 0])}])
+def test_classes_are_not_called_swapped_without_a_reason(taken_for):
+    assert verdict_on(*GOOD, taken_for=taken_for).grade == "good"
+
+
+def test_ids_that_mean_another_class_in_one_tomogram_are_the_cause(tmp_path):
+    folder = write_set(tmp_path / "data", [(40, 48, 56)] * 2, [14, 14], n_classes=2)
+    head, *lines = (folder / "t1.csv").read_text().splitlines()
+    rows = [line.split(",") for line in lines]
+    (folder / "t1.csv").write_text("\n".join([head, *(",".join([str(3 - int(r[0])), f"ball_{3 - int(r[0])}", *r[2:]])
+                                                      for r in rows)]) + "\n")
+    options = small(epochs=20, validation=("t1",), validate_every=20)
+    made = train(folder, tmp_path / "m.safetensors", options, quiet=True)
+    first = made["outputs"]["verdict"]["reasons"][0]
+    assert first["cause"] == "classes swapped"
+    assert "ball_1" in first["found"]

@@ -6,11 +6,12 @@ two, precision, recall and F are 0. Mean distances are NaN without a hit.
 
 from __future__ import annotations
 
-from typing import Dict, List, Optional, Sequence, Tuple, Union
+from typing import Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
-from deepetpicker.evaluation.matching import Match
+from deepetpicker.evaluation.matching import Match, distance_candidates
+from deepetpicker.io.coordinates import CoordinateTable
 
 Count = Union[int, np.ndarray]
 
@@ -91,6 +92,36 @@ def confusion_matrix(truth_class_ids: np.ndarray, pick_class_ids: np.ndarray, ma
                             true_row[~match.is_found] * size + size - 1,
                             (size - 1) * size + picked_column[~match.is_hit]])
     return np.bincount(cells, minlength=size * size).reshape(size, size)
+
+
+def taken_for(truth: CoordinateTable, found: CoordinateTable, radii_vox: Mapping[int, float], lowest: float
+              ) -> np.ndarray:
+    """Return as what the particles of each class pass: of all candidates on a particle the best one says it.
+
+    Parameters
+    ----------
+    truth, found : CoordinateTable
+        Particles, and candidates of all classes with scores.
+    radii_vox : mapping
+        Class id to the largest distance of a hit in voxels; its order is that of rows and columns.
+    lowest : float
+        Candidates below this score say nothing.
+
+    Returns
+    -------
+    (C, C + 1) int64
+        Rows: true class. Columns: class of the best candidate, last: no candidate.
+    """
+    number = {c: i for i, c in enumerate(radii_vox)}
+    found = found.select(found.scores >= lowest)
+    found = found.select(np.argsort(found.scores, kind="stable"))
+    near = distance_candidates(truth, found, np.array([radii_vox[int(c)] for c in truth.class_ids]))
+    best = np.full(len(truth), -1)
+    np.maximum.at(best, near.truth_index, near.pick_index)  # sorted: the last is the best
+    columns = [number[int(found.class_ids[i])] if i >= 0 else len(number) for i in best]
+    counts = np.zeros((len(number), len(number) + 1), np.int64)
+    np.add.at(counts, ([number[int(c)] for c in truth.class_ids], columns), 1)
+    return counts
 
 
 def class_metrics(confusion: np.ndarray, beta: float = 4.0) -> List[Dict[str, float]]:

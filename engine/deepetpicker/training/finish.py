@@ -21,6 +21,7 @@ from deepetpicker.network.resunet import ResUNet3D
 from deepetpicker.preparation.normalise import QUANTILES
 from deepetpicker.sampling.holdout import uses
 from deepetpicker.training.job import Job
+from deepetpicker.training.rounds import looked_of
 from deepetpicker.training.seen import seen, with_scores
 from deepetpicker.training.validation import BORDER, FLOOR
 from deepetpicker.training.verdict import Change, Evidence, doubts, judge
@@ -50,7 +51,8 @@ def finish(job: Job, best: Mapping[str, Any], curve: List[Dict[str, float]], man
             log.warning("%s: %s", job.run.model.stem, text)
         manifest.warn(text)
     change = job.origin.change(best.get("looked", ()), job.validator) if job.origin else None
-    verdict = judge(_evidence(job, picks, curve, change))
+    mistaken = job.validator.taken_for([looked_of(one) for one in best.get("looked", ())])
+    verdict = judge(_evidence(job, picks, curve, change, mistaken))
     card = make_card(job, best, curve, manifest.warnings)
     card.training["verdict"] = verdict.to_dict()
     if job.origin:
@@ -84,14 +86,14 @@ def finish(job: Job, best: Mapping[str, Any], curve: List[Dict[str, float]], man
 
 
 def _evidence(job: Job, picks: Sequence[ClassScore], curve: Sequence[Mapping[str, float]],
-              change: Optional[Change]) -> Evidence:
+              change: Optional[Change], mistaken: Mapping[str, np.ndarray]) -> Evidence:
     """Return what the verdict rests on."""
     ours = np.mean([one.quantiles for one in job.gathered.intensities], axis=0).tolist()
     started = job.origin.card.intensity if job.origin else {}
     steps = len(curve) * job.length // job.options.batch
     return Evidence(picks, job.gathered.classes, job.gathered.n_particles, curve, steps, job.misfits,
                     job.validator.is_unknown, ours, [float(started[str(p)]) for p in QUANTILES if str(p) in started],
-                    change)
+                    change, mistaken)
 
 
 def make_card(job: Job, best: Mapping[str, Any], curve: List[Dict[str, float]],

@@ -92,7 +92,7 @@ class Origin:
         """
         if self.f1 != self.f1 or not looked:
             return None
-        after = self._f1([_tables(one) for one in looked], validator)
+        after = self._f1([looked_of(one) for one in looked], validator)
         held = {region.name for region in validator.regions}
         seen = any(item.get("role") != "validation" and "held_out_zyx_vox" not in item for item in self.items
                    if item.get("name") in held)
@@ -112,7 +112,7 @@ class Origin:
         return {"round": self.round + 1, "started_from": facts}
 
 
-def _tables(rows: Mapping[str, Any]) -> Looked:
+def looked_of(rows: Mapping[str, Any]) -> Looked:
     """Return what ``callbacks.rows_of`` has put down."""
     truth, found = (np.asarray(rows[key], float) for key in ("truth", "found"))
     scores = np.full(len(truth), np.nan), found[:, 4] if len(found) else np.zeros(0)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from deepetpicker.evaluation.matching import distance_candidates
+from deepetpicker.evaluation.measures import taken_for
 from deepetpicker.evaluation.reliability import calibrated
 from deepetpicker.evaluation.thresholds import DEFAULT_THRESHOLD, FEWEST, PickScores, score_picks
 from deepetpicker.io.coordinates.table import CoordinateTable
@@ -169,6 +170,16 @@ class Validator:
                     kept[rows[hits.pick_index]] = True
             pairs.append((one.truth, one.found.select(kept)))
         return score_picks(pairs, self._radii(), FLOOR)
+
+    def taken_for(self, looked: Sequence[Looked]) -> Dict[str, np.ndarray]:
+        """Return by tomogram as what the held-out particles of each class pass, (C, C + 1) int, last: as nothing.
+
+        Parameters
+        ----------
+        looked : sequence of Looked
+            What was found in each held-out part, from ``looked``.
+        """
+        return {one.name: taken_for(one.truth, one.found, self._radii(), DEFAULT_THRESHOLD) for one in looked}
 
     def _scan(self, region: Annotated, plan: TilePlan, predictor: Predictor, counts: VoxelCounts) -> CoordinateTable:
         """Count the voxels of a region and return its candidates, in the region's frame."""

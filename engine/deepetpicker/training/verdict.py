@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import List, Mapping, Optional, Sequence
 
 import numpy as np
@@ -19,6 +20,7 @@ USABLE_F1 = 0.4  # below it a model is of no use
 FLAT = 0.02  # a loss that fell by a smaller share of itself has not fallen
 STILL_FALLING = 0.15  # share of the whole fall that falls to the last fifth of the run
 FEWEST_STEPS = 100
+SWAPPED = 0.4  # share of two classes' particles that pass for the other one
 WORSE = 0.01  # a model that loses less of its F1 is not worse
 
 
@@ -71,6 +73,8 @@ class Evidence:
         Of the normalised grey values of the tomograms, and of those of the model to start from; empty without one.
     change : Change, optional
         Against the model to start from.
+    taken_for : mapping
+        Held-out tomogram to how many particles of each class pass for each class there, (C, C + 1) int, last: none.
     """
 
     scores: Sequence[ClassScore]
@@ -83,6 +87,7 @@ class Evidence:
     quantiles: Sequence[float] = ()
     started_quantiles: Sequence[float] = ()
     change: Optional[Change] = None
+    taken_for: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
 def judge(evidence: Evidence) -> Verdict:
@@ -98,7 +103,7 @@ def judge(evidence: Evidence) -> Verdict:
     classes = _of_classes(evidence, n_held)
     is_poor = not worths or min(worths) < LOWEST_F1
     hurts = [_of_learning(evidence)] if is_poor else []
-    reasons = [*_of_change(evidence), *data, *(r for r in hurts if r), *classes]
+    reasons = [*_of_change(evidence), *data, *_of_confusion(evidence), *(r for r in hurts if r), *classes]
     grade = "good" if not reasons else "not usable" if worths and mean < USABLE_F1 and n_held >= FEWEST else "doubtful"
     name = "recall" if evidence.is_unknown else "F1"
     figures = (f"mean {name} of its picks {mean:.2f} on {n_held} held-out particles" if judged
@@ -143,6 +148,30 @@ def _of_learning(evidence: Evidence) -> Optional[Reason]:
         return Reason("too few steps", f"the loss still fell at the end ({losses[-1]:.3f} after {evidence.n_steps} "
                       "steps)", longer)
     return None
+
+
+def _of_confusion(evidence: Evidence) -> List[Reason]:
+    """Return which two classes pass for each other, and where: their ids do not mean the same in every table."""
+    found = []
+    for i, j in itertools.combinations(range(len(evidence.classes)), 2):
+        swapped = {name: counts for name, counts in evidence.taken_for.items() if _are_swapped(counts, i, j)}
+        total = np.sum(list(evidence.taken_for.values()), axis=0) if evidence.taken_for else None
+        if total is None or min(total[i].sum(), total[j].sum()) < FEWEST or not (swapped or _are_swapped(total, i, j)):
+            continue
+        one, other = evidence.classes[i], evidence.classes[j]
+        counts = np.sum(list(swapped.values()), axis=0) if swapped else total
+        where = f" in {', '.join(swapped)}" if swapped and len(swapped) < len(evidence.taken_for) else ""
+        text = (f"{counts[i, j]} of {counts[i].sum()} held-out particles of {one.label} pass for {other.label}, and "
+                f"{counts[j, i]} of {counts[j].sum()} the other way round{where}")
+        found.append(Reason("classes swapped", text,
+                            "look whether their ids mean the same in every table (classes.json, --class-map); if they "
+                            "do, label more of both, or train longer"))
+    return found
+
+
+def _are_swapped(counts: np.ndarray, i: int, j: int) -> bool:
+    """Tell whether much of each of two classes passes for the other, by (C, C + 1) counts."""
+    return all(counts[a].sum() and counts[a, b] >= SWAPPED * counts[a].sum() for a, b in ((i, j), (j, i)))
 
 
 def _of_classes(evidence: Evidence, n_held: int) -> List[Reason]:
