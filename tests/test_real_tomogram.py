@@ -77,7 +77,7 @@ def test_five_clicks_find_the_other_four(real):
     assert len(clicks) == 5
     model = real / "model.safetensors"
     assert main(["train", "--data", str(real / "clicks" / "version_001"), "--out", str(model), "--unannotated",
-                 "unknown", "--epochs", "20", "--quiet"]) == 0
+                 "unknown", "--epochs", "42", "--quiet"]) == 0
     assert main(["pick", str(model), str(real / "tomograms" / "hiv.mrc"), "--out", str(real / "picks"),
                  "--quiet"]) == 0
     picks = read_coordinates(real / "picks" / "hiv.csv")
