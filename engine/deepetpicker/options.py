@@ -10,7 +10,7 @@ from typing import Any, Callable, Dict, Mapping, Optional, Sequence, Tuple, Type
 
 from deepetpicker.errors import InputError, suggestion
 from deepetpicker.io.jsonvalues import parse
-from deepetpicker.io.plainfile import check_plain
+from deepetpicker.io.plainfile import LARGEST_JSON, check_plain
 from deepetpicker.perclass import canonical, problem
 
 Check = Callable[[Any], Optional[str]]
@@ -206,7 +206,7 @@ def from_arguments(cls: Type[T], args: argparse.Namespace, skip: Sequence[str] =
 def read_params(path: str) -> Dict[str, Any]:
     """Return the content of a params.json (an object), or raise InputError naming the file."""
     try:
-        check_plain(path, "a JSON file")
+        check_plain(path, "a JSON file", LARGEST_JSON)
         content = parse(pathlib.Path(path).read_text(encoding="utf-8-sig"))
     except InputError:
         raise

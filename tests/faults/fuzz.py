@@ -1,8 +1,9 @@
 """Feed broken and hostile files to every reader and count what becomes of them.
 
 ``python tests/faults/fuzz.py --inputs 20000 --seed 1`` prints a row per reader: how many files were tried, refused with
-a documented error, read, and anything else. Anything else is a defect: another exception, more than 5 s, more memory
-than the limit, a process started, or a file written outside the folder. Such files are kept with ``--keep DIR``.
+a documented error, read, and anything else. Anything else is a defect: another exception, more than 5 s of the
+processor or 30 s of waiting, more memory than the limit, a process started, or a file written outside the folder. Such
+files are kept with ``--keep DIR``.
 """
 
 from __future__ import annotations
@@ -24,20 +25,13 @@ import warnings
 from typing import Any, Dict, Iterator, List, Tuple
 
 import numpy as np
+from mutations import mutate
 from readers import READERS, Reader, seeds
 
 from deepetpicker.errors import DeepETPickerError
 
-SLOWEST_S = 5.0
+SLOWEST_S, LONGEST_S = 5.0, 30.0  # of the processor, and in all: other programs may take it
 SPARE_BYTES = 1 << 30
-TOKENS = (
-    b"nan", b"inf", b"-inf", b"1e308", b"1e400", b"-1", b"0", b"9223372036854775808", b"1" * 400, b"1e-320", b"1_000",
-    b"0x10", b"-0", b"null", b"true", b"NaN", b"[]", b"{}", b'""', b'"../../x"', b'"/etc/x"', b"[" * 3000,
-    b'{"a":' * 3000, b"\x00", b"\xff\xfe", b"\xef\xbb\xbf", b'"', b"'", b";", b",", b"\t", b"\n", b"\r", b"#",
-    b"loop_\n", b"data_\n", b"_rlnCoordinateX", b"x" * 140000, "é".encode(), "e\u0301".encode(), b"\\u0000",
-    b"\x1f\x8b")
-WORDS = tuple(np.array([v], kind).tobytes() for kind in ("<i4", ">i4") for v in
-              (0, 1, -1, 2, 9, 100, 10 ** 4, 2 ** 31 - 1, -2 ** 31, 10 ** 6, 10 ** 7 - 1, 12, 101, 1024))
 FORBIDDEN = ("os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Popen", "socket.connect", "os.remove",
              "os.rename", "os.rmdir", "os.chmod", "os.symlink", "os.link", "os.truncate", "shutil.rmtree")
 
@@ -70,64 +64,26 @@ class Watch:
 WATCH = Watch()
 
 
-def mutate(rng: np.random.Generator, content: bytes, other: bytes) -> bytes:
-    """Return valid content with one to four changes; other is another valid file to splice with."""
-    data = bytearray(content)
-    for _ in range(int(rng.integers(1, 5))):
-        at = int(rng.integers(0, len(data) + 1))
-        if rng.random() < 0.3:  # the interesting part of binary files is their head
-            at = min(at, int(rng.integers(0, 256)))
-        kind = int(rng.integers(0, 8))
-        if kind == 0:
-            for _ in range(int(rng.integers(1, 9))):
-                if data:
-                    data[int(rng.integers(0, len(data)))] ^= 1 << int(rng.integers(0, 8))
-        elif kind == 1:
-            del data[at:]
-        elif kind == 2:
-            del data[at:at + int(rng.integers(1, 40))]
-        elif kind == 3:
-            cut = int(rng.integers(0, len(other) + 1))
-            data[at:] = other[cut:]
-        elif kind == 4:
-            data[at:at] = TOKENS[int(rng.integers(0, len(TOKENS)))]
-        elif kind == 5:
-            data[at // 4 * 4:at // 4 * 4 + 4] = WORDS[int(rng.integers(0, len(WORDS)))]
-        elif kind == 6:
-            replace_word(rng, data)
-        else:
-            data[at:at] = data[at:at + int(rng.integers(1, 60))]
-    return bytes(data)
-
-
-def replace_word(rng: np.random.Generator, data: bytearray) -> None:
-    """Replace one run of letters and digits by an extreme one, in place."""
-    word = b"0123456789.-+eEabcdefghijklmnopqrstuvwxyz\"_"
-    at = int(rng.integers(0, len(data) + 1))
-    while at < len(data) and data[at] not in word:
-        at += 1
-    end = at
-    while end < len(data) and data[end] in word and end - at < 60:
-        end += 1
-    data[at:end] = TOKENS[int(rng.integers(0, len(TOKENS)))]
-
-
 @contextlib.contextmanager
 def limits() -> Iterator[None]:
-    """End what takes longer than 5 s with TimeoutError, and what takes 1 GB more with MemoryError."""
+    """Raise TimeoutError after 5 s of the processor or 30 s in all, and MemoryError for 1 GB more than there is now."""
     def late(number: int, frame: Any) -> None:
-        raise TimeoutError(f"more than {SLOWEST_S} s")
+        raise TimeoutError("more than 5 s of the processor" if number == signal.SIGPROF else "more than 30 s")
 
-    before, handler = resource.getrlimit(resource.RLIMIT_AS), signal.signal(signal.SIGALRM, late)
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    timers = ((signal.SIGPROF, signal.ITIMER_PROF, SLOWEST_S), (signal.SIGALRM, signal.ITIMER_REAL, LONGEST_S))
+    handlers = [signal.signal(number, late) for number, _, _ in timers]
     with open("/proc/self/statm") as stream:
         used = int(stream.read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + SPARE_BYTES, before[1]))
-    signal.setitimer(signal.ITIMER_REAL, SLOWEST_S)
+    for _, timer, seconds in timers:
+        signal.setitimer(timer, seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, handler)
+        for (number, timer, _), handler in zip(timers, handlers):
+            signal.setitimer(timer, 0)
+            signal.signal(number, handler)
         resource.setrlimit(resource.RLIMIT_AS, before)
 
 
@@ -152,22 +108,23 @@ def outcome(reader: Reader, path: pathlib.Path) -> str:
     return f"it did {WATCH.seen[0]}" if WATCH.seen else found
 
 
-def attack(reader: Reader, valid: List[bytes], inputs: int, seed: int, keep: str = "") -> Dict[str, int]:
+def attack(reader: Reader, valid: List[Any], inputs: int, seed: int, keep: str = "") -> Dict[str, int]:
     """Return how often each outcome came; the same seed gives the same files."""
     rng, found = np.random.default_rng([seed, *reader.name.encode()]), collections.Counter()  # type: Any
     work = pathlib.Path(tempfile.mkdtemp())
     try:
         for _ in range(inputs):
             one, other = (valid[int(rng.integers(0, len(valid)))] for _ in range(2))
-            content = reader.generate(rng) if reader.generate and rng.random() < 0.4 else mutate(rng, one, other)
+            change = reader.mutate or mutate
+            content = reader.generate(rng) if reader.generate and rng.random() < 0.4 else change(rng, one, other)
             path = work / "in" / reader.filename
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
+            reader.write(path, content)
             kind = outcome(reader, path)
             found[kind] += 1
             if keep and kind not in ("read", "refused") and found[kind] == 1:
                 pathlib.Path(keep).mkdir(parents=True, exist_ok=True)
-                pathlib.Path(keep, f"{reader.name}_{len(found)}{path.suffix}").write_bytes(content)
+                reader.write(pathlib.Path(keep, f"{reader.name}_{len(found)}{path.suffix}"), content)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return dict(found)

@@ -180,22 +180,22 @@ HANGS: Dict[str, int] = {"pick": 10, "train": 12, "propose": 6, "annotate": 3}  
 
 def hang(call: int) -> None:
     """Let one call that reads or opens a tomogram hang, as a network file system does."""
-    from deepetpicker.io import volumes
+    from deepetpicker.io.volumes import reading
 
     calls = iter(range(10 ** 9))
 
     def slow(function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
-        def reading(*args: Any, **given: Any) -> Any:
+        def slowly(*args: Any, **given: Any) -> Any:
             if next(calls) == call:
                 while True:
                     time.sleep(1)
             return function(*args, **given)
 
-        return reading
+        return slowly
 
-    volumes.Volume.read = slow(volumes.Volume.read)  # type: ignore[method-assign]
-    volumes._read_header_bytes = slow(volumes._read_header_bytes)  # type: ignore[assignment]
+    reading.Volume.read = slow(reading.Volume.read)  # type: ignore[method-assign]
+    reading._read_header_bytes = slow(reading._read_header_bytes)  # type: ignore[assignment]
 
 
 def other_data(data: pathlib.Path, in_place: bool = False) -> None:

@@ -9,7 +9,9 @@ import struct
 from typing import Any, Callable, Dict, List, Optional
 
 import numpy as np
+import stores
 import torch
+from mutations import Generator, disturbed, strange_json
 
 from deepetpicker import options
 from deepetpicker.annotation import journal
@@ -27,59 +29,36 @@ from deepetpicker.network.reference import network_from_reference, read_checkpoi
 from deepetpicker.network.resunet import ResUNet3D
 from deepetpicker.proposing.candidates import Candidates, read_candidates, write_candidates
 
-Generator = Callable[[np.random.Generator], bytes]
-STRANGE: List[Any] = [None, True, -1, 0, 1.5, 10 ** 400, 1e308, float("nan"), float("inf"), "", "x", "../x", "/etc/x",
-                      "a\0b", [], {}, [[]], [None], {"a": []}, "1" * 5000, 2 ** 63, "NaN", [1, 2, 3], "\ud800",
-                      [1e308] * 3]
 FRAME = Frame(10.0, (24, 32, 40), 8, "")
 
 
 @dataclasses.dataclass(frozen=True)
 class Reader:
-    """A reader: the name its file must have, what reads it, valid files, how many of the inputs it gets."""
+    """A reader: the name its file must have, what reads it, valid files, how many of the inputs it gets.
+
+    What is a folder has a way of its own to be changed and written; contents are bytes otherwise.
+    """
 
     name: str
     filename: str
     read: Callable[[pathlib.Path], Any]
-    make: Callable[[pathlib.Path], List[bytes]]
+    make: Callable[[pathlib.Path], List[Any]]
     generate: Optional[Generator] = None
     weight: float = 1.0
+    mutate: Optional[Callable[[np.random.Generator, Any, Any], Any]] = None
+    write: Callable[[pathlib.Path, Any], Any] = pathlib.Path.write_bytes
 
 
-def seeds(reader: Reader, folder: pathlib.Path) -> List[bytes]:
+def seeds(reader: Reader, folder: pathlib.Path) -> List[Any]:
     """Return valid contents; each of them is read here first, so that the mutations start from what works."""
     folder.mkdir(parents=True, exist_ok=True)
     contents = reader.make(folder)
     for content in contents:
         place = folder / reader.name
         (place / reader.filename).parent.mkdir(parents=True, exist_ok=True)
-        (place / reader.filename).write_bytes(content)
+        reader.write(place / reader.filename, content)
         reader.read(place / reader.filename)
     return contents
-
-
-def strange_json(valid: Callable[[], Any]) -> Generator:
-    """Return a generator of JSON like a valid one in which one or two members are strange or missing."""
-    def make(rng: np.random.Generator) -> bytes:
-        content = valid()
-        for _ in range(int(rng.integers(1, 3))):
-            content = _disturbed(rng, content)
-        return json.dumps(content).encode("utf-8", "surrogatepass") + b"\n"
-
-    return make
-
-
-def _disturbed(rng: np.random.Generator, content: Any) -> Any:
-    """Return JSON content with one node, anywhere, that is strange or missing."""
-    if not isinstance(content, (dict, list)) or not content or rng.random() < 0.15:
-        return STRANGE[int(rng.integers(0, len(STRANGE)))]
-    keys = list(content) if isinstance(content, dict) else range(len(content))
-    key, out = list(keys)[int(rng.integers(0, len(content)))], content.copy()
-    if rng.random() < 0.1:
-        del out[key]
-    else:
-        out[key] = _disturbed(rng, content[key])
-    return out
 
 
 def strange_table(rng: np.random.Generator) -> bytes:
@@ -209,7 +188,7 @@ def _model(folder: pathlib.Path) -> List[bytes]:
 
 def _strange_model(rng: np.random.Generator) -> bytes:
     """Return a model file without weights whose card is strange."""
-    card = _disturbed(rng, json.loads(_card().to_json()))
+    card = disturbed(rng, json.loads(_card().to_json()))
     header = json.dumps({"__metadata__": {"deepetpicker": json.dumps(card)},
                          "w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}})
     return struct.pack("<Q", len(header.encode())) + header.encode() + bytes(8)
@@ -265,7 +244,7 @@ def _lines(entries: List[Any]) -> bytes:
 
 def _strange_journal(rng: np.random.Generator) -> bytes:
     """Return a journal in which something is strange."""
-    content = _disturbed(rng, _journal())
+    content = disturbed(rng, _journal())
     return _lines(content if isinstance(content, list) else [content])
 
 
@@ -306,4 +285,7 @@ READERS: Dict[str, Reader] = {one.name: one for one in (
     Reader("model", "m.safetensors", load_model, _model, _strange_model, 0.5),
     Reader("checkpoint", "c.ckpt", _read_checkpoint, _checkpoint, None, 0.5),
     Reader("journal", "journal.jsonl", _read_session, lambda folder: [_lines(_journal())], _strange_journal, 0.5),
+    Reader("zarr", "v.zarr", stores.read_zarr, stores.zarr_stores, None, 0.5, stores.mutate_zarr, stores.write_store),
+    Reader("copick", "p/config.json", stores.read_copick, stores.copick_projects, None, 0.5, stores.mutate_copick,
+           stores.write_project),
 )}

@@ -11,7 +11,7 @@ from bench import Bench, half_written, orphans
 from kinds import places, survive
 
 SAMPLE = (("SIGKILL", "pick"), ("SIGTERM", "annotate"), ("file size", "propose"), ("table damaged", "pick"),
-          ("input changed", "pick"))
+          ("input changed", "pick"), ("reading hangs", "pick"))
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 from deepetpicker.errors import FormatError, InputError
 from deepetpicker.io.atomic import write_text
 from deepetpicker.io.jsonvalues import number, objects, parse
-from deepetpicker.io.plainfile import check_plain
+from deepetpicker.io.plainfile import LARGEST_JSON, check_plain
 
 PathLike = Union[str, "os.PathLike[str]"]
 
@@ -119,7 +119,7 @@ def read_classes(folder: PathLike) -> Tuple[Tuple[ParticleClass, ...], float]:
     if not path.exists():
         return (), 0.0
     try:
-        check_plain(path, "a list of classes")
+        check_plain(path, "a list of classes", LARGEST_JSON)
         content = parse(path.read_text(encoding="utf-8-sig"))
         if not isinstance(content, dict):
             raise ValueError("expected an object")

@@ -16,7 +16,7 @@ from deepetpicker import __version__
 from deepetpicker.errors import FormatError, InputError
 from deepetpicker.io.atomic import write_text
 from deepetpicker.io.jsonvalues import finite_json, objects, parse
-from deepetpicker.io.plainfile import check_plain
+from deepetpicker.io.plainfile import LARGEST_JSON, check_plain
 from deepetpicker.io.records import Records, has_places, identity, located, with_records
 from deepetpicker.io.volumes import Volume
 
@@ -159,7 +159,7 @@ def read_manifest(path: PathLike) -> Dict[str, Any]:
         If it is no manifest or of another format version.
     """
     try:
-        check_plain(path, "a manifest")
+        check_plain(path, "a manifest", LARGEST_JSON)
         content = parse(pathlib.Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"cannot read the manifest {path}: {error.strerror or error}") from error

@@ -22,7 +22,7 @@ from deepetpicker.io.classes import ParticleClass, default_class, write_classes
 from deepetpicker.io.coordinates.table import CoordinateTable
 from deepetpicker.io.items import check_name
 from deepetpicker.io.jsonvalues import number, objects, parse
-from deepetpicker.io.plainfile import check_plain
+from deepetpicker.io.plainfile import LARGEST_JSON, check_plain
 
 PathLike = Union[str, "os.PathLike[str]"]
 _RUNS, _PICKS, _SPACING = "ExperimentRuns", "Picks", "VoxelSpacing"
@@ -82,7 +82,7 @@ class Project:
         """Return the files of picks of a run by user, session and object."""
         found: Dict[Tuple[str, str, str], pathlib.Path] = {}
         for folder in self.folders(run, _PICKS):
-            for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
+            for path in sorted(folder.glob("*.json")) if os.path.isdir(folder) else ():
                 parts = path.stem.split("_")
                 if len(parts) == 3 and not path.name.startswith("."):
                     found[parts[0], parts[1], parts[2]] = path
@@ -299,8 +299,8 @@ def _class(entry: Mapping[str, Any], place: int) -> ParticleClass:
         raise InputError(f"object {place}: expected a name without blanks, underscores and slashes, found "
                          f"{str(name)[:60]!r}")
     label = number(entry.get("label", 1), f"object {name}: label", "a whole number >= 0")
-    if label != int(label):
-        raise InputError(f"object {name}: expected a whole number as its label, found {label:g}")
+    if label != int(label) or label >= 2 ** 63:
+        raise InputError(f"object {name}: expected a whole number below 2^63 as its label, found {label:g}")
     return ParticleClass(int(label), name, 2 * number(entry.get("radius") or 0.0, f"object {name}: radius"))
 
 
@@ -310,12 +310,16 @@ def _local(root: Any, path: pathlib.Path) -> pathlib.Path:
     scheme, _, rest = text.rpartition("://")
     if scheme not in ("", "local", "file") or not rest or "\0" in rest:
         raise InputError(f"{path}: expected a local folder, found {text[:80]!r}: copy the project's data to one")
+    try:
+        os.fsencode(rest)
+    except UnicodeEncodeError as error:
+        raise InputError(f"{path}: expected a local folder, found {text[:80]!r}: no name can have that") from error
     return pathlib.Path(rest)
 
 
 def _read(path: pathlib.Path, what: str) -> Mapping[str, Any]:
     """Return the object in a JSON file."""
-    check_plain(path, what)
+    check_plain(path, what, LARGEST_JSON)
     try:
         content = parse(path.read_text(encoding="utf-8-sig"))
     except OSError as error:

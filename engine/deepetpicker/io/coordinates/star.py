@@ -204,6 +204,9 @@ def _find_block(blocks: Dict[str, Any], path: pathlib.Path, wanted: Tuple[str, .
     frames = {name: b for name, b in blocks.items() if hasattr(b, "columns")}
     for name, frame in frames.items():
         if any(label in frame.columns for label in wanted):
+            twice = frame.columns[frame.columns.duplicated()]
+            if len(twice):
+                raise FormatError(f"{path}: the column _{twice[0]} is there twice: take one of them out")
             return name, frame.reset_index(drop=True) if len(frame) else None
     if any("rlnTomoImportParticleFile" in frame.columns for frame in frames.values()):
         raise FormatError(f"{path} only lists other files (rlnTomoImportParticleFile): read those")

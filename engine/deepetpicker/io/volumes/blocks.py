@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import itertools
+import math
 import os
 import pathlib
 import stat
@@ -14,12 +15,14 @@ from typing import Any, List, Optional, Sequence, Tuple, Union
 import numpy as np
 
 from deepetpicker.errors import FormatError, InputError
+from deepetpicker.io.volumes.unpacked import check_unpacked
 from deepetpicker.io.volumes.zarrmeta import ArrayFacts
 
 Lines = Tuple[np.ndarray, np.ndarray, np.ndarray]
 
 KEPT_BYTES = 256 << 20  # decoded blocks of all tomograms together
-EDGE_VOX = 64           # smaller chunks are read several at once
+EDGE_VOX = 64           # smaller chunks are read several at once,
+BLOCK_BYTES = 32 << 20  # but not where that is more
 MISSING = "expected the package zarr to read OME-Zarr tomograms, found none: pip install 'deepetpicker[zarr]'"
 
 
@@ -115,7 +118,7 @@ class BlockArray:
         self.shape, self.dtype = layout.shape_zyx, np.dtype(facts.dtype).newbyteorder("=")
         z, y, x = (facts.shape[axis] for axis in layout.axes_zyx)
         self._stored = z, y, x
-        self._block = tuple(facts.chunks[axis] * max(1, EDGE_VOX // facts.chunks[axis]) for axis in layout.axes_zyx)
+        self._block = _block_zyx([facts.chunks[axis] for axis in layout.axes_zyx], self.dtype.itemsize)
         self._number, self._array = next(_NUMBERS), None  # type: Tuple[int, Any]
 
     @property
@@ -181,8 +184,9 @@ class BlockArray:
         spans = [slice(0, 1)] * len(self._facts.shape)
         for axis, place, edge, n in zip(self._layout.axes_zyx, number, self._block, self._stored):
             spans[axis] = slice(place * edge, min((place + 1) * edge, n))
-        for path in self._facts.files(self._folder, spans):
-            self._check(path)
+        for numbers, path in self._facts.files(self._folder, spans):
+            if self._check(path):
+                check_unpacked(path, self._facts, numbers, spans)
         try:
             if self._array is None:
                 zarr = require_zarr(self._facts.version)
@@ -197,12 +201,12 @@ class BlockArray:
         return np.ascontiguousarray(raw.transpose(order).reshape([raw.shape[k] for k in self._layout.axes_zyx]),
                                     dtype=self.dtype)
 
-    def _check(self, path: pathlib.Path) -> None:
-        """Refuse a chunk that is a link out of the folder, no plain file, or larger than a chunk can be."""
+    def _check(self, path: pathlib.Path) -> bool:
+        """Tell whether a chunk is there; refuse a link out of the folder, no plain file, and one that is too large."""
         try:
             state = os.stat(path)
         except OSError:
-            return  # missing: it has the fill value, as the format says
+            return False  # missing: it has the fill value, as the format says
         if not (os.path.realpath(path) + os.sep).startswith(self._root + os.sep):
             raise FormatError(f"{path} is a link out of the tomogram's folder: copy what it names to its place")
         if not stat.S_ISREG(state.st_mode):
@@ -210,6 +214,16 @@ class BlockArray:
         if state.st_size > self._facts.largest_file:
             raise FormatError(f"{path}: expected at most {self._facts.largest_file} bytes for a chunk, found "
                               f"{state.st_size}: copy the tomogram again")
+        return True
+
+
+def _block_zyx(chunk_zyx: Sequence[int], item_bytes: int) -> Tuple[int, ...]:
+    """Return how much is read at once: several small chunks, one large one."""
+    times = [max(1, EDGE_VOX // edge) for edge in chunk_zyx]
+    while max(times) > 1 and math.prod(chunk_zyx) * math.prod(times) * item_bytes > BLOCK_BYTES:
+        longest = times.index(max(times))
+        times[longest] = -(-times[longest] // 2)
+    return tuple(edge * n for edge, n in zip(chunk_zyx, times))
 
 
 def _kept_axis(line: np.ndarray, part: Any) -> List[int]:

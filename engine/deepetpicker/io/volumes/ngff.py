@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import pathlib
 from typing import Any, List, Mapping, Optional, Sequence, Tuple, cast
 
@@ -108,12 +109,12 @@ def read_ngff(root: pathlib.Path, voxel_size_ang: Given) -> Contents:
 
 def _multiscale(root: pathlib.Path) -> Mapping[str, Any]:
     """Return the metadata of the first image of a folder."""
-    if (root / "zarr.json").exists():
+    if os.path.exists(root / "zarr.json"):
         content = read_json(root / "zarr.json", root)
         attributes = content.get("attributes") or {}
         if isinstance(attributes, Mapping) and isinstance(attributes.get("ome"), Mapping):
             attributes = attributes["ome"]
-    elif (root / ".zattrs").exists():
+    elif os.path.exists(root / ".zattrs"):
         attributes = read_json(root / ".zattrs", root)
     else:
         attributes = {}

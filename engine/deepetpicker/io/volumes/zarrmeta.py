@@ -29,6 +29,45 @@ _TYPES_3 = {"bool", *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8
 _CODECS = {"blosc", "zlib", "gzip", "zstd", "lz4", "bz2", "lzma", "shuffle", "delta", "fixedscaleoffset", "quantize",
            "bitround", "crc32", "crc32c", "adler32", "fletcher32", "packbits", "astype"}
 _CODECS_3 = {"bytes", "transpose", "sharding_indexed"}
+_PACKERS = {"blosc", "zlib", "gzip", "zstd", "lz4", "bz2", "lzma"}
+_CHECKSUMS = {"crc32c", "fletcher32"}  # 4 bytes at the end
+_WIDENS = {"delta": ("dtype", "astype"), "fixedscaleoffset": ("dtype", "astype"), "quantize": ("dtype", "astype"),
+           "astype": ("decode_dtype", "encode_dtype")}
+_METADATA = (".zarray", ".zattrs", ".zgroup", ".zmetadata", "zarr.json")
+FEWEST_ELEMENTS = 64          # of a chunk, where there are more than
+MOST_TINY_CHUNKS = 4096       # of them: each costs as much time as a large one
+MOST_CHUNKS_IN_SHARD = 1 << 18
+
+
+@dataclasses.dataclass(frozen=True)
+class Packing:
+    """How the numbers of a chunk become bytes, as far as it says how long they are unpacked.
+
+    Parameters
+    ----------
+    packer : str
+        What compresses, empty for nothing.
+    tail : int
+        Bytes of check sums behind what is compressed.
+    widens : float
+        How many times as long as unpacked a chunk is in the end.
+    index : str
+        Where the index of a shard lies: ``start`` or ``end``; empty where a file is one chunk.
+    index_tail : int
+        Bytes of check sums behind the index.
+    order : str
+        Byte order of the index, ``<`` or ``>``.
+    inner : int
+        Chunks in a shard.
+    """
+
+    packer: str = ""
+    tail: int = 0
+    widens: float = 1.0
+    index: str = ""
+    index_tail: int = 0
+    order: str = "<"
+    inner: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +88,8 @@ class ArrayFacts:
         Type of the elements.
     prefix, separator : str
         How files are named: ``PREFIX`` and the numbers of the chunk between ``SEPARATOR``.
+    packing : Packing
+        How chunks become bytes.
     """
 
     version: int
@@ -58,6 +99,13 @@ class ArrayFacts:
     dtype: str
     prefix: str
     separator: str
+    packing: Packing = Packing()
+
+    @property
+    def largest_unpacked(self) -> int:
+        """Bytes that a chunk can have when it is unpacked."""
+        raw = math.prod(self.chunks) * np.dtype(self.dtype).itemsize
+        return max(1 << 20, int(raw / self.packing.widens) + 65536)
 
     @property
     def largest_file(self) -> int:
@@ -71,11 +119,11 @@ class ArrayFacts:
         """Number of files that hold all chunks."""
         return math.prod(-(-n // edge) for n, edge in zip(self.shape, self.stored))
 
-    def files(self, folder: pathlib.Path, spans: Sequence[slice]) -> Iterator[pathlib.Path]:
-        """Yield the files that hold a box of elements."""
+    def files(self, folder: pathlib.Path, spans: Sequence[slice]) -> Iterator[Tuple[Tuple[int, ...], pathlib.Path]]:
+        """Yield the files that hold a box of elements, each with its numbers."""
         ranges = [range(span.start // edge, -(-span.stop // edge)) for span, edge in zip(spans, self.stored)]
         for numbers in itertools.product(*ranges):
-            yield folder / (self.prefix + self.separator.join(map(str, numbers)))
+            yield numbers, folder / (self.prefix + self.separator.join(map(str, numbers)))
 
 
 def read_json(path: pathlib.Path, root: pathlib.Path) -> Mapping[str, Any]:
@@ -88,13 +136,8 @@ def read_json(path: pathlib.Path, root: pathlib.Path) -> Mapping[str, Any]:
     FormatError
         If it is a link out of the folder, too large, or no JSON object.
     """
-    check_plain(path, "metadata of an OME-Zarr tomogram")
-    if not is_inside(path, root):
-        raise FormatError(f"{path} is a link out of the tomogram's folder: copy what it names to its place")
+    _check_metadata(path, root)
     try:
-        size = os.stat(path).st_size
-        if size > LARGEST_METADATA:
-            raise FormatError(f"{path}: expected metadata of at most {LARGEST_METADATA} bytes, found {size}")
         content = parse(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
@@ -105,6 +148,16 @@ def read_json(path: pathlib.Path, root: pathlib.Path) -> Mapping[str, Any]:
     if not isinstance(content, Mapping):
         raise FormatError(f"{path}: expected a JSON object, found {type(content).__name__}: copy the tomogram again")
     return content
+
+
+def _check_metadata(path: pathlib.Path, root: pathlib.Path) -> None:
+    """Refuse a file of metadata that is no plain file, a link out of the folder, or too large; it may be missing."""
+    check_plain(path, "metadata of an OME-Zarr tomogram")
+    if not is_inside(path, root):
+        raise FormatError(f"{path} is a link out of the tomogram's folder: copy what it names to its place")
+    size = os.stat(path).st_size if os.path.exists(path) else 0
+    if size > LARGEST_METADATA:
+        raise FormatError(f"{path}: expected metadata of at most {LARGEST_METADATA} bytes, found {size}")
 
 
 def is_inside(path: pathlib.Path, root: pathlib.Path) -> bool:
@@ -131,9 +184,11 @@ def read_facts(folder: pathlib.Path, root: pathlib.Path) -> ArrayFacts:
     """
     if not is_inside(folder, root):
         raise FormatError(f"{folder} is a link out of the tomogram's folder: copy what it names to its place")
-    if (folder / "zarr.json").exists():
+    for name in _METADATA:  # zarr reads more of them than we do
+        _check_metadata(folder / name, root)
+    if os.path.exists(folder / "zarr.json"):
         path, make = folder / "zarr.json", _version_3
-    elif (folder / ".zarray").exists():
+    elif os.path.exists(folder / ".zarray"):
         path, make = folder / ".zarray", _version_2
     else:
         raise FormatError(f"{folder}: expected a Zarr array (.zarray or zarr.json), found none: copy the tomogram "
@@ -157,15 +212,16 @@ def _version_2(content: Mapping[str, Any]) -> ArrayFacts:
     kind = content["dtype"]
     if not isinstance(kind, str) or not _TYPE.match(kind):
         raise InputError(f"expected real numbers, found the data type {kind!r}: write the tomogram as float32")
-    filters = content.get("filters") or []
-    for codec in [content.get("compressor"), *filters]:
-        if codec is not None:
-            _check_codec(codec["id"])
+    chain = [codec for codec in (*(content.get("filters") or []), content.get("compressor")) if codec is not None]
+    for codec in chain:
+        _check_codec(codec["id"])
+    packing = _packing([(codec["id"], codec) for codec in chain])
     separator = content.get("dimension_separator", ".")
     if separator not in (".", "/"):
         raise InputError(f"expected the separator '.' or '/', found {separator!r}")
     chunks = _sizes(content["chunks"], "chunks")
-    return ArrayFacts(2, _sizes(content["shape"], "shape"), chunks, chunks, kind, "", separator)
+    return ArrayFacts(2, _sizes(content["shape"], "shape"), chunks, chunks, kind, "", separator,
+                      packing)
 
 
 def _version_3(content: Mapping[str, Any]) -> ArrayFacts:
@@ -184,16 +240,63 @@ def _version_3(content: Mapping[str, Any]) -> ArrayFacts:
     stored = chunks = _sizes(grid["configuration"]["chunk_shape"], "chunk_shape")
     codecs = content["codecs"]
     _check_codecs(codecs)
-    if codecs[0]["name"] == "sharding_indexed":
-        chunks = _sizes(codecs[0]["configuration"]["chunk_shape"], "chunk_shape of a shard")
-        if len(chunks) != len(stored) or any(a % b for a, b in zip(stored, chunks)):
-            raise InputError(f"expected shards of whole chunks, found {stored} of {chunks}")
+    packing = _packing([(codec["name"], codec.get("configuration") or {}) for codec in codecs])
+    if codecs[-1]["name"] == "sharding_indexed":
+        chunks, packing = _shard(codecs[-1]["configuration"], stored)
+        chunks = chunks if len(codecs) == 1 else stored  # of a transposed shard
     is_default = names["name"] == "default"
     separator = (names.get("configuration") or {}).get("separator", "/" if is_default else ".")
     if separator not in (".", "/"):
         raise InputError(f"expected the separator '.' or '/', found {separator!r}")
     return ArrayFacts(3, _sizes(content["shape"], "shape"), chunks, stored, kind, "c" + separator if is_default else "",
-                      separator)
+                      separator, packing)
+
+
+def _shard(inner: Mapping[str, Any], stored: Tuple[int, ...]) -> Tuple[Tuple[int, ...], Packing]:
+    """Return the shape of the chunks in a shard and how they become bytes."""
+    chunks = _sizes(inner["chunk_shape"], "chunk_shape of a shard")
+    if len(chunks) != len(stored) or any(a % b for a, b in zip(stored, chunks)):
+        raise InputError(f"expected shards of whole chunks, found {stored} of {chunks}")
+    count = math.prod(stored) // math.prod(chunks)
+    if count > MOST_CHUNKS_IN_SHARD:
+        raise InputError(f"expected at most {MOST_CHUNKS_IN_SHARD} chunks in a shard, found {count}: write the "
+                         "tomogram with smaller shards, or larger chunks")
+    index = inner.get("index_codecs", [{"name": "bytes"}, {"name": "crc32c"}])
+    names = [one["name"] for one in index]
+    if names not in (["bytes"], ["bytes", "crc32c"]):
+        raise InputError(f"expected an index of shards with the codecs bytes and crc32c, found {str(names)[:60]}")
+    order = ">" if (index[0].get("configuration") or {}).get("endian") == "big" else "<"
+    packing = _packing([(one["name"], one.get("configuration") or {}) for one in inner.get("codecs", [])])
+    where = inner.get("index_location", "end")
+    if where not in ("start", "end"):
+        raise InputError(f"expected the index of shards at their start or end, found {str(where)[:60]!r}")
+    return chunks, dataclasses.replace(packing, index=where, index_tail=4 * (len(names) - 1), order=order, inner=count)
+
+
+def _packing(chain: Sequence[Tuple[Any, Mapping[str, Any]]]) -> Packing:
+    """Return how codecs, in the order of writing, make bytes; refuse chains that unpack to more and more."""
+    names = [str(name).split("numcodecs.")[-1] for name, _ in chain]
+    packers = [place for place, name in enumerate(names) if name in _PACKERS]
+    behind = names[packers[-1] + 1:] if packers else []
+    if len(packers) > 1 or not set(behind) <= _CHECKSUMS or "sharding_indexed" in names[:-1]:
+        raise InputError(f"expected one codec that compresses, as the last before check sums, found {', '.join(names)}"
+                         ": write the tomogram so")
+    widens = 1.0
+    for name, (_, settings) in zip(names[::-1], chain[::-1]):  # as they are undone
+        if name in _WIDENS:
+            after, before = (settings.get(key) for key in _WIDENS[name])
+            widens *= _item(after) / _item(before if before is not None else after)
+        widens *= 8 if name == "packbits" else 1
+        if widens > 8:
+            raise InputError(f"expected filters that widen numbers 8 times at most, found {', '.join(names)}")
+    return Packing(names[packers[0]] if packers else "", 4 * len(behind), widens)
+
+
+def _item(kind: Any) -> int:
+    """Return the bytes of a number of a type that a filter names."""
+    if not isinstance(kind, str) or not _TYPE.match(kind if kind[:1] in "<>|" else "|" + kind):
+        raise InputError(f"expected filters of real numbers, found the data type {str(kind)[:60]!r}")
+    return np.dtype(kind).itemsize
 
 
 def _check_codecs(codecs: Any) -> None:
@@ -238,6 +341,10 @@ def _check(facts: ArrayFacts) -> None:
     if size > LARGEST_CHUNK:
         raise InputError(f"expected chunks of at most {LARGEST_CHUNK >> 20} MiB, found {_dims(facts.chunks)} elements: "
                          "write the tomogram with smaller ones (64 or 128 along each axis)")
+    count = math.prod(-(-n // edge) for n, edge in zip(facts.shape, facts.chunks))
+    if math.prod(facts.chunks) < FEWEST_ELEMENTS and count > MOST_TINY_CHUNKS:
+        raise InputError(f"expected chunks of at least {FEWEST_ELEMENTS} voxels, found {count} of "
+                         f"{_dims(facts.chunks)}: write the tomogram with larger ones (64 or 128 along each axis)")
     if facts.n_files > MOST_FILES:
         raise InputError(f"expected at most {MOST_FILES:.0e} chunks, found {facts.n_files}: write the tomogram with "
                          "larger ones (64 or 128 along each axis)")
