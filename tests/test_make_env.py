@@ -19,18 +19,70 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
+# A Python that makes environments of nothing but itself, and notes what pip is asked to install in them.
+STAND_IN = """#!/bin/sh
+case "$*" in
+*"import ensurepip"*) echo 3.11.7 ;;
+"-m venv"*) for path; do :; done; mkdir -p "$path/bin" && cp "$0" "$path/bin/python" ;;
+"-m pip"*) echo "$*" >> "{pip}"; {then} ;;
+*"v('torch')"*) echo 2.13.0+cpu ;;
+esac
+"""
 
-@pytest.fixture
-def maker(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
-    """Return scripts/make_env.py as a module, with none of its variables set."""
-    spec = importlib.util.spec_from_file_location("make_env", ROOT / "scripts/make_env.py")
+
+def maker_of(root: pathlib.Path) -> types.ModuleType:
+    """Return scripts/make_env.py of a checkout as a module."""
+    spec = importlib.util.spec_from_file_location("make_env", root / "scripts/make_env.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def maker(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+    """Return scripts/make_env.py as a module, with none of its variables set."""
     monkeypatch.delenv("TORCH_BUILD", raising=False)
     monkeypatch.delenv("TORCH_INDEX", raising=False)
-    return module
+    return maker_of(ROOT)
+
+
+class Pip:
+    """What was installed so far by the Python that stands in."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        self.folder, self.log = folder, folder / "asked"
+
+    def does(self, command: str) -> None:
+        """Let every installation end with a shell command."""
+        python = self.folder / "python"
+        python.write_text(STAND_IN.format(pip=self.log, then=command), "utf-8")
+        python.chmod(0o755)
+
+    @property
+    def asked(self) -> List[str]:
+        """The commands so far."""
+        return self.log.read_text("utf-8").splitlines() if self.log.exists() else []
+
+
+@pytest.fixture
+def pip(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> Pip:
+    """Run with a Python that stands in."""
+    pip = Pip(tmp_path)
+    pip.does("true")
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    return pip
+
+
+def machine(monkeypatch: pytest.MonkeyPatch, path: pathlib.Path, status: int) -> None:
+    """Look like a machine whose only sign of a GPU is a tool that ends with a status."""
+    tool = path / "nvidia-smi"
+    tool.write_text(f"#!/bin/sh\nexit {status}\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(path))
+    exists = os.path.exists
+    monkeypatch.setattr(os.path, "exists", lambda path: path != "/dev/nvidia0" and exists(path))
 
 
 class FakeSteps:
@@ -48,9 +100,9 @@ class FakeSteps:
     (None, False, "linux", "cpu"), (None, True, "linux", "default"), ("auto", True, "linux", "default"),
     ("cpu", True, "linux", "cpu"), ("default", False, "linux", "default"), (None, False, "darwin", "default"),
 ])
-def test_build_suits_the_machine(maker: Any, monkeypatch: pytest.MonkeyPatch, asked: Any, gpu: bool, platform: str,
-                                 build: str):
-    monkeypatch.setattr(maker, "has_gpu", lambda: gpu)
+def test_build_suits_the_machine(maker: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, asked: Any,
+                                 gpu: bool, platform: str, build: str):
+    machine(monkeypatch, tmp_path, 0 if gpu else 9)
     monkeypatch.setattr(sys, "platform", platform)
     if asked:
         monkeypatch.setenv("TORCH_BUILD", asked)
@@ -66,12 +118,7 @@ def test_unknown_build_is_refused(maker: Any, monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize(("status", "found"), [(0, True), (9, False)])
 def test_gpu_by_a_tool_that_answers(maker: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, status: int,
                                     found: bool):
-    tool = tmp_path / "nvidia-smi"
-    tool.write_text(f"#!/bin/sh\nexit {status}\n")
-    tool.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    exists = os.path.exists
-    monkeypatch.setattr(os.path, "exists", lambda path: path != "/dev/nvidia0" and exists(path))
+    machine(monkeypatch, tmp_path, status)
     assert maker.has_gpu() is found
 
 
@@ -128,23 +175,22 @@ def test_a_python_that_is_too_new_gives_way_to_one_on_the_path(maker: Any, monke
     for path in tmp_path.iterdir():
         path.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(maker, "OLDEST", (3, 12))
-    monkeypatch.setattr(maker.sys, "version_info", (3, 13, 0, "final", 0))
+    monkeypatch.setattr(sys, "version_info", (3, 13, 0, "final", 0))
     assert maker.choose_python() == (str(tmp_path / "python3.12"), "3.12.4")
     assert "taking" in capsys.readouterr().out
 
 
 def test_no_python_says_what_was_expected(maker: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(maker.sys, "version_info", (3, 13, 0, "final", 0))
+    monkeypatch.setattr(sys, "version_info", (3, 13, 0, "final", 0))
     with pytest.raises(maker.EnvError, match=r"Expected Python 3\.9 to 3\.12 with its venv module, found"):
         maker.choose_python()
 
 
 def finished(maker: Any, path: pathlib.Path, **changes: Any) -> None:
-    """Write what a finished environment has."""
+    """Write what a finished environment has; its Python is the one that runs."""
     (path / "bin").mkdir(parents=True)
-    (path / "bin/python").write_text("")
+    shutil.copy(sys.executable, path / "bin/python")
     for name, folder in maker.FOLDERS.items():
         information = path / f"lib/python3.11/site-packages/{name.replace('-', '_')}-0.1.0.dist-info"
         information.mkdir(parents=True)
@@ -164,16 +210,17 @@ def test_a_finished_environment_is_used_again_at_once(maker: Any, tmp_path: path
 
 
 @pytest.mark.parametrize("changes", [{"key": "old"}, {"damaged": True}])
-def test_a_changed_or_damaged_environment_is_made_anew(maker: Any, monkeypatch: pytest.MonkeyPatch,
+def test_a_changed_or_damaged_environment_is_made_anew(maker: Any, pip: Pip, monkeypatch: pytest.MonkeyPatch,
                                                        tmp_path: pathlib.Path, changes: Any):
+    monkeypatch.setenv("TORCH_BUILD", "cpu")
     finished(maker, tmp_path / "env", **changes)
     if "damaged" in changes:
         (tmp_path / "env/bin/python").unlink()
-    built: List[Any] = []
-    monkeypatch.setattr(maker, "build_environment", lambda *args: built.append(args) or {"build": "cpu", "torch": "1"})
     assert maker.main(["--path", str(tmp_path / "env")]) == 0
-    assert len(built) == 1
-    assert json.loads((tmp_path / "env" / maker.STAMP).read_text())["extras"] == ["scipion", "test"]
+    assert [words.split()[-1] for words in pip.asked] == ["torch==2.13.0+cpu", "wheel", f"{ROOT}[scipion,test]",
+                                                          f"{ROOT / 'engine'}[zarr,cluster]"]
+    stamp = json.loads((tmp_path / "env" / maker.STAMP).read_text())
+    assert (stamp["extras"], stamp["build"], stamp["torch"]) == (["scipion", "test"], "cpu", "2.13.0+cpu")
 
 
 def move_engine(root: pathlib.Path) -> None:
@@ -195,24 +242,21 @@ def move_checkout(root: pathlib.Path) -> None:
 
 
 @pytest.mark.parametrize("change", [move_engine, raise_version, add_requirement, move_checkout])
-def test_the_key_knows_layout_version_requirements_and_place(maker: Any, monkeypatch: pytest.MonkeyPatch,
-                                                             tmp_path: pathlib.Path, change: Callable[..., None]):
+def test_the_key_knows_layout_version_requirements_and_place(maker: Any, tmp_path: pathlib.Path,
+                                                             change: Callable[..., None]):
     """What an environment holds would be wrong after each of these, so it must be made anew."""
     root = tmp_path / "checkout"
     for name in (*maker.HASHED, "engine/deepetpicker/__init__.py", "deepetpicker_plugin/__init__.py"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, root / name)
-    monkeypatch.setattr(maker, "ROOT", root)
-    before = maker.environment_key("3.11.7")
-    assert maker.environment_key("3.11.7") == before
+    before = maker_of(root).environment_key("3.11.7")
+    assert maker_of(root).environment_key("3.11.7") == before
     change(root)
-    if not root.exists():
-        monkeypatch.setattr(maker, "ROOT", tmp_path / "moved")
-    assert maker.environment_key("3.11.7") != before
+    assert maker_of(root if root.exists() else tmp_path / "moved").environment_key("3.11.7") != before
 
 
 @pytest.mark.parametrize("url", [None, "file:///elsewhere/engine"])
-def test_an_engine_from_elsewhere_is_replaced(maker: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path,
+def test_an_engine_from_elsewhere_is_replaced(maker: Any, pip: Pip, tmp_path: pathlib.Path,
                                               capsys: pytest.CaptureFixture[str], url: Any):
     """An environment that lacks the engine of this checkout is repaired without installing torch again."""
     finished(maker, tmp_path / "env")
@@ -221,10 +265,9 @@ def test_an_engine_from_elsewhere_is_replaced(maker: Any, monkeypatch: pytest.Mo
         record.write_text(json.dumps({"url": url}))
     else:
         shutil.rmtree(record.parent)
-    installed: List[Any] = []
-    monkeypatch.setattr(maker, "install_package", lambda *args: installed.append(args[2:]))
     assert maker.main(["--path", str(tmp_path / "env")]) == 0
-    assert installed == [(["scipion", "test"], [])]
+    assert [words.split()[-1] for words in pip.asked] == [f"{ROOT}[scipion,test]", f"{ROOT / 'engine'}[zarr,cluster]"]
+    assert f"--editable {ROOT / 'engine'} " in pip.asked[0]
     assert f"deepetpicker must be installed from {maker.ROOT}" in capsys.readouterr().err
 
 
@@ -261,35 +304,29 @@ def test_the_engines_extras_are_for_the_tests(maker: Any, extras: List[str], ins
     assert maker.takes_optional(extras, install) is takes
 
 
-def test_another_torch_build_is_made_anew(maker: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path):
+def test_another_torch_build_is_made_anew(maker: Any, pip: Pip, monkeypatch: pytest.MonkeyPatch,
+                                          tmp_path: pathlib.Path):
     finished(maker, tmp_path / "env")
     monkeypatch.setenv("TORCH_BUILD", "default")
-    built: List[Any] = []
-    monkeypatch.setattr(maker, "build_environment", lambda *a: built.append(a) or {"build": "default", "torch": "1"})
     maker.make(tmp_path / "env", ["test"])
-    assert len(built) == 1
+    assert pip.asked[0].split()[-1] == "torch===2.13.0"
+    assert json.loads((tmp_path / "env" / maker.STAMP).read_text())["build"] == "default"
 
 
-def test_missing_extras_are_added(maker: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path):
+def test_missing_extras_are_added(maker: Any, pip: Pip, tmp_path: pathlib.Path):
     finished(maker, tmp_path / "env")
-    added: List[Any] = []
-    monkeypatch.setattr(maker, "install_package", lambda steps, pip, extras, install: added.append(extras))
     maker.make(tmp_path / "env", ["test", "dev"])
-    assert added == [["dev", "scipion", "test"]]
+    assert [words.split()[-1] for words in pip.asked] == [f"{ROOT}[dev,scipion,test]",
+                                                          f"{ROOT / 'engine'}[zarr,cluster]"]
     maker.make(tmp_path / "env", ["dev"])
-    assert len(added) == 1
+    assert len(pip.asked) == 2
 
 
-def test_a_failure_leaves_no_stamp(maker: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path,
-                                   capsys: pytest.CaptureFixture[str]):
+def test_a_failure_leaves_no_stamp(maker: Any, pip: Pip, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]):
     finished(maker, tmp_path / "env", key="old")
-
-    def fail(*args: Any) -> None:
-        raise maker.EnvError("pip said no")
-
-    monkeypatch.setattr(maker, "build_environment", fail)
+    pip.does("echo pip said no; exit 1")
     assert maker.main(["--path", str(tmp_path / "env")]) == 1
-    assert capsys.readouterr().err == "pip said no\n"
+    assert "\npip said no\n\nInstalling torch" in capsys.readouterr().err
     assert not (tmp_path / "env" / maker.STAMP).exists()
 
 
@@ -323,19 +360,22 @@ def test_a_step_shows_its_time_and_keeps_the_output(maker: Any, tmp_path: pathli
     assert "[1/2] say a word: failed, " in shown
 
 
-def test_an_interrupted_step_ends_its_command(maker: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path,
+def test_an_interrupted_step_ends_its_command(maker: Any, pip: Pip, tmp_path: pathlib.Path,
                                               capsys: pytest.CaptureFixture[str]):
-    code = f"import os, time; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    pid = tmp_path / "pid"
+    pip.does(f"echo $$ > '{pid}.part'; mv '{pid}.part' '{pid}'; exec sleep 60")
 
-    def build(*args: Any) -> None:
-        threading.Timer(0.7, os.kill, (os.getpid(), signal.SIGTERM)).start()
-        maker.Steps(1, tmp_path / "log").run("wait", [sys.executable, "-c", code])
+    def interrupt() -> None:
+        while not pid.exists():
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(maker, "build_environment", build)
+    thread = threading.Thread(target=interrupt, daemon=True)
+    thread.start()
     assert maker.main(["--path", str(tmp_path / "env")]) == 130
     assert "the next run makes it anew" in capsys.readouterr().err
     with pytest.raises(ProcessLookupError):
-        os.kill(int((tmp_path / "pid").read_text()), 0)
+        os.kill(int(pid.read_text()), 0)
 
 
 def test_pip_does_not_see_variables_that_lead_it_astray(maker: Any, monkeypatch: pytest.MonkeyPatch):
