@@ -21,9 +21,9 @@ def engineFolder(root: pathlib.Path = ROOT) -> str:
     return str(folder) if (folder / "deepetpicker" / "__init__.py").is_file() else ""
 
 
-def exportOwnEngine() -> str:
+def exportOwnEngine(root: pathlib.Path = ROOT) -> str:
     """Return the shell command that lets a process use the engine of the checkout; empty when there is none."""
-    folder = engineFolder()
+    folder = engineFolder(root)
     return f'export PYTHONPATH={shlex.quote(folder)}"${{PYTHONPATH:+:$PYTHONPATH}}"' if folder else ""
 
 

@@ -46,9 +46,9 @@ def environmentCommand(condaActivation: str) -> str:
             f"{ENVIRONMENT}/bin/python -m deepetpicker --version && touch {READY}")
 
 
-def engineSource() -> str:
+def engineSource(root: pathlib.Path = ROOT) -> str:
     """Return what pip is to install as the engine: this checkout's, ours again, or the published one."""
-    folder = engineFolder()
+    folder = engineFolder(root)
     if folder:
         return f"--editable {shlex.quote(folder)}"
     return shlex.quote(engineOrigin() or f"deepetpicker=={__version__}")

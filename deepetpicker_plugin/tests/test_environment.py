@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import pathlib
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,7 +18,7 @@ from unittest import mock
 
 from deepetpicker import __version__
 from deepetpicker_plugin import Plugin, checkout, engine, installation
-from deepetpicker_plugin.constants import ENGINE_PID
+from deepetpicker_plugin.constants import ENGINE_PID, PLUGIN_DISTRIBUTION
 from deepetpicker_plugin.tests import screen
 
 SHOW = "import deepetpicker_plugin, deepetpicker; print(deepetpicker.__file__, deepetpicker.__version__)"
@@ -33,6 +36,18 @@ class FolderTest(unittest.TestCase):
         temporary = tempfile.TemporaryDirectory()
         self.addCleanup(temporary.cleanup)
         self.folder = pathlib.Path(temporary.name).resolve()
+
+    @contextlib.contextmanager
+    def installed(self, name, url=None, version=__version__):
+        """Let a distribution look as if pip had installed it, from an index or from elsewhere."""
+        with tempfile.TemporaryDirectory() as place:
+            folder = pathlib.Path(place, f"{name.replace('-', '_')}-{version}.dist-info")
+            folder.mkdir()
+            (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n", "utf-8")
+            if url:
+                (folder / "direct_url.json").write_text(json.dumps(url), "utf-8")
+            with mock.patch.object(sys, "path", [place, *sys.path]):
+                yield
 
     def program(self, path, text):
         """Write a shell script."""
@@ -64,16 +79,17 @@ class TestWhichEngine(FolderTest):
         self.assertEqual(sys.path, before)
 
     def test_the_started_engine_is_the_same(self):
-        with mock.patch.object(checkout, "engineFolder", return_value="/a folder/engine"):
-            path = engine.writeScript(str(self.folder), ["info"], Plugin)
-        line = next(line for line in pathlib.Path(path).read_text("utf-8").splitlines() if "PYTHONPATH" in line)
-        for before, wanted in (("", "/a folder/engine"), ("/b", "/a folder/engine:/b")):
+        package = self.folder / "a folder" / "engine" / "deepetpicker"
+        package.mkdir(parents=True)
+        (package / "__init__.py").touch()
+        line, own = checkout.exportOwnEngine(self.folder / "a folder"), str(package.parent)
+        for before, wanted in (("", own), ("/b", f"{own}:/b")):
             done = subprocess.run(["bash", "-c", f"{line}; echo $PYTHONPATH"], env={"PYTHONPATH": before}, check=True,
                                   capture_output=True, text=True)
             self.assertEqual(done.stdout, wanted + "\n")
-        with mock.patch.object(checkout, "engineFolder", return_value=""):
-            path = engine.writeScript(str(self.folder), ["info"], Plugin)
-        self.assertNotIn("PYTHONPATH", pathlib.Path(path).read_text("utf-8"))
+        self.assertEqual(checkout.exportOwnEngine(self.folder), "")
+        script = engine.writeScript(str(self.folder), ["info"], Plugin)
+        self.assertIn(checkout.exportOwnEngine(), pathlib.Path(script).read_text("utf-8"))
 
 
 class TestLeftovers(FolderTest):
@@ -83,8 +99,11 @@ class TestLeftovers(FolderTest):
         python = self.folder / "python"
         python.write_text(f"#!{sys.executable} -IS\nimport time\ntime.sleep(60)\n", "utf-8")
         python.chmod(0o755)
-        with mock.patch.object(Plugin, "getPython", return_value=str(python)):
-            script = engine.writeScript(str(self.folder), [], Plugin)
+
+        class WithPython(Plugin):
+            getPython = classmethod(lambda cls: str(python))
+
+        script = engine.writeScript(str(self.folder), [], WithPython)
         with subprocess.Popen(["bash", script]) as shell:
             while not engine.isEngine(self.started()):
                 time.sleep(0.01)
@@ -129,13 +148,13 @@ class TestErrors(FolderTest):
             self.assertEqual(installation.installationErrors(""), [])
 
     def test_plugin_and_engine_of_two_versions(self):
-        with mock.patch.object(installation, "pluginVersion", return_value="9.9.9"):
+        with self.installed(PLUGIN_DISTRIBUTION, version="9.9.9"):
             (error,) = installation.installationErrors("")
         self.assertIn(f"installed in version 9.9.9, and the engine it finds is version {__version__}", error)
         self.assertIn("installp -p", error)
 
     def test_no_torch(self):
-        with mock.patch.object(installation.importlib.util, "find_spec", return_value=None):
+        with mock.patch.dict(sys.modules, torch=None):  # importing it is an ImportError
             (error,) = installation.installationErrors("")
         self.assertIn("needs PyTorch", error)
         self.assertIn("scipion3 installb deepetpicker", error)
@@ -172,31 +191,34 @@ chmod +x env/bin/python"""
             self.program(self.folder / "bin" / name, text)
         work = self.folder / "work"
         work.mkdir()
-        with mock.patch.object(installation.sys, "version_info", own), \
-                mock.patch.object(installation.sys, "executable", str(self.folder / "bin" / "own")), \
-                mock.patch.object(installation, "engineSource", return_value="ENGINE"):
+        with mock.patch.object(sys, "version_info", own), \
+                mock.patch.object(sys, "executable", str(self.folder / "bin" / "own")):
             command = installation.environmentCommand("")
         done = subprocess.run(command, shell=True, cwd=work, capture_output=True, text=True, check=False,
                               env={"PATH": f"{self.folder}/bin:/usr/bin:/bin"})
         used = (work / "pip").read_text("utf-8").splitlines() if (work / "pip").exists() else []
         return done, used, (work / installation.READY).exists()
 
+    def install(self):
+        """Return what the environment's Python is asked first."""
+        return " ".join(["-m", "pip", "install", *shlex.split(installation.engineSource())])
+
     def test_scipions_own_python_comes_first(self):
         done, used, ready = self.make((3, 11), {"own": self.PYTHON.format(name="own"),
                                                 "conda": self.PYTHON.format(name="conda")})
         self.assertEqual(done.returncode, 0, done.stderr)
-        self.assertEqual(used, ["own -m pip install ENGINE", "own -m deepetpicker --version"])
+        self.assertEqual(used, [f"own {self.install()}", "own -m deepetpicker --version"])
         self.assertTrue(ready)
 
     def test_conda_where_that_python_is_too_old(self):
         _, used, ready = self.make((3, 8), {"own": self.PYTHON.format(name="own"),
                                             "conda": self.PYTHON.format(name="conda")})
-        self.assertEqual(used[0], "conda -m pip install ENGINE")
+        self.assertEqual(used[0], f"conda {self.install()}")
         self.assertTrue(ready)
 
     def test_a_python_on_path_where_there_is_no_conda(self):
         _, used, ready = self.make((3, 8), {"python3.11": "exit 127", "python3.12": self.PYTHON.format(name="3.12")})
-        self.assertEqual(used[0], "3.12 -m pip install ENGINE")
+        self.assertEqual(used[0], f"3.12 {self.install()}")
         self.assertTrue(ready)
 
     def test_no_python_at_all(self):
@@ -219,21 +241,81 @@ chmod +x env/bin/python"""
         wheel.touch()
         gone = {"url": "file:///tmp/pip-req-build/engine"}
         repository = {"url": "https://example.org/r.git", "vcs_info": {"vcs": "git", "commit_id": "abc"}}
-        cases = [({"deepetpicker": {"url": wheel.as_uri()}}, f"'{wheel}'"),
-                 ({"deepetpicker": gone, "scipion-em-deepetpicker": repository},
-                  "'git+https://example.org/r.git@abc#subdirectory=engine'"),
-                 ({"deepetpicker": gone}, f"deepetpicker=={__version__}"), ({}, f"deepetpicker=={__version__}")]
-        for urls, wanted in cases:
-            with mock.patch.object(installation, "engineFolder", return_value=""), \
-                    mock.patch.object(installation, "directUrl", lambda name, urls=urls: urls.get(name, {})):
-                self.assertEqual(installation.engineSource(), wanted)
+        published = f"deepetpicker=={__version__}"
+        cases = [({"url": wheel.as_uri()}, None, f"'{wheel}'"),
+                 (gone, repository, "'git+https://example.org/r.git@abc#subdirectory=engine'"),
+                 (gone, None, published), (None, None, published)]
+        for ours, plugins, wanted in cases:
+            with self.installed("deepetpicker", ours), self.installed(PLUGIN_DISTRIBUTION, plugins):
+                self.assertEqual(installation.engineSource(self.folder), wanted)
 
     def test_it_is_used_once_it_is_finished(self):
         self.program(self.folder / "env" / "bin" / "python", "")
-        with mock.patch.dict(Plugin._vars, DEEPETPICKER_HOME=str(self.folder), DEEPETPICKER_ENV_ACTIVATION=""):
+        with mock.patch.dict(Plugin.getVars(), DEEPETPICKER_HOME=str(self.folder), DEEPETPICKER_ENV_ACTIVATION=""):
             self.assertEqual(Plugin.getActivation(), "")
             (self.folder / installation.READY).touch()
             self.assertEqual(Plugin.getActivation(), f'export PATH={self.folder}/env/bin:"$PATH"')
             self.assertEqual(Plugin.getPython(), "python")
-            Plugin._vars["DEEPETPICKER_ENV_ACTIVATION"] = ". /opt/env/bin/activate"
+            Plugin.getVars()["DEEPETPICKER_ENV_ACTIVATION"] = ". /opt/env/bin/activate"
             self.assertEqual(Plugin.getActivation(), ". /opt/env/bin/activate")
+
+
+class TestFolder(FolderTest):
+    """An environment that is a folder and nothing else, on a machine without conda."""
+
+    def setUp(self):
+        super().setUp()
+        self.addCleanup(installation.environmentVersion.cache_clear)
+        installation.environmentVersion.cache_clear()
+        self.python(f'exec {sys.executable} "$@"')
+        (self.folder / installation.READY).touch()
+        self.path = mock.patch.dict(os.environ, PATH="/usr/bin:/bin")
+        self.path.start()
+        self.addCleanup(self.path.stop)
+
+    def python(self, text):
+        """Give the folder a Python that says when it is used."""
+        self.program(self.folder / "env" / "bin" / "python", f'echo "$*" >> {self.folder}/used\n{text}')
+
+    def variables(self, home="", activation=""):
+        """Set the plugin's variables."""
+        return mock.patch.dict(Plugin.getVars(), DEEPETPICKER_HOME=home, DEEPETPICKER_ENV_ACTIVATION=activation)
+
+    def uses(self):
+        """Check the installation, start the engine and return what it says."""
+        self.assertEqual(Plugin.validateInstallation(), [])
+        script = engine.writeScript(str(self.folder), ["--version"], Plugin)
+        done = subprocess.run(["bash", script], check=True, timeout=60, capture_output=True, text=True)
+        self.assertEqual(engine.exitCode(str(self.folder)), 0)
+        self.assertEqual((self.folder / "used").read_text("utf-8"), "-m deepetpicker --version\n" * 2)
+        return done.stdout
+
+    def test_the_one_below_the_home_is_found_and_used(self):
+        with self.variables(home=str(self.folder)):
+            self.assertIn(f"deepetpicker {__version__}", self.uses())
+
+    def test_one_that_is_activated_by_its_own_script_is_used(self):
+        (self.folder / "env" / "bin" / "activate").write_text(f"PATH={self.folder}/env/bin:$PATH\n", "utf-8")
+        with self.variables(activation=f". {self.folder}/env/bin/activate"):
+            self.assertIn(f"deepetpicker {__version__}", self.uses())
+
+    def test_one_with_another_engine_or_none_is_refused_by_name(self):
+        for text, found in (("echo deepetpicker 0.0.1", "deepetpicker 0.0.1"),
+                            ("echo No module named deepetpicker >&2; exit 1", "No module named deepetpicker")):
+            self.python(text)
+            with self.variables(home=str(self.folder)):
+                (error,) = Plugin.validateInstallation()
+            self.assertIn(f"Expected the engine deepetpicker {__version__} in the environment that", error)
+            self.assertIn(f"{self.folder}/env/bin", error)
+            self.assertIn(f"found: {found}. Install it there", error)
+
+    def test_a_folder_in_the_place_of_a_command_is_refused(self):
+        with self.variables(activation=str(self.folder / "env")):
+            (error,) = Plugin.validateInstallation()
+        self.assertIn(f"{self.folder}/env: Is a directory", error)
+        self.assertIn("correct DEEPETPICKER_ENV_ACTIVATION", error)
+
+    def test_one_that_is_gone_is_not_used(self):
+        (self.folder / "env" / "bin" / "python").unlink()
+        with self.variables(home=str(self.folder)):
+            self.assertEqual((Plugin.getActivation(), Plugin.getPython()), ("", sys.executable))
