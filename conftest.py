@@ -59,16 +59,25 @@ def set_up_scipion(home: str) -> None:
 def pytest_report_header(config: pytest.Config) -> List[str]:
     """Say before the first test what will not be tested here, and how to get it."""
     left_out = str(config.getoption("markexpr"))
-    scipion, gpu = "not scipion" not in left_out, os.path.exists("/dev/nvidia0") or shutil.which("nvidia-smi")
+    scipion, slow = "not scipion" not in left_out, "not slow" not in left_out
+    gpu = os.path.exists("/dev/nvidia0") or shutil.which("nvidia-smi")
     lacking = (
         (not scipion, "the plugin: make test"),
-        (scipion and not shutil.which("Xvfb"), "windows, viewers, wizards (skipped), which need a virtual screen: "
-         "install Xvfb (Debian: apt install xvfb)"),
+        (not shutil.which("Xvfb"), "windows, viewers, wizards (skipped), which need a virtual screen: install Xvfb "
+         "(Debian: apt install xvfb)"),
+        (shutil.which("Xvfb") and not shutil.which("xdotool"), "a window that the command opens (skipped), which needs "
+         "hands: install xdotool (Debian: apt install xdotool)"),
         (scipion and not importlib.util.find_spec("emantomo"), "handing picks over (skipped), which needs other "
          "plugins: install the extra 'test'"),
+        (not importlib.util.find_spec("distributed"), "picking on a cluster (skipped), which needs dask: install the "
+         "engine's extra 'cluster'"),
+        (slow and importlib.import_module("slurm").missing(), "jobs of a queue (skipped), which need SLURM, and root "
+         "to start it (Debian: apt install slurm-wlm munge)"),
+        (slow and not (shutil.which("chromium") or shutil.which("google-chrome")), "pages in a browser (skipped), "
+         "which need Chromium (Debian: apt install chromium)"),
         (not gpu, "GPUs, there is none here: on a machine with one, python benchmarks/gpu.py compares it with the CPU"),
         ("not long" in left_out, "what is marked long: make test"),
-        ("not slow" in left_out, "what is marked slow: make test-slow"),
+        (not slow, "what is marked slow, some of which needs the package index: make test-slow"),
     )
     return [f"not tested here: {what}" for missing, what in lacking if missing]
 

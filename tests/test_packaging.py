@@ -232,7 +232,9 @@ def test_make_help_lists_every_target():
     assert {line.split()[0] for line in text.splitlines()} == set(phony[1].split())
 
 
-@pytest.mark.parametrize(("chosen", "told"), [("not slow", ["windows", "slow"]), ("not scipion", ["plugin"])])
+@pytest.mark.parametrize(("chosen", "told"), [
+    ("not slow", ["windows", "slow"]), ("not slow and not scipion", ["plugin", "windows", "slow"]),
+    ("not scipion", ["plugin", "windows", "queue", "browser"])])
 def test_the_first_lines_say_what_is_not_tested(chosen: str, told: List[str]):
     done = subprocess.run([sys.executable, "-m", "pytest", "--collect-only", "-m", chosen, "tests/test_geometry.py"],
                           capture_output=True, text=True, cwd=ROOT, env={**os.environ, "PATH": "/nowhere"}, check=True)
@@ -248,6 +250,9 @@ def test_the_files_that_how_to_change_names_exist():
     assert len(named) > 20
     folders = (ROOT, ROOT / "engine/deepetpicker", ROOT / "deepetpicker_plugin")
     assert [path for path in named if not any((folder / path).exists() for folder in folders)] == []
+    bare = [name for name in re.findall(r"``([\w.]+\.(?:py|jinja|rst|txt|conf))``", text) if "NAME" not in name]
+    assert len(bare) > 5
+    assert [name for name in bare if not any(next(folder.rglob(name), None) for folder in folders[1:])] == []
 
 
 SKIPPING = """
