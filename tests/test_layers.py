@@ -253,6 +253,24 @@ def test_what_scripts_and_tests_import_from_us_exists(path: pathlib.Path):
             assert there, f"line {node.lineno}: {node.module} has no {alias.name}"
 
 
+def replaced(tree: ast.Module) -> Iterator[str]:
+    """Yield the name of each attribute that a test replaces, "folder.name" for that of a module or an object."""
+    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+        does = ast.unparse(call.func)
+        if does.endswith((".setattr", "patch.object", "mock.patch")) and call.args:
+            yield ".".join(ast.unparse(word).strip("'\"") for word in call.args[:2])
+
+
+def test_tests_replace_nothing_private():
+    """What nobody else may use may be moved, renamed or called in another way: a test of it would fail for nothing."""
+    theirs = ("os._exit", "._streamingSleepOnWait")  # the first of Python, the other of Scipion, made to be replaced
+    paths = [path for folder in ("tests", "deepetpicker_plugin/tests") for path in (ROOT / folder).rglob("test_*.py")]
+    found = {path.name: [name for name in replaced(ast.parse(path.read_text("utf-8"))) if "._" in name.replace(
+        "__", "") and not name.endswith(theirs)] for path in paths}
+    assert len(paths) > 100
+    assert {name: names for name, names in found.items() if names} == {}
+
+
 @pytest.mark.parametrize("name", [*ENGINE, *PLUGIN])
 def test_no_drawer_for_odds_and_ends(name: str):
     assert name.rpartition(".")[2] not in ("utils", "util", "helpers", "misc", "common")

@@ -27,13 +27,13 @@ def trap(name):
         time.sleep(0.1)
 """
 REAL = """
-import runpy
-from deepetpicker.picking.picker import Picker
-candidates = Picker.candidates
-def trapped(self, volume, *more, **named):
-    trap(volume.name)
-    return candidates(self, volume, *more, **named)
-Picker.candidates = trapped
+import logging, runpy
+class Listener(logging.Handler):
+    def emit(self, record):
+        name, _, said = record.getMessage().partition(": ")
+        if " voxels, " in said:  # the plan of the scan that begins
+            trap(name)
+logging.getLogger("deepetpicker").addHandler(Listener())
 sys.argv = sys.argv[2:]
 runpy.run_module("deepetpicker", run_name="__main__", alter_sys=True)
 """
@@ -82,5 +82,5 @@ def engine(known: str = "", traps: str = "", waits: str = "") -> Iterator[None]:
         python.chmod(python.stat().st_mode | stat.S_IXUSR)
         activation = {DEEPETPICKER_ENV_ACTIVATION: f"export PATH={folder}:$PATH"}
         with mock.patch.dict(os.environ, TRAPS=traps, WAITS=waits, KNOWN=os.path.abspath(known), **activation), \
-                mock.patch.dict(Plugin._vars, activation):  # for steps that are called in this process
+                mock.patch.dict(Plugin.getVars(), activation):  # for steps that are called in this process
             yield

@@ -61,15 +61,16 @@ class TestLooking(unittest.TestCase):
         self.assertEqual(growing.look(), (["TS_9"], False))
 
     def test_nothing_is_listed_while_nothing_comes(self):
-        growing, asked = self.make("TS_1"), []
-        connect = growing._connect
+        growing, asked, connect = self.make("TS_1"), [], sqlite3.connect
 
-        def traced():
-            connection = connect()
+        def traced(*words, **named):
+            connection = connect(*words, **named)
             connection.set_trace_callback(asked.append)
             return connection
 
-        growing._connect = traced
+        tracing = mock.patch.object(sqlite3, "connect", traced)
+        tracing.start()
+        self.addCleanup(tracing.stop)
         growing.look()
         self.assertTrue(any("ORDER BY id" in text for text in asked))
         asked.clear()

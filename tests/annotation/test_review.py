@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import time
 
 import numpy as np
@@ -166,12 +168,12 @@ def test_what_is_on_disk_is_what_was_answered(session, tmp_path, monkeypatch):
     assert len(read_coordinates(folder / "b.csv")) == 4  # not looked at: they stay
     before = content(session)
 
-    def full(*words):
-        raise OutputError("not saved, and not done")
+    def full(file):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(session._journal, "append", full)
+    monkeypatch.setattr(os, "fsync", full)
     for action in (review.accept, review.refuse):
-        with pytest.raises(OutputError):
+        with pytest.raises(OutputError, match="not saved, and not done"):
             action([2, 3])
     assert content(session) == before
     assert [review.state(n) for n in (2, 3)] == [OPEN, OPEN]

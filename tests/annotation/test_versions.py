@@ -103,11 +103,11 @@ def test_tomograms_of_different_voxel_sizes_keep_theirs(session, tmp_path):
 
 
 def test_a_version_that_cannot_be_written_leaves_nothing_and_is_not_called_saved(session, monkeypatch):
-    def full(*args, **kwargs):
-        raise OSError(28, "No space left on device", str(session.folder))
+    def full(file):
+        raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr("deepetpicker.annotation.versions.write_classes", full)
+        patched.setattr(os, "fsync", full)
         with pytest.raises(OutputError, match="the disk is full"):
             save_version(session)
     assert versions(session.folder) == []

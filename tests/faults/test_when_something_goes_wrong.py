@@ -16,19 +16,19 @@ from deepetpicker import __main__ as command
 from deepetpicker.__main__ import main
 from deepetpicker.annotation.journal import folder_lock
 from deepetpicker.io.volumes import write_volume
-from deepetpicker.picking import run as pick_run
+from tests.moments import SCANS, heard
 
 PAGE = pathlib.Path(__file__).resolve().parents[2] / "docs" / "when_something_goes_wrong.rst"
 MESSAGES = re.findall(r"^``(.+)``$", PAGE.read_text("utf-8"), re.MULTILINE)
 
 
-def pick(work, *tomograms, out="picks"):
+def pick(work, *tomograms, out="picks", more=("--quiet",)):
     """Run ``pick``; without tomograms with one that is all right."""
     if not (work / "m.safetensors").exists():
         model(work / "m.safetensors")
     files = tomograms or [work / "a.mrc" if (work / "a.mrc").exists() else tomogram(work / "a.mrc")]
     return main(["pick", str(work / "m.safetensors"), *map(str, files), "--out", str(work / out), "--device", "cpu",
-                 "--resume", "--quiet"])
+                 "--resume", *more])
 
 
 def write(path, content):
@@ -67,25 +67,20 @@ def train(work, table, *words):
 def failing(error):
     """Return a situation in which picking a tomogram ends with an error."""
     def situation(work, patch):
-        def candidates(*args, **named):
-            raise error
+        def end(text):
+            if SCANS in text:  # of the scan that begins
+                raise error
 
-        patch.setattr(pick_run.Picker, "candidates", candidates)
-        pick(work)
+        with heard(end):
+            pick(work, more=())
 
     return situation
 
 
 def changed(work, patch):
     """Touch the tomogram while it is picked."""
-    original = pick_run.Picker.candidates
-
-    def candidates(*args, **named):
-        os.utime(work / "a.mrc", ns=(1, 1))
-        return original(*args, **named)
-
-    patch.setattr(pick_run.Picker, "candidates", candidates)
-    pick(work)
+    with heard(lambda text: os.utime(work / "a.mrc", ns=(1, 1)) if SCANS in text else None):
+        pick(work, more=())
 
 
 def other_table(work, patch):

@@ -141,16 +141,27 @@ def test_a_resolution_whose_translation_says_that_it_lies_elsewhere_is_not_used(
     assert any("translation" in text for text in volume.warnings) is not used
 
 
-def test_only_the_chunks_in_use_are_read_and_few_are_kept(tmp_path, monkeypatch):
+def test_of_the_blocks_that_were_read_those_used_last_are_kept():
+    kept = blocks.KeptBlocks(3 << 20)
+    for k in range(9):
+        kept.put((k,), np.full((64, 64, 64), k, np.float32))
+        assert kept.get((0,)) is not None  # in use all the time
+        assert kept.nbytes <= 3 << 20
+    assert [k for k in range(9) if kept.get((k,)) is not None] == [0, 7, 8]
+    kept.put((9,), np.zeros(1 << 20, np.float32))  # larger than all that may be kept
+    assert kept.get((9,)) is not None
+    assert kept.get((0,)) is None
+    kept.clear()
+    assert kept.nbytes == 0
+
+
+def test_only_the_chunks_in_use_are_read(tmp_path):
     data = np.random.default_rng(0).normal(size=(256, 64, 128)).astype(np.float32)
     folder = write(tmp_path / "a.zarr", [data], chunks=(64, 64, 64))
-    kept = blocks._Kept(3 << 20)
-    monkeypatch.setattr(blocks, "_KEPT", kept)
     volume = open_volume(folder)
     for path in (folder / "0" / "3").rglob("*"):
         path.write_bytes(b"damaged") if path.is_file() else None
     assert np.array_equal(volume.read(0, 192), data[:192])
-    assert kept._bytes <= 3 << 20
     with pytest.raises(FormatError, match=r"cannot be read.*copy the tomogram again"):
         volume.read(191, 193)
 

@@ -12,6 +12,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -27,11 +28,11 @@ from deepetpicker.io.modelcard import ClassCard, ModelCard
 from deepetpicker.io.volumes import write_volume
 from deepetpicker.network.modelfile import save_model
 from deepetpicker.network.resunet import ResUNet3D
-from deepetpicker.picking import run as pick_run
-from deepetpicker.picking.cluster import run as cluster_run, workers as cluster_workers
+from deepetpicker.picking.cluster import workers as cluster_workers
+from tests.moments import heard
 from tests.slurm import missing, slurm
 
-pytest.importorskip("distributed", reason="needs the extra cluster")
+distributed = pytest.importorskip("distributed", reason="needs the extra cluster")
 dask = pytest.importorskip("dask")
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 NAMES = ["TS_2", "a b", "it's $HOME;ls \"x\"", "caf\u00e9"]
@@ -100,23 +101,9 @@ def whole(out):
     return content
 
 
-@pytest.fixture
-def cluster(monkeypatch):
-    """What tests need of the cluster of a run: a list that gets its client."""
-    opened, clients = cluster_run.open_workers, []
-
-    @contextlib.contextmanager
-    def opening(*args):
-        with opened(*args) as workers:
-            clients.append(workers.client)
-            yield workers
-
-    monkeypatch.setattr(cluster_run, "open_workers", opening)
-    return clients
-
-
-def kill_one_at_work(client):
+def kill_one_at_work():
     """Kill a worker that has a tomogram; return its process, 0 when none has one."""
+    client = distributed.default_client()
     busy = [address for address, keys in client.processing().items() if keys]
     pid = client.run(os.getpid, workers=busy[:1], on_error="ignore").get(busy[0], 0) if busy else 0
     if pid:
@@ -138,17 +125,15 @@ def refusal_of(address):
         return error.reason
 
 
-def test_workers_on_this_machine_give_what_one_process_gives(data, alone, tmp_path, quick_start, caplog, cluster,
-                                                            monkeypatch):
+def test_workers_on_this_machine_give_what_one_process_gives(data, alone, tmp_path, quick_start, caplog):
     """Nobody without the keys of the run can talk to them."""
-    keep, answers = pick_run._Run.keep_manifest, []
+    answers = []
 
-    def keeping(self):
-        keep(self)
-        answers.append(refusal_of(cluster[0].scheduler.address))
+    def ask(text):
+        if "picks >=" in text:
+            answers.append(refusal_of(distributed.default_client().scheduler.address))
 
-    monkeypatch.setattr(pick_run._Run, "keep_manifest", keeping)
-    with caplog.at_level(logging.INFO, "deepetpicker"):
+    with caplog.at_level(logging.INFO, "deepetpicker"), heard(ask):
         run(data, tmp_path / "out", cluster=ClusterOptions(cluster="local", workers=2, threads=1))
     assert answers == ["TLSV13_ALERT_CERTIFICATE_REQUIRED"] * len(NAMES)
     assert tables(tmp_path / "out") == tables(alone)
@@ -160,38 +145,43 @@ def test_workers_on_this_machine_give_what_one_process_gives(data, alone, tmp_pa
 
 
 @pytest.mark.long
-def test_what_a_killed_worker_had_is_picked_by_another_one(data, alone, tmp_path, quick_start, monkeypatch, cluster):
-    keep, killed = pick_run._Run.keep_manifest, []
+def test_what_a_killed_worker_had_is_picked_by_another_one(data, alone, tmp_path, quick_start):
+    killed = []
 
-    def keeping(self):
-        keep(self)
-        if not killed:
-            killed.append(kill_one_at_work(cluster[0]))
+    def kill(text):
+        if "picks >=" in text and not any(killed):  # when a tomogram is done
+            killed.append(kill_one_at_work())
 
-    monkeypatch.setattr(pick_run._Run, "keep_manifest", keeping)  # called when a tomogram is done
-    run(data, tmp_path, cluster=ClusterOptions(cluster="local", workers=2, threads=1))
-    assert killed[0] > 0
-    assert not pathlib.Path(f"/proc/{killed[0]}").exists()
+    with heard(kill):
+        run(data, tmp_path, cluster=ClusterOptions(cluster="local", workers=2, threads=1))
+    assert killed[-1] > 0
+    assert not pathlib.Path(f"/proc/{killed[-1]}").exists()
     assert tables(tmp_path) == tables(alone)
     assert whole(tmp_path) == whole(alone)
 
 
 @pytest.mark.long
 def test_a_tomogram_whose_workers_all_die_fails_and_the_one_beside_it_does_not(data, alone, tmp_path, quick_start,
-                                                                              monkeypatch, cluster):
+                                                                              monkeypatch):
     monkeypatch.setitem(cluster_workers.SETTINGS, "distributed.scheduler.allowed-failures", 0)
-    look, failing, killed = cluster_run._Watch.look, tmp_path / "large" / "b.mrc", []
+    failing, killed, over = tmp_path / "large" / "b.mrc", [], threading.Event()
     # large, so that its worker is still at work when it is killed
     write_volume(failing, np.random.default_rng(1).normal(size=(96, 160, 160)).astype(np.float32), 10.0)
 
-    def looking(self):
-        look(self)
-        if not any(killed) or (tmp_path / "records" / f"{NAMES[0]}.json").exists():  # together, and the second alone
-            killed.append(kill_one_at_work(cluster[0]))
+    def kill():
+        while not over.wait(0.1):
+            if not any(killed) or (tmp_path / "records" / f"{NAMES[0]}.json").exists():  # together, the second alone
+                with contextlib.suppress(ValueError, OSError, RuntimeError):  # before the cluster is there, or after
+                    killed.append(kill_one_at_work())
 
-    monkeypatch.setattr(cluster_run._Watch, "look", looking)
-    found = pick(data / "m.safetensors", [data / f"{NAMES[0]}.mrc", failing], tmp_path, PickOptions(**SET), quiet=True,
-                 cluster=ClusterOptions(cluster="local", workers=1, threads=1))
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        found = pick(data / "m.safetensors", [data / f"{NAMES[0]}.mrc", failing], tmp_path, PickOptions(**SET),
+                     quiet=True, cluster=ClusterOptions(cluster="local", workers=1, threads=1))
+    finally:
+        over.set()
+        killer.join()
     assert [item["status"] for item in found["items"]] == ["done", "failed"]
     assert found["items"][1]["reason"].startswith("each worker that picked it died: no memory left")
     assert tables(tmp_path) == {name: table for name, table in tables(alone).items() if name.startswith(NAMES[0])}

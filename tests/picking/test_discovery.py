@@ -7,16 +7,16 @@ import json
 
 import numpy as np
 import pytest
-from test_pick import CENTRES, BlobDetector, density, options
+from test_pick import CENTRES, density, options
 
 from deepetpicker import pick
 from deepetpicker.calibration import Calibration
 from deepetpicker.errors import InputError
 from deepetpicker.io.coordinates import CoordinateTable, read_coordinates
-from deepetpicker.io.modelcard import ClassCard, ModelCard
+from deepetpicker.io.modelcard import ClassCard
 from deepetpicker.io.volumes import write_volume
-from deepetpicker.picking import picker
 from deepetpicker.picking.discovery import UNREACHED, expected_rate, hold_rate, threshold_for
+from tests.detectors import write_detector
 
 SCALE = Calibration((0.0, 1.0), (0.001, 0.999), 40, 90, "logistic")
 BLOB = ClassCard(1, "blob", 100.0, 7.0, 0.3, SCALE)
@@ -60,18 +60,14 @@ def tomogram(tmp_path):
     return tmp_path / "TS_1.mrc"
 
 
-def model(tmp_path, monkeypatch, scale):
-    """Return a model file that loads as the blob detector with a map from heights to probabilities."""
-    card = ModelCard(network={}, classes=(dataclasses.replace(BLOB, calibration=scale),), voxel_size_ang=10.0,
-                     patch_vox=48, border_vox=12, label="tball", normalisation="robust", threshold=0.3, score_floor=0.1)
-    monkeypatch.setattr(picker, "load_model", lambda path: (BlobDetector(), card))
-    (tmp_path / "m.safetensors").write_bytes(b"stands for a model")
-    return tmp_path / "m.safetensors"
+def model(tmp_path, scale):
+    """Return a model file of the blob detector with a map from heights to probabilities."""
+    return write_detector(tmp_path / "m.safetensors", dataclasses.replace(BLOB, calibration=scale))
 
 
-def test_pick_holds_the_rate_in_each_tomogram(tmp_path, monkeypatch, tomogram):
+def test_pick_holds_the_rate_in_each_tomogram(tmp_path, tomogram):
     sure = Calibration((0.0, 0.3, 0.5, 1.0), (0.001, 0.01, 0.98, 0.99), 40, 90, "logistic")
-    path = model(tmp_path, monkeypatch, sure)
+    path = model(tmp_path, sure)
     item = pick(path, [tomogram], tmp_path / "out", options(fdr=0.05), quiet=True)["items"][0]
     scores = read_coordinates(tmp_path / "out/TS_1.csv").scores
     assert item["n_picks"] == len(scores) == len(CENTRES)
@@ -81,8 +77,8 @@ def test_pick_holds_the_rate_in_each_tomogram(tmp_path, monkeypatch, tomogram):
     assert (given["n_picks"], given["thresholds"]) == (0, {"1": 0.999})
 
 
-def test_pick_says_when_the_rate_cannot_be_held(tmp_path, monkeypatch, tomogram, caplog):
-    manifest = pick(model(tmp_path, monkeypatch, SCALE), [tomogram], tmp_path / "out", options(fdr=0.01), quiet=True)
+def test_pick_says_when_the_rate_cannot_be_held(tmp_path, tomogram, caplog):
+    manifest = pick(model(tmp_path, SCALE), [tomogram], tmp_path / "out", options(fdr=0.01), quiet=True)
     assert manifest["items"][0]["n_picks"] == 0
     assert manifest["items"][0]["expected_fdr"] == {"1": None}
     assert [one["cause"] for one in manifest["items"][0]["verdict"]["reasons"]] == ["false-discovery rate"]
@@ -93,14 +89,14 @@ def test_pick_says_when_the_rate_cannot_be_held(tmp_path, monkeypatch, tomogram,
     assert len(read_coordinates(tmp_path / "out/TS_1_candidates.csv")) >= len(CENTRES)
 
 
-def test_a_model_without_probabilities_is_refused(tmp_path, monkeypatch, tomogram):
+def test_a_model_without_probabilities_is_refused(tmp_path, tomogram):
     with pytest.raises(InputError, match=r"--fdr needs scores that are probabilities.*class 1 \(blob\).*--threshold"):
-        pick(model(tmp_path, monkeypatch, None), [tomogram], tmp_path / "out", options(fdr=0.05), quiet=True)
+        pick(model(tmp_path, None), [tomogram], tmp_path / "out", options(fdr=0.05), quiet=True)
     assert not (tmp_path / "out").exists()
 
 
-def test_records_from_before_the_option_count_as_without_it(tmp_path, monkeypatch, tomogram, caplog):
-    path = model(tmp_path, monkeypatch, SCALE)
+def test_records_from_before_the_option_count_as_without_it(tmp_path, tomogram, caplog):
+    path = model(tmp_path, SCALE)
     pick(path, [tomogram], tmp_path / "out", options(), quiet=True)
     record = tmp_path / "out/records/TS_1.json"
     content = json.loads(record.read_text())

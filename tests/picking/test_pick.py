@@ -4,37 +4,34 @@ from __future__ import annotations
 
 import json
 import os
+import pathlib
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from deepetpicker import pick
 from deepetpicker.calibration import Calibration
 from deepetpicker.config import NetworkOptions, PickOptions
-from deepetpicker.errors import InputError
+from deepetpicker.errors import DeviceMemoryError, InputError
 from deepetpicker.io.classes import ParticleClass, read_classes
 from deepetpicker.io.coordinates import read_coordinates
 from deepetpicker.io.manifest import read_manifest
-from deepetpicker.io.modelcard import ClassCard, ModelCard
-from deepetpicker.io.volumes import open_volume, write_volume
+from deepetpicker.io.modelcard import ClassCard
+from deepetpicker.io.volumes import Volume, open_volume, write_volume
 from deepetpicker.memory import MIB
 from deepetpicker.network.modelfile import save_model
 from deepetpicker.network.resunet import ResUNet3D
-from deepetpicker.picking import picker, tomogram as pick_tomogram
+from deepetpicker.picking.picker import Picker, working_folder
 from deepetpicker.picking.planning import Workplace, make_plan
+from tests.detectors import blob_detector, detector_card, write_detector
+from tests.moments import SCANS, heard, interrupted_at
 
 CENTRES = np.array([[12.3, 20.0, 15.5], [30.0, 44.7, 60.2], [33.0, 80.4, 33.8], [20.0, 61.0, 90.1]])
 SHAPE = (45, 100, 110)
-
-
-class BlobDetector(torch.nn.Module):
-    """Logits that are high where the density is; no memory of where in the patch it is."""
-
-    def forward(self, x):
-        return 12 * (torch.nn.functional.avg_pool3d(x, 3, 1, 1) / 4 - 0.5)
 
 
 def density(centres, shape=SHAPE, sigma=2.5, scale=1.0):
@@ -47,14 +44,9 @@ def density(centres, shape=SHAPE, sigma=2.5, scale=1.0):
 
 
 @pytest.fixture
-def model(tmp_path, monkeypatch):
-    """A model file that loads as the blob detector; particles of 100 angstrom at 10 angstrom per voxel."""
-    card = ModelCard(network={}, classes=(ClassCard(1, "blob", 100.0, 7.0),), voxel_size_ang=10.0, patch_vox=48,
-                     border_vox=12, label="tball", normalisation="robust", threshold=0.3, score_floor=0.1)
-    monkeypatch.setattr(picker, "load_model", lambda path: (BlobDetector(), card))
-    path = tmp_path / "m.safetensors"
-    path.write_bytes(b"stands for a model")
-    return path
+def model(tmp_path):
+    """A model file of the blob detector; particles of 100 angstrom at 10 angstrom per voxel."""
+    return write_detector(tmp_path / "m.safetensors")
 
 
 @pytest.fixture
@@ -70,7 +62,7 @@ def test_a_folder_that_loses_its_permissions_under_way_hides_no_error(tmp_path, 
         raise PermissionError(13, "Permission denied")
 
     def work():
-        with picker.working_folder(tmp_path):
+        with working_folder(tmp_path):
             for name in ("rmdir", "unlink"):
                 monkeypatch.setattr(os, name, refused)
             raise OSError("cannot write")
@@ -79,28 +71,20 @@ def test_a_folder_that_loses_its_permissions_under_way_hides_no_error(tmp_path, 
         work()
 
 
-def test_tables_carry_the_ids_of_the_model_and_classes_json_its_table(tmp_path, monkeypatch, tomogram):
-    cards = (ClassCard(0, "blob", 100.0, 7.0),)
-    card = ModelCard(network={}, classes=cards, voxel_size_ang=10.0, patch_vox=48, border_vox=12, label="tball",
-                     normalisation="robust", threshold=0.3, score_floor=0.1)
-    monkeypatch.setattr(picker, "load_model", lambda path: (BlobDetector(), card))
-    (tmp_path / "m.safetensors").write_bytes(b"stands for a model")
-    manifest = pick(tmp_path / "m.safetensors", [tomogram], tmp_path / "out", options(save_map=True), quiet=True)
+def test_tables_carry_the_ids_of_the_model_and_classes_json_its_table(tmp_path, tomogram):
+    model = write_detector(tmp_path / "m.safetensors", ClassCard(0, "blob", 100.0, 7.0))
+    manifest = pick(model, [tomogram], tmp_path / "out", options(save_map=True), quiet=True)
     assert read_coordinates(tmp_path / "out/TS_1.csv").class_ids.tolist() == [0] * len(CENTRES)
     assert read_classes(tmp_path / "out")[0] == (ParticleClass(0, "blob", 100.0),)
     assert list(manifest["items"][0]["maps"]) == ["0"]
 
 
-def test_scores_are_probabilities_where_the_model_is_calibrated(tmp_path, monkeypatch, tomogram):
+def test_scores_are_probabilities_where_the_model_is_calibrated(tmp_path, tomogram):
     """In the tables, for thresholds and for the limit on the number alike; positions and order do not change."""
-    (tmp_path / "m.safetensors").write_bytes(b"stands for a model")
     tables = []
     for scale in (None, Calibration((0.0, 0.4, 1.0), (0.0, 0.01, 0.03), 40, 60, "logistic")):
         blob = ClassCard(1, "blob", 100.0, 7.0, 0.3 if scale is None else float(scale(np.array([0.3]))[0]), scale)
-        card = ModelCard(network={}, classes=(blob,), voxel_size_ang=10.0, patch_vox=48, border_vox=12, label="tball",
-                         normalisation="robust", threshold=0.3, score_floor=0.1)
-        monkeypatch.setattr(picker, "load_model", lambda path, card=card: (BlobDetector(), card))
-        pick(tmp_path / "m.safetensors", [tomogram], tmp_path / "out", options(), quiet=True)
+        pick(write_detector(tmp_path / "m.safetensors", blob), [tomogram], tmp_path / "out", options(), quiet=True)
         tables.append([read_coordinates(tmp_path / f"out/TS_1{end}.csv") for end in ("", "_candidates")])
     for plain, probable in zip(*tables):
         np.testing.assert_array_equal(plain.positions_zyx_vox, probable.positions_zyx_vox)
@@ -199,22 +183,11 @@ def test_a_new_threshold_needs_no_new_run(model, tomogram, tmp_path):
     np.testing.assert_array_equal(kept.positions_zyx_vox, low.positions_zyx_vox)
 
 
-class TwoBlobDetector(torch.nn.Module):
-    """Logits of background, bright blobs and dark ones."""
-
-    def forward(self, x):
-        smooth = 12 * torch.nn.functional.avg_pool3d(x, 3, 1, 1) / 4
-        return torch.cat([torch.zeros_like(smooth), smooth - 6, -smooth - 6], 1)
-
-
 @pytest.fixture
-def two_classes(tmp_path, monkeypatch):
+def two_classes(tmp_path):
     """A model of bright blobs (class 1) and dark ones (class 3), whose thresholds are 0.3 and 0.99."""
     classes = (ClassCard(1, "bright", 100.0, 7.0, 0.3), ClassCard(3, "dark", 100.0, 7.0, 0.99))
-    card = ModelCard(network={}, classes=classes, voxel_size_ang=10.0, patch_vox=48, border_vox=12, label="tball",
-                     normalisation="robust", threshold=0.5, score_floor=0.1)
-    monkeypatch.setattr(picker, "load_model", lambda path: (TwoBlobDetector(), card))
-    (tmp_path / "m.safetensors").write_bytes(b"stands for a model")
+    write_detector(tmp_path / "m.safetensors", *classes, signs=(1, -1), threshold=0.5)
     write_volume(tmp_path / "TS_1.mrc", density(CENTRES[:2]) - density(CENTRES[2:]), 10.0)
     return tmp_path
 
@@ -268,19 +241,18 @@ def test_each_item_may_have_its_own_mask(model, tomogram, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["missing", "ill-shaped", "not in the folder"])
-def test_a_mask_that_cannot_be_used_is_told_before_the_scan(model, tomogram, tmp_path, monkeypatch, caplog, kind):
+def test_a_mask_that_cannot_be_used_is_told_before_the_scan(model, tomogram, tmp_path, caplog, kind):
     mask = tmp_path / "mask.mrc"
     if kind == "ill-shaped":
         write_volume(mask, np.ones((45, 100, 70), np.int8), 10.0)
     elif kind == "not in the folder":
         mask = tmp_path / "masks"
         mask.mkdir()
-    scans, original = [], picker.probability_map
-    monkeypatch.setattr(picker, "probability_map", lambda *args: scans.append(args) or original(*args))
+    caplog.set_level("INFO", "deepetpicker")
     params = {"items": [{"name": "good", "tomogram": str(tomogram)},
                         {"name": "bad", "tomogram": str(tomogram), "mask": str(mask)}]}
     manifest = pick(model, out=tmp_path / "out", options=options(), params=params, quiet=True)
-    assert len(scans) == 1
+    assert [text.partition(": ")[0] for text in caplog.messages if SCANS in text] == ["good"], "what is scanned"
     assert [item["status"] for item in manifest["items"]] == ["done", "failed"]
     said = [text for text in caplog.messages if text.startswith("bad: cannot be picked: ")]
     assert len(said) == 1
@@ -316,45 +288,43 @@ def test_a_tomogram_without_contrast_fails_with_its_name(model, tmp_path, fill):
         run(model, tmp_path / "flat.mrc", tmp_path / "out")
 
 
-def test_resume_skips_what_is_done_and_only_that(model, tomogram, tmp_path, monkeypatch):
+def scanned(caplog):
+    """Return the names of the tomograms that were scanned since this was last asked, or since the test began."""
+    names = [text.partition(": ")[0] for text in caplog.messages if SCANS in text]
+    caplog.clear()
+    return names
+
+
+def test_resume_skips_what_is_done_and_only_that(model, tomogram, tmp_path, caplog):
+    caplog.set_level("INFO", "deepetpicker")
     other = tmp_path / "TS_2.mrc"
     write_volume(other, density(CENTRES[:1]), 10.0)
     pick(model, [tomogram], tmp_path / "out", options(resume=True), quiet=True)
     before = (tmp_path / "out" / "TS_1.csv").stat().st_mtime_ns
-    seen = []
-    original = pick_tomogram.open_volume
-    monkeypatch.setattr(pick_tomogram, "open_volume", lambda path, *a: seen.append(str(path)) or original(path, *a))
+    assert scanned(caplog) == ["TS_1"]
     manifest = pick(model, [tomogram, other], tmp_path / "out", options(resume=True), quiet=True)
-    assert seen == [str(other)]
+    assert scanned(caplog) == ["TS_2"]
     assert (tmp_path / "out" / "TS_1.csv").stat().st_mtime_ns == before
     assert [i["status"] for i in manifest["items"]] == ["done", "done"]
     pick(model, [tomogram], tmp_path / "out", options(resume=True, threshold=0.9), quiet=True)
-    assert seen[-1] == str(tomogram)
+    assert scanned(caplog) == ["TS_1"]
 
 
-def test_resume_goes_on_from_a_run_that_was_not_started_with_it(model, tomogram, tmp_path, monkeypatch):
+def test_resume_goes_on_from_a_run_that_was_not_started_with_it(model, tomogram, tmp_path, caplog):
     first = pick(model, [tomogram], tmp_path / "out", options(), quiet=True)
-    monkeypatch.setattr(pick_tomogram, "open_volume", None)  # calling it would fail
+    caplog.set_level("INFO", "deepetpicker")
     again = pick(model, [tomogram], tmp_path / "out", options(resume=True), quiet=True)
-    assert again["items"] == first["items"]
+    assert (scanned(caplog), again["items"]) == ([], first["items"])
     assert again["inputs"] == first["inputs"]
 
 
-def test_an_interrupted_resume_forgets_nothing(model, tomogram, tmp_path, monkeypatch):
+def test_an_interrupted_resume_forgets_nothing(model, tomogram, tmp_path):
     paths = [tmp_path / f"TS_{n}.mrc" for n in (2, 1, 3)]
     write_volume(paths[0], density(CENTRES[:1]), 10.0)
     write_volume(paths[2], density(CENTRES[1:]), 10.0)
     whole = pick(model, paths, tmp_path / "whole", options(), quiet=True)
     pick(model, paths[1:2], tmp_path / "out", options(), quiet=True)
-    original = picker.Picker.candidates
-
-    def interrupted(self, volume, *more, **named):
-        if volume.name == "TS_3":
-            raise KeyboardInterrupt
-        return original(self, volume, *more, **named)
-
-    monkeypatch.setattr(picker.Picker, "candidates", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted_at("TS_3: ", SCANS), pytest.raises(KeyboardInterrupt):
         pick(model, paths, tmp_path / "out", options(resume=True), quiet=True)
     found = read_manifest(tmp_path / "out" / "manifest.json")
     assert [i["name"] for i in found["items"]] == ["TS_2", "TS_1"]
@@ -393,107 +363,123 @@ def test_a_tomogram_inside_a_larger_one_gives_the_same_picks(model, tmp_path):
     assert nearest(b, a.positions_zyx_vox + [9, 17, 21]).max() < 0.05
 
 
-class Hungry(BlobDetector):
+class Hungry(torch.nn.Module):
     """The detector, out of memory for tiles above an edge."""
 
     def __init__(self, largest):
         super().__init__()
-        self.largest = largest
+        self.network, self.largest = blob_detector(), largest
 
     def forward(self, x):
         if max(x.shape) > self.largest:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate many bytes")
-        return super().forward(x)
+        return self.network(x)
 
 
-def hungry(monkeypatch, largest):
-    """Make the model of the fixture run out of memory for tiles above an edge."""
-    _, card = picker.load_model("")
-    monkeypatch.setattr(picker, "load_model", lambda path: (Hungry(largest), card))
+class TooLarge(TorchDispatchMode):
+    """PyTorch as it is where there is no memory for what some operations make, by their name, above some elements."""
+
+    def __init__(self, error, largest, *names):
+        super().__init__()
+        self.error, self.largest, self.names, self.refused = error, largest, names, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        if func.overloadpacket.__name__ in self.names and made.numel() > self.largest:
+            self.refused += 1
+            raise self.error
+        return made
 
 
-def test_without_memory_the_tile_shrinks_and_the_run_goes_on(model, tomogram, tmp_path, monkeypatch, caplog):
-    expected = run(model, tomogram, tmp_path / "a")
-    hungry(monkeypatch, 56)
-    found = run(model, tomogram, tmp_path / "b")
+def picker_of(largest=10**9, **values):
+    """Return the detector as a picker; above an edge of its tiles it runs out of memory (``.network.largest``)."""
+    network = Hungry(largest)
+    picker = Picker((network, detector_card()), options(**values), quiet=True)
+    picker.network = network
+    return picker
+
+
+def volume_of(name="TS_1", kind=np.ndarray):
+    """Return the tomogram of four blobs, in memory."""
+    return Volume(name, pathlib.Path(f"{name}.mrc"), density(CENTRES).view(kind), 10.0)
+
+
+def test_without_memory_the_tile_shrinks_and_the_run_goes_on(caplog):
+    expected = picker_of().candidates(volume_of())
+    found = picker_of(56).candidates(volume_of())
+    assert len(found) >= 4
     np.testing.assert_allclose(found.positions_zyx_vox, expected.positions_zyx_vox, atol=1e-3)
     assert "starting it again with at most 48" in caplog.text
 
 
-def test_what_was_learnt_of_memory_holds_for_the_next_tomogram(model, tomogram, tmp_path, monkeypatch, caplog):
-    hungry(monkeypatch, 56)
-    other = tmp_path / "TS_2.mrc"
-    other.write_bytes(tomogram.read_bytes())
-    pick(model, [tomogram, other], tmp_path / "out", options(), quiet=True)
+def test_what_was_learnt_of_memory_holds_for_the_next_tomogram(caplog):
+    picker = picker_of(56)
+    for name in ("TS_1", "TS_2"):
+        assert len(picker.candidates(volume_of(name))) >= 4
     assert caplog.text.count("starting it again") == 1
     assert "TS_2: out of memory" not in caplog.text
 
 
-def test_without_memory_for_the_smallest_tile_the_tomogram_fails_with_advice(model, tomogram, tmp_path, monkeypatch):
-    hungry(monkeypatch, 24)
-    monkeypatch.setattr(picker.Predictor, "warm_up", lambda self: 0.0)
-    with pytest.raises(InputError, match="too little free memory for one tile"):
-        run(model, tomogram, tmp_path / "out", border=0)
-    hungry(monkeypatch, 56)
-    with pytest.raises(InputError, match="smaller --tile"):
-        run(model, tomogram, tmp_path / "out", tile=64)
+def test_without_memory_for_the_smallest_tile_the_tomogram_fails_with_advice():
+    picker = picker_of(border=0)
+    picker.network.largest = 24
+    with pytest.raises(DeviceMemoryError, match="too little free memory for one tile"):
+        picker.candidates(volume_of())
+    with pytest.raises(DeviceMemoryError, match="smaller --tile"):
+        picker_of(56, tile=64).candidates(volume_of())
 
 
-def test_a_tomogram_that_fails_for_memory_does_not_shrink_the_tiles_of_the_next(model, tomogram, tmp_path, monkeypatch,
-                                                                               caplog):
-    hungry(monkeypatch, 24)
-    monkeypatch.setattr(picker.Predictor, "warm_up", lambda self: 0.0)
-    other = tmp_path / "TS_2.mrc"
-    other.write_bytes(tomogram.read_bytes())
-    with caplog.at_level("INFO"), pytest.raises(InputError, match="none of 2"):
-        pick(model, [tomogram, other], tmp_path / "out", options(), quiet=True)
-    plans = [m for m in caplog.messages if m.startswith("TS_2: ") and "tiles of" in m]
+def test_a_tomogram_that_fails_for_memory_does_not_shrink_the_tiles_of_the_next(caplog):
+    caplog.set_level("INFO", "deepetpicker")
+    picker = picker_of()
+    picker.network.largest = 24
+    for name in ("TS_1", "TS_2"):
+        with pytest.raises(DeviceMemoryError):
+            picker.candidates(volume_of(name))
+    plans = [m for m in caplog.messages if m.startswith("TS_2: ") and SCANS in m]
     assert [m for m in plans if "of 32 voxels" in m]
     assert not [m for m in plans if "of 24 voxels" in m]
 
 
+def test_a_tomogram_without_memory_fails_and_says_so_in_the_manifest(model, tomogram, tmp_path):
+    memory = TooLarge(RuntimeError("CUDA out of memory"), 10**9, "sigmoid")
+
+    def fill(text):
+        memory.largest = 8 if SCANS in text else memory.largest  # once it scans
+
+    with memory, heard(fill), pytest.raises(InputError, match=r"none of 1.*too little free memory.*smaller --tile"):
+        run(model, tomogram, tmp_path / "out")
+    assert read_manifest(tmp_path / "out/manifest.json")["items"][0]["status"] == "failed"
+
+
 @pytest.mark.parametrize("error", [MemoryError("much"), RuntimeError("CUDA out of memory")])
-def test_without_memory_for_the_peaks_blocks_shrink(model, tomogram, tmp_path, monkeypatch, caplog, error):
+def test_without_memory_for_the_peaks_blocks_shrink(model, tomogram, tmp_path, caplog, error):
     expected = run(model, tomogram, tmp_path / "a")
-    original, blocks = picker.find_peaks, []
-
-    def hungry_peaks(store, rules, floor, distances, block):
-        blocks.append(block)
-        if block[0] * block[1] > 800:
-            raise error
-        return original(store, rules, floor, distances, block)
-
-    monkeypatch.setattr(picker, "find_peaks", hungry_peaks)
-    found = run(model, tomogram, tmp_path / "b")
+    with TooLarge(error, 300_000, "empty_like") as memory:
+        found = run(model, tomogram, tmp_path / "b")
     np.testing.assert_allclose(found.positions_zyx_vox, expected.positions_zyx_vox, atol=1e-3)
-    assert len(blocks) > 1
+    assert memory.refused >= 1
     assert "looking for peaks in blocks" in caplog.text
 
 
-def test_without_memory_for_the_map_it_goes_to_a_file(model, tomogram, tmp_path, monkeypatch):
+def test_without_memory_for_the_map_it_goes_to_a_file(model, tomogram, tmp_path):
     expected = run(model, tomogram, tmp_path / "a")
-    original = picker.ProbabilityStore
-    kinds = []
-
-    def store(shape, work, in_memory_bytes, *device):
-        if in_memory_bytes:
-            raise MemoryError
-        kinds.append("file")
-        return original(shape, work, in_memory_bytes, *device)
-
-    monkeypatch.setattr(picker, "ProbabilityStore", store)
-    found = run(model, tomogram, tmp_path / "b")
-    assert kinds == ["file"]
+    with TooLarge(MemoryError(), np.prod(SHAPE) - 1, "zeros") as memory:
+        found = run(model, tomogram, tmp_path / "b")
+    assert memory.refused == 1
     np.testing.assert_array_equal(found.positions_zyx_vox, expected.positions_zyx_vox)
 
 
-def test_a_lack_of_memory_elsewhere_fails_that_tomogram_with_advice(model, tomogram, tmp_path, monkeypatch):
-    def write(self, store):
+class Unreadable(np.ndarray):
+    """Voxels that there is no memory to read."""
+
+    def __getitem__(self, index):
         raise MemoryError("planes")
 
-    monkeypatch.setattr(picker.ProbabilityMaps, "write", write)
-    with pytest.raises(InputError, match=r"no memory left \(planes\): use --memory-limit"):
-        run(model, tomogram, tmp_path / "out", save_map=True)
+
+def test_a_lack_of_memory_elsewhere_fails_that_tomogram_with_advice():
+    with pytest.raises(InputError, match=r"TS_1: no memory left \(planes\): use --memory-limit"):
+        picker_of().candidates(volume_of(kind=Unreadable))
 
 
 def test_the_plan_is_told_before_the_start(model, tomogram, tmp_path, caplog):
@@ -518,9 +504,7 @@ def test_a_memory_limit_holds_in_a_process_of_its_own(tmp_path):
     usual = Workplace(classes=1, width=NetworkOptions().widths[0], itemsize=4, patch=72, halo=12, batch=1,
                       base_bytes=300 * MIB)  # of a process that has loaded nothing but the network
     assert make_plan(shape, PickOptions(), usual).memory_bytes > limit * 1e9
-    card = ModelCard(network=NetworkOptions().to_dict(), classes=(ClassCard(1, "blob", 100.0, 7.0),),
-                     voxel_size_ang=10.0, patch_vox=72, border_vox=12, label="tball", normalisation="robust",
-                     threshold=0.3, score_floor=0.1)
+    card = detector_card(network=NetworkOptions().to_dict(), patch_vox=72)
     save_model(tmp_path / "m.safetensors", ResUNet3D(NetworkOptions()), card)
     write_volume(tmp_path / "a.mrc", np.random.default_rng(0).normal(size=shape).astype(np.float32), 10.0)
     code = ("import sys; from deepetpicker.__main__ import main; from deepetpicker.memory import resident_bytes; "

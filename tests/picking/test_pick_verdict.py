@@ -8,18 +8,19 @@ import logging
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
-from test_pick import BlobDetector, options
+from test_pick import options
 
 from deepetpicker import pick
 from deepetpicker.geometry import WorkingGrid
 from deepetpicker.io.manifest import read_manifest
 from deepetpicker.io.modelcard import ClassCard, ModelCard
 from deepetpicker.io.volumes import write_volume
-from deepetpicker.picking import picker
+from deepetpicker.network.modelfile import save_model
 from deepetpicker.picking.verdict import Facts, judge
 from deepetpicker.preparation.portrait import Portrait, portrait
 from deepetpicker.preparation.resample import open_working_volume
 from deepetpicker.verdict import of_run
+from tests.detectors import blob_detector, detector_card
 
 SHAPE, VOXEL, DIAMETER = (48, 96, 104), 10.0, 100.0
 BLOB = ClassCard(1, "blob", DIAMETER, 7.0, 0.3)
@@ -41,16 +42,13 @@ def card() -> ModelCard:
     """Return the card of a model whose training saw two such tomograms."""
     seen = [portrait(open_working_volume(tomogram(seed), WorkingGrid(SHAPE, VOXEL, VOXEL)), 10.0) for seed in (1, 2)]
     density = 24 / (np.prod(SHAPE) / 1e6)
-    return ModelCard(network={}, classes=(BLOB,), voxel_size_ang=VOXEL, patch_vox=48, border_vox=12, label="tball",
-                     normalisation="robust", threshold=0.3, score_floor=0.1, training={"seen": {
-                         "portraits": [one.to_dict() for one in seen], "density": {"1": [density]},
-                         "is_complete": True}})
+    return detector_card(BLOB, training={"seen": {"portraits": [one.to_dict() for one in seen],
+                                                  "density": {"1": [density]}, "is_complete": True}})
 
 
-def picked(tmp_path, monkeypatch, card, volume, voxel_size=VOXEL):
+def picked(tmp_path, card, volume, voxel_size=VOXEL):
     """Return the manifest of picking one tomogram."""
-    monkeypatch.setattr(picker, "load_model", lambda path: (BlobDetector(), card))
-    (tmp_path / "m.safetensors").write_bytes(b"stands for a model")
+    save_model(tmp_path / "m.safetensors", blob_detector(), card)
     write_volume(tmp_path / "TS_1.mrc", volume, voxel_size)
     pick(tmp_path / "m.safetensors", [tmp_path / "TS_1.mrc"], tmp_path / "out", options(), quiet=True)
     return read_manifest(tmp_path / "out/manifest.json")
@@ -61,9 +59,9 @@ def causes(manifest):
     return [one["cause"] for one in manifest["items"][0]["verdict"]["reasons"]]
 
 
-def test_a_tomogram_like_those_of_the_training_is_silent(tmp_path, monkeypatch, card, caplog):
+def test_a_tomogram_like_those_of_the_training_is_silent(tmp_path, card, caplog):
     caplog.set_level(logging.INFO)
-    manifest = picked(tmp_path, monkeypatch, card, tomogram(3))
+    manifest = picked(tmp_path, card, tomogram(3))
     assert manifest["warnings"] == []
     assert manifest["items"][0]["verdict"] == {"grade": "good", "text": "good: 24 picks", "reasons": []}
     assert manifest["outputs"]["verdict"]["text"] == "good: 1 tomogram(s) picked"
@@ -71,8 +69,8 @@ def test_a_tomogram_like_those_of_the_training_is_silent(tmp_path, monkeypatch, 
     assert "verdict: good: 1 tomogram(s) picked" in caplog.text
 
 
-def test_inverted_contrast_is_the_cause_of_no_picks(tmp_path, monkeypatch, card, caplog):
-    manifest = picked(tmp_path, monkeypatch, card, -tomogram(3))
+def test_inverted_contrast_is_the_cause_of_no_picks(tmp_path, card, caplog):
+    manifest = picked(tmp_path, card, -tomogram(3))
     assert causes(manifest) == ["contrast", "no picks"]
     text = manifest["items"][0]["verdict"]["text"]
     assert "is dark, in the training it was bright; next: invert its contrast" in text
@@ -81,23 +79,23 @@ def test_inverted_contrast_is_the_cause_of_no_picks(tmp_path, monkeypatch, card,
     assert manifest["outputs"]["verdict"]["text"] == "doubtful: 1 tomogram(s) picked, 1 of them to look at"
 
 
-def test_a_voxel_size_that_is_half_the_true_one_is_named(tmp_path, monkeypatch, card):
-    manifest = picked(tmp_path, monkeypatch, card, tomogram(3), voxel_size=5.0)
+def test_a_voxel_size_that_is_half_the_true_one_is_named(tmp_path, card):
+    manifest = picked(tmp_path, card, tomogram(3), voxel_size=5.0)
     assert "voxel size or filter" in causes(manifest)
     assert "times finer at 10 angstrom" in str(manifest["items"][0]["verdict"])
     assert "5 angstrom is assumed" in manifest["warnings"][0] + str(manifest["items"][0]["verdict"])
 
 
-def test_noise_alone_has_nothing_that_stands_out(tmp_path, monkeypatch, card):
-    manifest = picked(tmp_path, monkeypatch, card, tomogram(3, n=0))
+def test_noise_alone_has_nothing_that_stands_out(tmp_path, card):
+    manifest = picked(tmp_path, card, tomogram(3, n=0))
     assert "nothing stands out" in causes(manifest)
     assert manifest["items"][0]["status"] == "done"
 
 
-def test_a_model_that_does_not_say_what_it_saw_judges_numbers_alone(tmp_path, monkeypatch, card):
+def test_a_model_that_does_not_say_what_it_saw_judges_numbers_alone(tmp_path, card):
     old = dataclasses.replace(card, training={})
-    assert picked(tmp_path, monkeypatch, old, tomogram(3), voxel_size=5.0)["items"][0]["status"] == "done"
-    inverted = picked(tmp_path, monkeypatch, old, -tomogram(3))
+    assert picked(tmp_path, old, tomogram(3), voxel_size=5.0)["items"][0]["status"] == "done"
+    inverted = picked(tmp_path, old, -tomogram(3))
     assert causes(inverted) == ["no picks"]
 
 

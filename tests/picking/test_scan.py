@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from deepetpicker.picking import scan as scanning
-from deepetpicker.picking.scan import ahead, behind, probability_map, read_reflected, scan
+from deepetpicker.picking.scan import RUN_VOXELS, ahead, behind, probability_map, read_reflected, runs_of, scan
 from deepetpicker.picking.store import ProbabilityStore
 from deepetpicker.preparation.tiling import TilePlan
 
@@ -90,15 +89,14 @@ def test_the_map_is_stored_whole():
         np.testing.assert_allclose(store.read(1, slice(3, 9), slice(10, 20)), 1 - volume[3:9, 10:20], atol=3e-4)
 
 
-def test_long_rows_are_read_in_parts(monkeypatch):
-    volume = np.random.default_rng(3).random((40, 50, 200)).astype(np.float32)
-    expected = stitched(volume, lambda t: t[:, None])
-    monkeypatch.setattr(scanning, "RUN_VOXELS", 70 * 32 * 32)
+def test_long_rows_are_read_in_parts():
+    volume = np.random.default_rng(3).random((20, 30, 13000)).astype(np.float32)
     plan = TilePlan.cover(volume.shape, 32, 8)
-    runs = scanning.runs_of(plan)
+    runs = runs_of(plan)
     assert [t for run in runs for t in run] == list(plan)
-    assert max(run[-1].x.start + 32 - run[0].x.start for run in runs) <= 70
-    np.testing.assert_array_equal(stitched(volume, lambda t: t[:, None]), expected)
+    longest = RUN_VOXELS // (plan.tile_zyx[0] * plan.tile_zyx[1])
+    assert 32 < max(run[-1].x.start + 32 - run[0].x.start for run in runs) <= longest < volume.shape[2]
+    np.testing.assert_array_equal(stitched(volume, lambda t: t[:, None])[0], volume)
 
 
 @pytest.mark.parametrize("threads", [1, 3])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import pathlib
@@ -24,8 +25,8 @@ from deepetpicker.io.modelcard import ClassCard, ModelCard
 from deepetpicker.io.volumes import write_volume
 from deepetpicker.network.modelfile import save_model
 from deepetpicker.network.resunet import ResUNet3D
-from deepetpicker.picking import run as pick_run, tomogram as pick_tomogram
 from deepetpicker.picking.run import shard_of
+from tests.moments import SCANS, heard, interrupted_at
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SHAPE = (24, 32, 40)
@@ -49,9 +50,10 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture
-def work(tmp_path, monkeypatch):
-    """An empty working folder: output folders have the same relative name in every one."""
+def work(tmp_path, monkeypatch, caplog):
+    """An empty working folder: output folders have the same relative name in every one. All messages are kept."""
     monkeypatch.chdir(tmp_path)
+    caplog.set_level(logging.INFO, "deepetpicker")
     return tmp_path
 
 
@@ -95,32 +97,15 @@ def expected(data, tmp_path_factory):
         return tables(), whole()[0]
 
 
-def picked(monkeypatch):
-    """Return a list that fills with the names of the tomograms that are picked from now on, or cannot be opened."""
-    seen, original = [], pick_tomogram.open_volume
-
-    def opening(path, voxel_size_ang, name, quiet):
-        if not quiet:  # else only planned
-            seen.append(pathlib.Path(path).stem)
-        return original(path, voxel_size_ang, name, quiet)
-
-    monkeypatch.setattr(pick_tomogram, "open_volume", opening)
-    return seen
+def picked(caplog):
+    """Return the names of the tomograms that were picked since the log was cleared, or could not be opened."""
+    return [text.partition(": ")[0] for text in caplog.messages if SCANS in text or ": failed: " in text]
 
 
 def killed(data, shard, at):
     """Run a shard that is killed when it begins with the tomogram named at."""
-    original = pick_run.Picker.candidates
-
-    def beginning(self, volume, *more, **named):
-        if volume.name == at:
-            raise KeyboardInterrupt
-        return original(self, volume, *more, **named)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pick_run.Picker, "candidates", beginning)
-        with pytest.raises(KeyboardInterrupt):
-            run(data, shard)
+    with interrupted_at(f"{at}: ", SCANS), pytest.raises(KeyboardInterrupt):
+        run(data, shard)
 
 
 # ---- which items
@@ -251,51 +236,52 @@ def test_a_table_that_is_not_ours_is_left_alone(data, work):
 
 # ---- going on
 
-def test_a_killed_process_loses_its_current_tomogram_alone(data, work, expected, monkeypatch):
+def test_a_killed_process_loses_its_current_tomogram_alone(data, work, expected, caplog):
     run(data, "2/2")
     killed(data, "1/2", "a b")
     assert listed() == {"done": ["TS_3", "TS_1", "TS_2"]}
     assert whole()[1] == ["a b", "last"]
-    seen = picked(monkeypatch)
+    caplog.clear()
     run(data, "1/2", resume=True)
-    assert seen == ["a b", "last"]
+    assert picked(caplog) == ["a b", "last"]
     assert (tables(), whole()) == (expected[0], (expected[1], []))
 
 
 @pytest.mark.parametrize(("first", "names", "then"), [
     (["1/2"], NAMES, ["2/3", "1/3", "3/3"]), (["1/2"], NAMES, ["1/1"]), (["1/1"], NAMES[1:4], ["2/2", "1/2"])])
-def test_resume_takes_over_what_was_done_with_another_number_of_shards(data, work, expected, monkeypatch, first, names,
+def test_resume_takes_over_what_was_done_with_another_number_of_shards(data, work, expected, caplog, first, names,
                                                                        then):
     for shard in first:
         run(data, shard, names=names)
     done = set(listed()["done"])
     assert 2 <= len(done) <= 4
-    seen = picked(monkeypatch)
+    caplog.clear()
     for shard in then:
         run(data, shard, resume=True)
-    assert sorted(seen) == sorted(set(NAMES) - done)
+    assert sorted(picked(caplog)) == sorted(set(NAMES) - done)
     assert (tables(), whole()) == (expected[0], (expected[1], []))
 
 
-def test_resume_picks_again_what_failed_or_lost_its_table(data, work, monkeypatch):
+def test_resume_picks_again_what_failed_or_lost_its_table(data, work, caplog):
     pathlib.Path("bad.mrc").write_bytes(b"")
     tomograms = ["bad.mrc", data / "TS_1.mrc", data / "TS_2.mrc"]
     pick(data / "m.safetensors", tomograms, "picks", PickOptions(**SET), quiet=True)
     pathlib.Path("picks/TS_1.csv").unlink()
-    seen = picked(monkeypatch)
+    caplog.clear()
     pick(data / "m.safetensors", tomograms, "picks", PickOptions(**SET, resume=True), quiet=True)
-    assert seen == ["bad", "TS_1"]
+    assert picked(caplog) == ["bad", "TS_1"]
 
 
 def test_a_manifest_that_takes_long_to_write_is_written_rarely_and_is_complete_in_the_end(data, work, monkeypatch):
-    real, written = pick_run.write_content, []
+    real, written = os.replace, []
 
-    def slowly(path, content):
-        time.sleep(0.3)
-        written.append(len(content["items"]))
-        real(path, content)
+    def slowly(source, target):
+        if pathlib.Path(target).name == "manifest.json":
+            time.sleep(0.3)
+            written.append(len(json.loads(pathlib.Path(source).read_text("utf-8"))["items"]))
+        real(source, target)
 
-    monkeypatch.setattr(pick_run, "write_content", slowly)
+    monkeypatch.setattr(os, "replace", slowly)
     run(data)
     assert written[0] == 0
     assert written[-1] == len(NAMES)
@@ -312,35 +298,33 @@ def test_what_is_left_is_said_after_each_tomogram_but_the_last(data, work, caplo
 
 
 @pytest.mark.parametrize("damage", ["TS_1.csv", "TS_1_candidates.csv", "records/TS_1.json"])
-def test_resume_picks_again_where_a_table_or_a_record_is_damaged(data, work, monkeypatch, damage):
+def test_resume_picks_again_where_a_table_or_a_record_is_damaged(data, work, caplog, damage):
     run(data, names=["TS_1", "TS_2"])
     before, path = tables(), pathlib.Path("picks", damage)
     text = path.read_text()
     path.write_text(text.replace("0", "1") if damage.endswith(".csv") else text.replace('"n_picks": ', '"n_picks": 1'))
-    seen = picked(monkeypatch)
+    caplog.clear()
     run(data, names=["TS_1", "TS_2"], resume=True)
-    assert seen == ["TS_1"]
+    assert picked(caplog) == ["TS_1"]
     assert tables() == before
 
 
-def test_a_tomogram_that_is_changed_while_it_is_picked_is_not_picked_by_halves(data, work, monkeypatch):
+def test_a_tomogram_that_is_changed_while_it_is_picked_is_not_picked_by_halves(data, work):
     shutil.copy(data / "TS_1.mrc", "A.mrc")
-    original = pick_run.Picker.candidates
 
-    def changing(*args, **named):
-        found = original(*args, **named)
-        shutil.copy(data / "TS_2.mrc", "A.mrc")
-        return found
+    def change(text):
+        if SCANS in text:  # once it is open
+            shutil.copy(data / "TS_2.mrc", "A.mrc")
 
-    monkeypatch.setattr(pick_run.Picker, "candidates", changing)
-    with pytest.raises(InputError, match=r"A.mrc .* was changed while it was picked: wait until it is complete"):
+    said = r"A.mrc .* was changed while it was picked: wait until it is complete"
+    with heard(change), pytest.raises(InputError, match=said):
         pick(data / "m.safetensors", ["A.mrc"], "picks", PickOptions(**SET), quiet=True)
     assert tables() == {}
 
 
 @pytest.mark.parametrize("change", ["another file of the name", "touched", "voxel size", "mask", "the mask's content",
                                     "threshold", "nothing"])
-def test_resume_picks_again_when_what_picks_depend_on_changed(data, work, monkeypatch, change):
+def test_resume_picks_again_when_what_picks_depend_on_changed(data, work, caplog, change):
     for folder in ("raw", "denoised"):
         pathlib.Path(folder).mkdir()
         shutil.copy(data / f"{'TS_1' if folder == 'raw' else 'TS_2'}.mrc", f"{folder}/A.mrc")
@@ -357,22 +341,22 @@ def test_resume_picks_again_when_what_picks_depend_on_changed(data, work, monkey
     else:
         item.update({"another file of the name": {"tomogram": "denoised/A.mrc"}, "voxel size": {"voxel_size": 10.5},
                      "mask": {"mask": "other.mrc"}}.get(change, {}))
-    seen = picked(monkeypatch)
+    caplog.clear()
     pick(data / "m.safetensors", out="picks", options=PickOptions(**options, resume=True), params={"items": [item]},
          quiet=True)
-    assert seen == ([] if change == "nothing" else ["A"])
+    assert picked(caplog) == ([] if change == "nothing" else ["A"])
 
 
-def test_the_working_directory_does_not_matter(data, work, monkeypatch):
+def test_the_working_directory_does_not_matter(data, work, monkeypatch, caplog):
     shutil.copy(data / "TS_1.mrc", "TS_1.mrc")
     pathlib.Path("deep/down").mkdir(parents=True)
     pick(data / "m.safetensors", ["TS_1.mrc"], "picks", PickOptions(**SET), quiet=True)
     monkeypatch.chdir("deep/down")
     item = read_manifest("../../picks/manifest.json")["items"][0]
     assert len(read_coordinates(item["picks"])) == item["n_picks"]
-    seen = picked(monkeypatch)
+    caplog.clear()
     pick(data / "m.safetensors", [work / "TS_1.mrc"], work / "picks", PickOptions(**SET, resume=True), quiet=True)
-    assert seen == []
+    assert picked(caplog) == []
     assert len(read_coordinates(read_manifest(work / "picks/manifest.json")["items"][0]["picks"])) == item["n_picks"]
     shutil.move(work / "picks", work / "elsewhere")
     assert pathlib.Path(read_manifest(work / "elsewhere/manifest.json")["items"][0]["candidates"]).is_file()

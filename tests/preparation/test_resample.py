@@ -7,7 +7,6 @@ import pytest
 
 from deepetpicker.errors import OutputError
 from deepetpicker.geometry import WorkingGrid
-from deepetpicker.preparation import resample
 from deepetpicker.preparation.normalise import robust_intensity
 from deepetpicker.preparation.resample import Crop, Resampler, open_working_volume, whole
 
@@ -136,41 +135,45 @@ def test_working_volume_is_normalised_and_every_way_of_reading_agrees(factor, tm
     assert whole(on.shape_zyx)[2] == slice(0, on.shape_zyx[2])
 
 
-def test_large_volumes_are_cached_in_a_file_and_reused(tmp_path, monkeypatch):
-    monkeypatch.setattr("deepetpicker.preparation.resample._MEMORY_BYTES", 0)
+def test_large_volumes_are_cached_in_a_file_and_reused(tmp_path):
     volume = np.random.default_rng(5).normal(size=SHAPE).astype(np.float32)
-    first = open_working_volume(volume, grid(2.0), cache_dir=tmp_path, name="TS_01")
+    first = open_working_volume(volume, grid(2.0), cache_dir=tmp_path, name="TS_01", in_memory_bytes=0)
     files = list(tmp_path.glob("*.npy"))
     assert len(files) == 1
     stamp = files[0].stat().st_mtime_ns
-    again = open_working_volume(volume, grid(2.0), cache_dir=tmp_path, name="TS_01")
+    again = open_working_volume(volume, grid(2.0), cache_dir=tmp_path, name="TS_01", in_memory_bytes=0)
     assert files[0].stat().st_mtime_ns == stamp
     assert np.array_equal(first.planes(0, 3), again.planes(0, 3))
 
 
-def test_the_cache_has_its_place_on_the_disk_before_it_is_filled(tmp_path, monkeypatch):
+class Watched(np.ndarray):
+    """A tomogram that notes, whenever it is read, the place on the disk and the size of each file in a folder."""
+
+    folder, found = None, ()
+
+    def __getitem__(self, index):
+        if self.folder is not None:
+            self.found.extend((path.stat().st_blocks * 512, path.stat().st_size) for path in self.folder.iterdir())
+        return np.asarray(self)[index]
+
+
+def test_the_cache_has_its_place_on_the_disk_before_it_is_filled(tmp_path):
     """A sparse file that is mapped kills the process without a word when the disk is full."""
-    monkeypatch.setattr(resample, "_MEMORY_BYTES", 0)
-    filled, original = [], resample._fill
-
-    def fill(source, array):
-        filled.extend((path.stat().st_blocks * 512, path.stat().st_size) for path in tmp_path.iterdir())
-        return original(source, array)
-
-    monkeypatch.setattr(resample, "_fill", fill)
-    open_working_volume(np.random.default_rng(5).normal(size=(60, 62, 71)), grid(1.5), cache_dir=tmp_path)
-    assert len(filled) == 1
-    assert filled[0][0] >= filled[0][1] > 40_000
+    volume = np.random.default_rng(5).normal(size=(60, 62, 71)).view(Watched)
+    volume.folder, volume.found = tmp_path, []
+    open_working_volume(volume, grid(1.5), cache_dir=tmp_path, in_memory_bytes=0)
+    assert volume.found
+    assert all(place >= size > 40_000 for place, size in volume.found)
 
 
 def test_a_full_disk_is_told_and_leaves_nothing(tmp_path, monkeypatch):
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(resample, "_MEMORY_BYTES", 0)
     monkeypatch.setattr("os.posix_fallocate", full)
     with pytest.raises(OutputError, match="No space left on device; the disk is full: free some space"):
-        open_working_volume(np.random.default_rng(5).normal(size=SHAPE), grid(2.0), cache_dir=tmp_path)
+        open_working_volume(np.random.default_rng(5).normal(size=SHAPE), grid(2.0), cache_dir=tmp_path,
+                            in_memory_bytes=0)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -19,6 +19,7 @@ from deepetpicker.io.coordinates import read_coordinates
 from deepetpicker.studying import run as running, study
 from deepetpicker.studying.data import drawn_labels, open_data
 from deepetpicker.studying.variants import KINDS
+from tests.moments import SCANS, heard
 
 QUICK = StudyOptions(quick=True)
 TWO = StudyOptions(quick=True, values=("overlap", "deduplication"), labels=6)  # they share a model
@@ -42,19 +43,14 @@ def tomograms(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 def parts(tomograms: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """Return the folder of a study of two variants that was killed in its second one and went on."""
     folder = tmp_path_factory.mktemp("parts")
-    real = running.scores
 
-    def killed(*args: Any) -> Any:
-        """Evaluate the first variant, and be interrupted in the second."""
-        if (folder / "results/overlap_seed0.json").exists():
+    def kill(text: str) -> None:
+        """Interrupt the study when it picks with the second variant."""
+        if SCANS in text and (folder / "results/overlap_seed0.json").exists():
             raise KeyboardInterrupt
-        return real(*args)
 
-    patch = pytest.MonkeyPatch()
-    patch.setattr(running, "scores", killed)
-    with pytest.raises(KeyboardInterrupt):
+    with heard(kill), pytest.raises(KeyboardInterrupt):
         study("ablation", folder, tomograms, TWO, quiet=True)
-    patch.undo()
     (folder / "before").mkdir()
     for name in ("study.csv", "results/overlap_seed0.json"):
         (folder / "before" / pathlib.Path(name).name).write_bytes((folder / name).read_bytes())
@@ -72,20 +68,31 @@ def test_a_killed_study_keeps_what_was_finished_and_goes_on(parts: pathlib.Path)
     assert (parts / "before/overlap_seed0.json").read_bytes() == (parts / "results/overlap_seed0.json").read_bytes()
 
 
-def test_a_finished_study_computes_nothing(parts: pathlib.Path, tomograms: pathlib.Path, monkeypatch):
-    monkeypatch.setitem(running.METHODS, "network", lambda task: pytest.fail(f"{task.name} is computed again"))
-    before = (parts / "study.csv").read_bytes()
-    study("ablation", parts, tomograms, TWO, quiet=True)
-    assert (parts / "study.csv").read_bytes() == before
+def test_a_finished_study_computes_nothing(parts: pathlib.Path, tomograms: pathlib.Path):
+    said: List[str] = []
+    before = {path: path.stat().st_mtime_ns for path in parts.glob("*/*") if path.parent.name in ("results", "models")}
+    table = (parts / "study.csv").read_bytes()
+    with heard(said.append):
+        study("ablation", parts, tomograms, TWO, quiet=True)
+    assert not [text for text in said if ", seed " in text or SCANS in text]
+    assert len(before) >= 3
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert (parts / "study.csv").read_bytes() == table
 
 
 @pytest.mark.parametrize("change", [{"megavoxels": 0.4}, {"labels": 5}, {"seed": 1}])
-def test_another_budget_label_or_seed_is_another_run(parts: pathlib.Path, tomograms: pathlib.Path, monkeypatch, change):
-    asked = []
-    monkeypatch.setitem(running.METHODS, "network", lambda task: asked.append(task.name) or 1 / 0)
-    with pytest.raises(ZeroDivisionError):
+def test_another_budget_label_or_seed_is_another_run(parts: pathlib.Path, tomograms: pathlib.Path, change):
+    asked: List[str] = []
+
+    def begins(text: str) -> None:
+        """Note the first run that is computed, and leave it at that."""
+        if ", seed " in text:
+            asked.append(text)
+            raise KeyboardInterrupt
+
+    with heard(begins), pytest.raises(KeyboardInterrupt):
         study("ablation", parts, tomograms, dataclasses.replace(TWO, **change), quiet=True)
-    assert asked == [f"overlap_seed{change.get('seed', 0)}"]
+    assert asked == [f"ablation: + overlap-tile, seed {change.get('seed', 0)}"]
 
 
 def test_all_variants_have_the_same_labels_and_budget(parts: pathlib.Path, tomograms: pathlib.Path):

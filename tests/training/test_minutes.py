@@ -12,10 +12,11 @@ from balls import small, write_set
 from deepetpicker.io.modelcard import read_card
 from deepetpicker.training import run
 from deepetpicker.training.loop import callbacks
-from deepetpicker.training.loop.callbacks import EpochEnd, read_checkpoint
+from deepetpicker.training.loop.callbacks import read_checkpoint
 from deepetpicker.training.pace import Pace
 from deepetpicker.training.run import train
 from deepetpicker.training.run_folder import read_metrics
+from tests.moments import steps_of_training
 
 
 @pytest.fixture(scope="module")
@@ -46,18 +47,10 @@ def test_a_training_ends_within_its_minutes_at_the_lowest_rate(data, tmp_path, c
     assert read_card(tmp_path / "m.safetensors").training["options"]["minutes"] == 0.5
 
 
-def test_an_interrupted_one_goes_on_with_its_plan(data, tmp_path, clock, monkeypatch):
-    options, original = small(epochs=0, minutes=0.5, validate_every=4), EpochEnd.on_train_epoch_start
-
-    def interrupted(self, trainer, module):
-        if trainer.current_epoch == 5:
-            raise KeyboardInterrupt
-        original(self, trainer, module)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(EpochEnd, "on_train_epoch_start", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            train(data, tmp_path / "m.safetensors", options, quiet=True)
+def test_an_interrupted_one_goes_on_with_its_plan(data, tmp_path, clock):
+    options = small(epochs=0, minutes=0.5, validate_every=4)
+    with steps_of_training(interrupted_after=11), pytest.raises(KeyboardInterrupt):  # two an epoch
+        train(data, tmp_path / "m.safetensors", options, quiet=True)
     plan = read_checkpoint(tmp_path / "m_run/last.ckpt").schedule
     assert len(plan["history"]) > 1
     train(data, tmp_path / "m.safetensors", options, quiet=True)

@@ -18,11 +18,11 @@ from deepetpicker.io.manifest import read_manifest
 from deepetpicker.network.modelfile import load_model
 from deepetpicker.sampling.certain import Certain
 from deepetpicker.training import selftraining
-from deepetpicker.training.loop.callbacks import EpochEnd
 from deepetpicker.training.recipe import filled_in, second_rate
 from deepetpicker.training.run import train
 from deepetpicker.training.run_folder import read_metrics
 from deepetpicker.training.validation import Looked
+from tests.moments import steps_of_training
 
 
 def options(**changes):
@@ -73,18 +73,11 @@ def test_the_trainings_divide_the_epochs(whole):
     assert (len(first), len(second)) == (3, 3)
 
 
-def test_a_run_interrupted_in_either_training_ends_as_an_undisturbed_one(data, whole, tmp_path, monkeypatch):
-    original = EpochEnd.on_train_epoch_start
-    for folder in ("m_run/m_first_run", "m_run"):
-        def interrupted(self, trainer, module, at=tmp_path / folder):
-            if self.metrics.path.parent == at and trainer.current_epoch == 1:
-                raise KeyboardInterrupt
-            original(self, trainer, module)
-
-        with monkeypatch.context() as patched:
-            patched.setattr(EpochEnd, "on_train_epoch_start", interrupted)
-            with pytest.raises(KeyboardInterrupt):
-                train(data, tmp_path / "m.safetensors", options(validation=("t1",)), quiet=True)
+def test_a_run_interrupted_in_either_training_ends_as_an_undisturbed_one(data, whole, tmp_path):
+    """In the first step behind the first of three epochs, of eight steps each."""
+    for folder, step in (("m_run/m_first_run", 9), ("m_run", 16 + 9)):
+        with steps_of_training(interrupted_after=step), pytest.raises(KeyboardInterrupt):
+            train(data, tmp_path / "m.safetensors", options(validation=("t1",)), quiet=True)
         assert len(read_metrics(tmp_path / folder / "metrics.csv")) == 1
         assert not (tmp_path / "m.safetensors").exists()
     train(data, tmp_path / "m.safetensors", options(validation=("t1",)), quiet=True)

@@ -17,27 +17,23 @@ import pytest
 import safetensors.torch
 import torch
 from balls import VOXEL, small, write_set
+from torch.nn.modules.module import register_module_forward_hook
 
 from deepetpicker.errors import InputError
 from deepetpicker.evaluation import match_by_distance
 from deepetpicker.io.coordinates import read_coordinates, write_coordinates
 from deepetpicker.io.manifest import read_manifest
-from deepetpicker.io.modelcard import read_card
+from deepetpicker.io.modelcard import ClassCard, read_card
 from deepetpicker.io.volumes import open_volume
 from deepetpicker.network.generic import load_generic
 from deepetpicker.network.modelfile import load_model
+from deepetpicker.network.resunet import ResUNet3D
 from deepetpicker.sampling.gather import gather
-from deepetpicker.training.loop.callbacks import EpochEnd
-from deepetpicker.training.loop.module import GlobalBatchNorm3d, PickerModule, use_global_statistics
+from deepetpicker.training.loop.module import GlobalBatchNorm3d, use_global_statistics
 from deepetpicker.training.run import train
 from deepetpicker.training.run_folder import METRICS, RunFolder, read_metrics
-from deepetpicker.training.validation import Validator
-
-
-def with_f1(scores, f1: float):
-    """Return a validation's scores with another F1 of its picks."""
-    voxels, picks = scores
-    return voxels, dataclasses.replace(picks, classes=tuple(dataclasses.replace(c, f1=f1) for c in picks.classes))
+from tests.detectors import write_detector
+from tests.moments import steps_of_training
 
 
 @pytest.fixture(scope="module")
@@ -123,33 +119,18 @@ def test_the_same_seed_gives_the_same_model_and_another_one_another(data, tmp_pa
     assert not torch.equal(a["head.weight"], c["head.weight"])
 
 
-@pytest.mark.parametrize("moment", [pytest.param("on_train_epoch_start", marks=pytest.mark.slow), "on_train_batch_end"])
-def test_an_interrupted_run_ends_as_an_uninterrupted_one(data, tmp_path, monkeypatch, moment):
+@pytest.mark.parametrize(("step", "epochs"), [pytest.param(4, 1, marks=pytest.mark.slow), (5, 2)])
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(data, tmp_path, step, epochs):
+    """At the end of the second epoch, before it is validated and kept; in the middle of the third."""
     options = small(epochs=4, background_fraction=0.25)
     train(data, tmp_path / "whole.safetensors", options, quiet=True)
-    original, trained = getattr(EpochEnd, moment), []
-
-    def interrupted(self, trainer, *args):
-        trained.append(trainer.current_epoch)
-        if trainer.current_epoch == 2:
-            raise KeyboardInterrupt
-        return original(self, trainer, *args)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(EpochEnd, moment, interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            train(data, tmp_path / "parts.safetensors", options, quiet=True)
+    with steps_of_training(interrupted_after=step), pytest.raises(KeyboardInterrupt):
+        train(data, tmp_path / "parts.safetensors", options, quiet=True)
     assert not (tmp_path / "parts.safetensors").exists()
-    assert len(read_metrics(tmp_path / "parts_run/metrics.csv")) == 2
-    seen = []
-
-    def watched(self, trainer, *args):
-        seen.append(trainer.current_epoch)
-        return original(self, trainer, *args)
-
-    monkeypatch.setattr(EpochEnd, moment, watched)
-    train(data, tmp_path / "parts.safetensors", options, quiet=True)
-    assert sorted(set(seen)) == [2, 3]
+    assert len(read_metrics(tmp_path / "parts_run/metrics.csv")) == epochs
+    with steps_of_training() as steps:
+        train(data, tmp_path / "parts.safetensors", options, quiet=True)
+    assert len(steps) == 2 * (4 - epochs), "only the epochs that were left"
     assert_same_weights(tmp_path / "whole.safetensors", tmp_path / "parts.safetensors")
     curves = [read_metrics(tmp_path / f"{n}_run/metrics.csv") for n in ("whole", "parts")]
     for a, b in zip(*curves):
@@ -203,12 +184,14 @@ def test_a_damaged_checkpoint_is_put_aside(data, tmp_path, monkeypatch, caplog):
     assert (tmp_path / "m.safetensors").exists()
 
 
-def test_a_run_ends_early_when_the_held_out_picks_no_longer_improve(data, tmp_path, monkeypatch):
-    original = Validator.__call__
-    monkeypatch.setattr(Validator, "__call__", lambda self, *args: with_f1(original(self, *args), 0.9))
-    options = small(epochs=30, patience=2, validate_every=1)
+def test_a_run_ends_early_when_the_held_out_picks_no_longer_improve(data, tmp_path):
+    """It begins with a model that finds all balls and nothing else."""
+    write_detector(tmp_path / "sure.safetensors", ClassCard(1, "ball_1", 80.0, 5.0), signs=(-1,), patch_vox=32,
+                   border_vox=8)
+    options = small(epochs=30, patience=2, validate_every=1, init=str(tmp_path / "sure.safetensors"), widths=())
     manifest = train(data, tmp_path / "m.safetensors", options, quiet=True)
     rows = read_metrics(tmp_path / "m_run/metrics.csv")
+    assert rows[0]["pick_f1"] == 1
     assert len(rows) == manifest["outputs"]["epochs"] == 4
     assert rows[-1]["learning_rate"] < 1e-5 < rows[-2]["learning_rate"]
     (tmp_path / "m.safetensors").unlink()
@@ -339,22 +322,27 @@ def test_unusual_diameters_are_warned_about(data):
     assert not gather(data, small()).warnings
 
 
-def test_a_loss_that_is_not_a_number_stops_with_advice(data, tmp_path, monkeypatch):
-    original = PickerModule.training_step
-    monkeypatch.setattr(PickerModule, "training_step", lambda self, *args: original(self, *args) * float("nan"))
+def test_a_loss_that_is_not_a_number_stops_with_advice(data, tmp_path):
     with pytest.raises(InputError, match="learning-rate"):
-        train(data, tmp_path / "m.safetensors", small(epochs=6), quiet=True)
+        train(data, tmp_path / "m.safetensors", small(epochs=6, learning_rate=1e30), quiet=True)
 
 
-def test_a_single_bad_step_is_left_out(data, tmp_path, monkeypatch, caplog):
-    original = PickerModule.training_step
+def test_a_single_bad_step_is_left_out(data, tmp_path, caplog):
+    spoilt = []
 
-    def sometimes(self, batch, index):
-        loss = original(self, batch, index)
-        return loss * float("nan") if self.global_step == 1 else loss
+    def spoil(module, inputs, output):
+        if isinstance(module, ResUNet3D) and module.training and len(steps) == 1 and not spoilt:
+            spoilt.append(module)
+            return output * float("nan")
+        return None
 
-    monkeypatch.setattr(PickerModule, "training_step", sometimes)
-    train(data, tmp_path / "m.safetensors", small(epochs=2), quiet=True)
+    with steps_of_training() as steps:
+        hook = register_module_forward_hook(spoil)
+        try:
+            train(data, tmp_path / "m.safetensors", small(epochs=2), quiet=True)
+        finally:
+            hook.remove()
+    assert len(spoilt) == 1
     assert all(torch.isfinite(t).all() for t in weights_of(tmp_path / "m.safetensors").values())
     assert "left out" in caplog.text
 

@@ -7,19 +7,18 @@ import sys
 
 import numpy as np
 import pytest
-import torch
 import zarr
 from balls import small, write_set
 
 from deepetpicker.__main__ import main
 from deepetpicker.io.manifest import read_manifest
-from deepetpicker.io.modelcard import ClassCard, ModelCard
+from deepetpicker.io.modelcard import ClassCard
 from deepetpicker.io.volumes import open_volume, write_volume
-from deepetpicker.picking import picker
 from deepetpicker.sampling.gather import annotate, gather
 from deepetpicker.training.run import train
 from deepetpicker.windows.inputs import find_tomograms
 from deepetpicker.windows.scene import Scene
+from tests.detectors import write_detector
 
 SHAPE = (40, 48, 56)
 
@@ -39,24 +38,9 @@ def as_zarr(mrc, folder, n_levels=1):
     return folder
 
 
-class DarkBalls(torch.nn.Module):
-    """Logits that are high where it is dark."""
-
-    def forward(self, x):
-        return 12 * (torch.nn.functional.avg_pool3d(-x, 5, 1, 2) / 2 - 0.5)
-
-
-@pytest.fixture(autouse=True)
-def detector(monkeypatch):
-    """Pick with a network that finds the balls without training, whatever model file is named."""
-    card = ModelCard(network={}, classes=(ClassCard(1, "ball_1", 80.0, 7.0),), voxel_size_ang=10.0, patch_vox=32,
-                     border_vox=8, label="tball", normalisation="robust", threshold=0.3, score_floor=0.1)
-    monkeypatch.setattr(picker, "load_model", lambda path: (DarkBalls(), card))
-
-
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """Return a folder with the same two tomograms as MRC files and as OME-Zarr folders, and a model of the latter."""
+    """Return a folder with two tomograms as MRC files and as OME-Zarr folders, and with models (one finds balls)."""
     folder = tmp_path_factory.mktemp("zarr")
     write_set(folder / "mrc", [SHAPE] * 2, [10, 10])
     (folder / "zarr").mkdir()
@@ -66,6 +50,8 @@ def place(tmp_path_factory):
         else:
             shutil.copy(path, folder / "zarr")
     train(folder / "zarr", folder / "m.safetensors", small(epochs=1), quiet=True)
+    write_detector(folder / "balls.safetensors", ClassCard(1, "ball_1", 80.0, 7.0), signs=(-1,), gain=6.0,
+                   patch_vox=32, border_vox=8)  # finds them without training
     return folder
 
 
@@ -73,7 +59,8 @@ def words(place, kind, verb):
     tomograms = sorted(str(p) for p in (place / kind).iterdir() if p.suffix == f".{kind}")
     if verb == "propose":
         return ["propose", *tomograms, "--diameter-angstrom", "80", "--method", "blob", "--most", "20", "--quiet"]
-    return ["pick", str(place / "m.safetensors"), *tomograms, "--device", "cpu", "--precision", "float32", "--quiet"]
+    how = ["--device", "cpu", "--precision", "float32", "--quiet"]
+    return ["pick", str(place / "balls.safetensors"), *tomograms, *how]
 
 
 @pytest.mark.parametrize("verb", ["pick", "propose"])
@@ -108,7 +95,7 @@ def test_picks_count_the_voxels_of_the_finest_resolution_and_read_a_coarser_one(
         shutil.rmtree(folder / "0" / str(k), ignore_errors=True)
     how = ["--device", "cpu", "--precision", "float32", "--quiet", "--out"]
     for path, out in ((folder, "fine"), (place / "mrc" / "t0.mrc", "own")):
-        assert main(["pick", str(place / "m.safetensors"), str(path), *how, str(tmp_path / out)]) == 0
+        assert main(["pick", str(place / "balls.safetensors"), str(path), *how, str(tmp_path / out)]) == 0
     fine, own = (np.loadtxt(tmp_path / out / "t0.csv", delimiter=",", skiprows=1) for out in ("fine", "own"))
     assert len(own) > 5
     assert fine[:, 1:4] == pytest.approx((own[:, 1:4] + 0.5) * 2 - 0.5, abs=0.02)
@@ -137,12 +124,16 @@ def test_without_zarr_pick_says_what_to_install(place, tmp_path, monkeypatch, ca
     assert "pip install 'deepetpicker[zarr]'" in capsys.readouterr().err
 
 
-def test_a_window_shows_a_resolution_that_fits_and_counts_voxels_of_the_finest(place, tmp_path, monkeypatch):
+def test_a_window_shows_a_resolution_that_fits_and_counts_voxels_of_the_finest(place, tmp_path):
     folder = as_zarr(place / "mrc" / "t0.mrc", tmp_path / "t0.ome.zarr", n_levels=3)
     scene = Scene(find_tomograms([str(folder)]), [])
     assert scene.names == ["t0"]
     assert scene.volume("t0").shape == SHAPE
-    monkeypatch.setattr("deepetpicker.windows.scene.SHOWN_BYTES", 40 * 48 * 56)
+    large = zarr.open_group(str(folder), mode="a", zarr_format=2)
+    for level in range(3):  # of 1.9 GB at the finest, of which one chunk is there: the rest has the fill value
+        shape = tuple(n // 2 ** level for n in (640, 768, 960))
+        array = large.create_array(str(level), shape=shape, dtype="f4", chunks=(16, 16, 16), overwrite=True)
+        array[:16, :16, :16] = 1
     scene = Scene(find_tomograms([str(folder)]), [])
-    assert (scene.volume("t0").shape, scene.shape_zyx("t0")) == ((20, 24, 28), SHAPE)
+    assert (scene.volume("t0").shape, scene.shape_zyx("t0")) == ((320, 384, 480), (640, 768, 960))
     assert scene.factor_zyx("t0").tolist() == [0.5, 0.5, 0.5]

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 
 from deepetpicker.io.volumes import open_volume, write_volume
-from deepetpicker.windows.render import OUTSIDE, Look, crop_greys, grey_limits, read_plane, view_picture
+from deepetpicker.windows.render import (
+    KEPT_BYTES,
+    OUTSIDE,
+    TOUCHED_BYTES,
+    Look,
+    crop_greys,
+    grey_limits,
+    read_plane,
+    view_picture,
+)
 from deepetpicker.windows.viewport import Viewport
 
 PLAIN = Look(average=0, clipped_percent=0.0)
@@ -29,12 +38,13 @@ def test_a_slab_is_the_mean_of_its_planes_and_shorter_at_the_border():
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
 @pytest.mark.parametrize("step", [1, 3])
-def test_a_large_tomogram_is_read_in_parts(monkeypatch, axis, step):
+def test_a_large_tomogram_is_read_in_parts(tmp_path, axis, step):
     part = (slice(2, 20, step), slice(1, 19, step))
-    wanted = read_plane(VOLUME, (axis, 3), part, 1)
-    monkeypatch.setattr("deepetpicker.windows.render.KEPT_BYTES", 0)
-    monkeypatch.setattr("deepetpicker.windows.render.TOUCHED_BYTES", 5 * VOLUME[0].nbytes)
-    np.testing.assert_array_equal(read_plane(VOLUME, (axis, 3), part, 1), wanted)
+    large = np.memmap(tmp_path / "large", np.float32, "w+", shape=(24, 2000, 2000))  # nearly all of it is a hole
+    large[:, :40, :56] = VOLUME
+    assert large.nbytes > KEPT_BYTES
+    assert 18 * large[0].nbytes > TOUCHED_BYTES, "more than is read at once"
+    np.testing.assert_array_equal(read_plane(large, (axis, 3), part, 1), read_plane(VOLUME, (axis, 3), part, 1))
 
 
 @pytest.mark.parametrize("kind", [np.int8, np.int16, np.float16, np.float32])

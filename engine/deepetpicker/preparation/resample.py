@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 LOBES = 3
 _BLOCK = 32
 _CHUNK_BYTES = 32 << 20
-_MEMORY_BYTES = 64 << 20
+IN_MEMORY_BYTES = 64 << 20
 _SAMPLE_PLANES = 8
 
 Slices = Tuple[slice, slice, slice]
@@ -290,7 +290,8 @@ def working_intensity(volume_zyx: np.ndarray, grid: WorkingGrid, name: str,
 
 
 def open_working_volume(volume: Union[np.ndarray, Volume], grid: WorkingGrid, intensity: Optional[Intensity] = None,
-                        cache_dir: Optional[Union[str, pathlib.Path]] = None, name: str = "") -> WorkingVolume:
+                        cache_dir: Optional[Union[str, pathlib.Path]] = None, name: str = "",
+                        in_memory_bytes: int = IN_MEMORY_BYTES) -> WorkingVolume:
     """Return the source of normalised working-grid voxels of a tomogram.
 
     Parameters
@@ -308,6 +309,8 @@ def open_working_volume(volume: Union[np.ndarray, Volume], grid: WorkingGrid, in
         :meth:`WorkingVolume.planes` computes the planes it is asked for.
     name : str
         The tomogram's name, for messages and the file; default: the volume's path.
+    in_memory_bytes : int
+        A larger resampled volume goes to the file.
 
     Raises
     ------
@@ -320,7 +323,7 @@ def open_working_volume(volume: Union[np.ndarray, Volume], grid: WorkingGrid, in
     source = WorkingVolume(volume_zyx, grid, intensity, resampler=resampler)
     if cache_dir is None or resampler.factor == 1:
         return source
-    array = _cached(source, pathlib.Path(cache_dir), name)
+    array = _cached(source, pathlib.Path(cache_dir), name, in_memory_bytes)
     return WorkingVolume(volume_zyx, grid, intensity, array)  # a resampler of its own: this one holds many planes
 
 
@@ -336,10 +339,10 @@ def _read_from(volume: Union[np.ndarray, Volume], grid: WorkingGrid) -> Tuple[np
     return level.data_zyx, Resampler(grid, source)
 
 
-def _cached(source: WorkingVolume, folder: pathlib.Path, name: str) -> np.ndarray:
+def _cached(source: WorkingVolume, folder: pathlib.Path, name: str, in_memory_bytes: int) -> np.ndarray:
     """Return the whole source as float16 (Z, Y, X): in memory when small, else a memory-mapped file in folder."""
     shape = source.shape_zyx
-    if 2 * int(np.prod(shape)) <= _MEMORY_BYTES:
+    if 2 * int(np.prod(shape)) <= in_memory_bytes:
         return _fill(source, np.empty(shape, np.float16))
     key = repr((name, source.grid, source.intensity.mean, source.intensity.std))
     path = folder / f"working_{hashlib.sha1(key.encode()).hexdigest()[:16]}.npy"
@@ -375,7 +378,7 @@ def resample_bytes(grid: WorkingGrid, step: int = 16) -> int:
         return 0
     planes = round((step + 2 * LOBES) * grid.factor) + 2
     _, height, width = grid.shape_zyx
-    return 4 * height * width * (2 * planes + 2 * step) + 3 * _CHUNK_BYTES + _MEMORY_BYTES
+    return 4 * height * width * (2 * planes + 2 * step) + 3 * _CHUNK_BYTES + IN_MEMORY_BYTES
 
 
 def whole(shape_zyx: Sequence[int]) -> Slices:

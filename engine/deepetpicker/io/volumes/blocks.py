@@ -44,8 +44,19 @@ def require_zarr(version: int = 2) -> Any:
     return zarr
 
 
-class _Kept:
-    """Decoded blocks, those that were used last, up to a number of bytes; may be used from several threads."""
+class KeptBlocks:
+    """Decoded blocks, those that were used last; may be used from several threads.
+
+    Parameters
+    ----------
+    limit : int
+        So many bytes are kept; a single block may be larger.
+
+    Attributes
+    ----------
+    nbytes : int
+        Bytes of what is kept.
+    """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -53,7 +64,7 @@ class _Kept:
 
     def clear(self) -> None:
         """Forget everything; a forked process begins so."""
-        self._lock, self._bytes = threading.Lock(), 0
+        self._lock, self.nbytes = threading.Lock(), 0
         self._blocks: collections.OrderedDict[Tuple[int, ...], np.ndarray] = collections.OrderedDict()
 
     def get(self, key: Tuple[int, ...]) -> Optional[np.ndarray]:
@@ -69,12 +80,12 @@ class _Kept:
             if key in self._blocks:
                 return
             self._blocks[key] = block
-            self._bytes += block.nbytes
-            while self._bytes > self.limit and len(self._blocks) > 1:
-                self._bytes -= self._blocks.popitem(last=False)[1].nbytes
+            self.nbytes += block.nbytes
+            while self.nbytes > self.limit and len(self._blocks) > 1:
+                self.nbytes -= self._blocks.popitem(last=False)[1].nbytes
 
 
-_KEPT = _Kept(KEPT_BYTES)
+_KEPT = KeptBlocks(KEPT_BYTES)
 _NUMBERS = itertools.count()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_KEPT.clear)
