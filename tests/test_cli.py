@@ -100,6 +100,8 @@ def test_help_of_every_verb(verb: str, capsys: pytest.CaptureFixture[str]):
     text = " ".join(capsys.readouterr().out.split())
     assert text.startswith(f"usage: deepetpicker {verb}")
     assert all(flag in text for flag in ("--debug", "--quiet", "--params FILE"))
+    for one in re.split(r" (?=--[a-z])", text):  # an option has one default, in words or as a value
+        assert one.count("default: ") <= 1, one
 
 
 def test_no_verb_shows_help_and_is_bad_input(capsys: pytest.CaptureFixture[str]):

@@ -285,7 +285,7 @@ def test_help_shows_unit_default_and_groups():
     text = " ".join(parser.format_help().split())
     assert "[angstrom]" in text
     assert "(default: 0.1)" in text
-    assert "(default: none)" in text
+    assert "or 'none' (chance); default: the recipe's --device" in text  # said in words, not again as "none"
     assert text.index("expert options:") > text.index("--epochs")
     assert text.index("--learning-rate", text.index("expert options:")) > 0
 

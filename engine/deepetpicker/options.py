@@ -172,7 +172,9 @@ def add_arguments(parser: argparse.ArgumentParser, cls: Type[Options], skip: Seq
         meta, flag = field.metadata, "--" + field.name.replace("_", "-")
         unit = f" [{meta['unit']}]" if meta["unit"] else ""
         shown = ",".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
-        text = (f"{meta['help']}{unit} (default: {shown if shown != '' else 'none'})").replace("%", "%%")
+        is_said = shown == "" and "default: " in meta["help"]
+        default = "" if is_said else f" (default: {'none' if shown == '' else shown})"
+        text = f"{meta['help']}{unit}{default}".replace("%", "%%")
         group = expert if meta["expert"] else plain
         if isinstance(field.default, bool):
             group.add_argument(flag, help=text, default=argparse.SUPPRESS, action=argparse.BooleanOptionalAction

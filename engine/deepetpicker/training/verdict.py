@@ -103,7 +103,7 @@ def judge(evidence: Evidence) -> Verdict:
     classes = _of_classes(evidence, n_held)
     is_poor = not worths or min(worths) < LOWEST_F1
     hurts = [_of_learning(evidence)] if is_poor else []
-    reasons = [*_of_change(evidence), *data, *_of_confusion(evidence), *(r for r in hurts if r), *classes]
+    reasons = [*_of_change(evidence), *_of_confusion(evidence), *data, *(r for r in hurts if r), *classes]
     grade = "good" if not reasons else "not usable" if worths and mean < USABLE_F1 and n_held >= FEWEST else "doubtful"
     name = "recall" if evidence.is_unknown else "F1"
     figures = (f"mean {name} of its picks {mean:.2f} on {n_held} held-out particles" if judged
