@@ -172,13 +172,7 @@ class Validator:
         return score_picks(pairs, self._radii(), FLOOR)
 
     def taken_for(self, looked: Sequence[Looked]) -> Dict[str, np.ndarray]:
-        """Return by tomogram as what the held-out particles of each class pass, (C, C + 1) int, last: as nothing.
-
-        Parameters
-        ----------
-        looked : sequence of Looked
-            What was found in each held-out part, from ``looked``.
-        """
+        """Return as what the held-out particles pass in each tomogram, (C, C + 1) int: :func:`measures.taken_for`."""
         return {one.name: taken_for(one.truth, one.found, self._radii(), DEFAULT_THRESHOLD) for one in looked}
 
     def _scan(self, region: Annotated, plan: TilePlan, predictor: Predictor, counts: VoxelCounts) -> CoordinateTable:
