@@ -134,6 +134,7 @@ def test_swapped_classes_are_the_cause(taken_for, said):
 @pytest.mark.parametrize("taken_for", [
     {}, {"a": counts_of([9, 1, 0], [8, 2, 0])},  # one passes for the other, not the other way round
     {"a": counts_of([0, 3, 0], [4, 0, 0])},  # too few
+    {"a": counts_of([9, 1, 0], [0, 9, 1]), "b": counts_of([0, 1, 0], [1, 0, 0])},  # too few in b, right in a
     {"a": counts_of([0, 0, 9], [0, 0, 9])}, {"a": counts_of([8, 2, 0], [3, 7, 0])}])
 def test_classes_are_not_called_swapped_without_a_reason(taken_for):
     assert verdict_on(*GOOD, taken_for=taken_for).grade == "good"

@@ -156,7 +156,7 @@ def _of_confusion(evidence: Evidence) -> List[Reason]:
     for i, j in itertools.combinations(range(len(evidence.classes)), 2):
         swapped = {name: counts for name, counts in evidence.taken_for.items() if _are_swapped(counts, i, j)}
         total = np.sum(list(evidence.taken_for.values()), axis=0) if evidence.taken_for else None
-        if total is None or min(total[i].sum(), total[j].sum()) < FEWEST or not (swapped or _are_swapped(total, i, j)):
+        if total is None or not (swapped or _are_swapped(total, i, j)):
             continue
         one, other = evidence.classes[i], evidence.classes[j]
         counts = np.sum(list(swapped.values()), axis=0) if swapped else total
@@ -170,8 +170,8 @@ def _of_confusion(evidence: Evidence) -> List[Reason]:
 
 
 def _are_swapped(counts: np.ndarray, i: int, j: int) -> bool:
-    """Tell whether much of each of two classes passes for the other, by (C, C + 1) counts."""
-    return all(counts[a].sum() and counts[a, b] >= SWAPPED * counts[a].sum() for a, b in ((i, j), (j, i)))
+    """Tell whether much of each of two classes passes for the other, by (C, C + 1) counts that are enough to tell."""
+    return all(counts[a].sum() >= FEWEST and counts[a, b] >= SWAPPED * counts[a].sum() for a, b in ((i, j), (j, i)))
 
 
 def _of_classes(evidence: Evidence, n_held: int) -> List[Reason]:
