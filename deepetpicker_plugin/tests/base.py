@@ -156,7 +156,12 @@ class PluginTest(TestBaseCentralizedLayer):
 
     @classmethod
     def refresh(cls, protocol: Any) -> Any:
-        """Read a running protocol's state from disk."""
+        """Read a running protocol's state from disk.
+
+        Scipion notes the time of the file after it has read it, so that what is written in between is never seen: each
+        time anew.
+        """
+        protocol.lastUpdateTimeStamp.set(None)
         cls.proj._updateProtocol(protocol)
         return protocol
 
