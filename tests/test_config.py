@@ -112,6 +112,19 @@ def test_flags_become_their_types():
     assert type(made.epochs) is int
 
 
+def test_switches_need_nothing_that_python_3_8_lacks(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delattr(argparse, "BooleanOptionalAction", raising=False)  # as there
+    assert parse(TrainOptions, ["--no-mirror"]).mirror is False
+    assert parse(TrainOptions, ["--no-mirror", "--mirror"]).mirror is True
+    assert parse(TrainOptions, ["--no-mir"]).mirror is False
+    with pytest.raises(SystemExit):
+        parse(TrainOptions, ["--no-mirror=1"])
+    parser = argparse.ArgumentParser()
+    add_arguments(parser, TrainOptions)
+    assert "--mirror, --no-mirror" in parser.format_help()
+    assert "[--mirror | --no-mirror]" in parser.format_usage()
+
+
 def test_file_then_flags(tmp_path: pathlib.Path):
     path = tmp_path / "params.json"
     path.write_text(json.dumps({"options": {"epochs": 5, "batch": 2, "mirror": False}, "items": []}), "utf-8")

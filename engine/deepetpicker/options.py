@@ -177,11 +177,27 @@ def add_arguments(parser: argparse.ArgumentParser, cls: Type[Options], skip: Seq
         text = f"{meta['help']}{unit}{default}".replace("%", "%%")
         group = expert if meta["expert"] else plain
         if isinstance(field.default, bool):
-            group.add_argument(flag, help=text, default=argparse.SUPPRESS, action=argparse.BooleanOptionalAction
-                               if hasattr(argparse, "BooleanOptionalAction") else "store_true")
+            group.add_argument(flag, help=text, default=argparse.SUPPRESS, action=_Switch)
         else:
             group.add_argument(flag, help=text, default=argparse.SUPPRESS, choices=meta["choices"] or None,
                                metavar=None if meta["choices"] else METAVARS[type(field.default)])
+
+
+class _Switch(argparse.Action):
+    """What ``--x`` and ``--no-x`` do: ``argparse.BooleanOptionalAction``, which Python 3.8 lacks."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **rest: Any) -> None:
+        flags = [flag for name in option_strings for flag in (name, "--no-" + name[2:])]
+        super().__init__(flags, dest, nargs=0, **rest)
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any,
+                 option_string: Optional[str] = None) -> None:
+        """Store what the flag says."""
+        setattr(namespace, self.dest, not str(option_string).startswith("--no-"))
+
+    def format_usage(self) -> str:
+        """Return both flags, for the line of the usage."""
+        return " | ".join(self.option_strings)
 
 
 def from_arguments(cls: Type[T], args: argparse.Namespace, skip: Sequence[str] = ()) -> T:
