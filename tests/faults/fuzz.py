@@ -3,7 +3,7 @@
 ``python tests/faults/fuzz.py --inputs 20000 --seed 1`` prints a row per reader: how many files were tried, refused with
 a documented error, read, and anything else. Anything else is a defect: another exception, more than 5 s of the
 processor or 30 s of waiting, more memory than the limit, a process started, or a file written outside the folder. Such
-files are kept with ``--keep DIR``.
+files are kept with ``--keep DIR``, each in a folder of its own.
 """
 
 from __future__ import annotations
@@ -123,8 +123,9 @@ def attack(reader: Reader, valid: List[Any], inputs: int, seed: int, keep: str =
             kind = outcome(reader, path)
             found[kind] += 1
             if keep and kind not in ("read", "refused") and found[kind] == 1:
-                pathlib.Path(keep).mkdir(parents=True, exist_ok=True)
-                reader.write(pathlib.Path(keep, f"{reader.name}_{len(found)}{path.suffix}"), content)
+                kept = pathlib.Path(keep, f"{reader.name}_{len(found)}", reader.filename)
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                reader.write(kept, content)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return dict(found)

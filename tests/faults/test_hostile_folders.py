@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 
@@ -9,6 +10,7 @@ import fuzz
 import numcodecs
 import numpy as np
 import pytest
+import readers
 import stores
 import zarr
 from zarr.codecs import GzipCodec, ZstdCodec
@@ -159,3 +161,21 @@ def test_json_of_gigabytes_is_refused_before_it_is_read(tmp_path):
     for read in (open_project, read_manifest):
         with fuzz.limits(), pytest.raises(DeepETPickerError, match="of at most 128 MiB, got 9536 MiB"):
             read(tmp_path / "c.json")
+
+
+@pytest.mark.parametrize("name", ["copick", "zarr", "csv"])
+def test_inputs_that_made_trouble_are_kept_and_nothing_beside_them_is_lost(tmp_path, name):
+    reader = readers.READERS[name]
+    contents = readers.seeds(reader, tmp_path / "seeds")
+    kinds = iter([ValueError, KeyError] * 2)
+
+    def broken(path):
+        raise next(kinds)("a defect")
+
+    keep = tmp_path / "keep"
+    keep.mkdir()
+    (keep / "mine.txt").write_text("x")
+    fuzz.attack(dataclasses.replace(reader, read=broken), contents, 4, seed=1, keep=str(keep))
+    assert (keep / "mine.txt").read_text() == "x"
+    assert {path.name for path in keep.iterdir()} == {"mine.txt", f"{name}_1", f"{name}_2"}
+    assert all(any(place.iterdir()) for place in keep.iterdir() if place.is_dir())
