@@ -5,8 +5,8 @@ the last tomogram (``--test N``: the last N) is scored, all others are annotated
 answers, shared out evenly among the classes:
 
 * ``similar``: three clicks of each class in the first tomogram, then *find more like these* as the window asks: the
-  first of its list, until the answers are spent. A candidate within 0.35 diameters of a particle is accepted, as the
-  class that it is; any other becomes a place without a particle.
+  first of its list, until the answers are spent. A candidate within half a diameter of a particle (``--seen``) makes
+  the annotator click that particle's centre, as the class that it is; any other becomes a place without a particle.
 * ``random``: clicks on particles drawn at random from all annotated tomograms.
 * ``all``: every particle, once, for comparison.
 
@@ -41,7 +41,7 @@ from deepetpicker.io.volumes import open_volume
 from deepetpicker.picking.run import pick
 from deepetpicker.training.run import train
 
-FIRST, SEEN = 3, 0.35  # clicks before anything can be ranked; diameters within which a candidate is the particle
+FIRST = 3  # clicks before anything can be ranked
 WAYS, PATIENCE_S = ("similar", "random", "all"), 3600
 
 
@@ -55,14 +55,14 @@ class Annotator:
     classes : sequence of ParticleClass
         What is looked for.
     args : Namespace
-        Voxel size and how far a hand is off.
+        Voxel size, how far a hand is off, and how far off its centre a particle is seen.
     seed : int
         Of the order and the hand.
     """
 
     def __init__(self, items: Sequence[DataItem], classes: Sequence[ParticleClass], args: argparse.Namespace,
                  seed: int) -> None:
-        self.items, self.classes, self.hand = items, classes, args.hand
+        self.items, self.classes, self.hand, self.seen = items, classes, args.hand, args.seen
         self.truth: Dict[str, CoordinateTable] = {}
         self.voxel: Dict[str, float] = {}
         for item in items:
@@ -84,7 +84,7 @@ class Annotator:
         """Accept a candidate as the particle that it is, or refuse it."""
         table = self.truth[name]
         away = np.linalg.norm(table.positions_zyx_vox - position_zyx_vox, axis=1)
-        reach = {c.id: SEEN * c.diameter_ang / self.voxel[name] for c in self.classes}
+        reach = {c.id: self.seen * c.diameter_ang / self.voxel[name] for c in self.classes}
         hits = [k for k in np.argsort(away) if away[k] <= reach.get(int(table.class_ids[k]), 0)]
         if hits:
             self.click(session, name, int(hits[0]))
@@ -205,6 +205,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--test", type=int, default=1)
     parser.add_argument("--hand", type=float, default=1.0)
+    parser.add_argument("--seen", type=float, default=0.5,
+                        help="diameters off a centre within which a candidate is seen to lie on the particle")
     parser.add_argument("--minutes", type=float, default=3.0)
     parser.add_argument("--epochs", type=int, default=0)
     args = parser.parse_args()

@@ -123,6 +123,22 @@ def test_a_candidate_is_pulled_refused_by_the_right_button_and_clicks_beside_it_
     assert total(session, "particles") == before + 1
 
 
+def test_a_click_in_two_views_puts_a_candidate_at_its_centre(window):
+    session, more = window.session, begun(window)
+    asked, (z, y, x) = more.current, more.centre
+    for axis, at in ((0, (x + 3, y - 2)), (1, (x + 3, z + 2))):
+        touch(window.panel, axis, at, "<ButtonPress-1>")
+        touch(window.panel, axis, at, "<ButtonRelease-1>")
+        pump(window.top, 0.05)
+    assert total(session, "particles") == 4
+    assert np.abs(more.centre - (z + 2, y - 2, x + 3)).max() < 0.6
+    np.testing.assert_array_equal(window.panel.position, np.rint(more.centre))  # all views cut through it
+    key(window, "space")
+    found = session.particles(asked.tomogram)
+    assert np.abs(np.subtract(found[max(found)].position_zyx_vox, (z + 2, y - 2, x + 3))).max() < 0.6
+    assert (more.current.tomogram, more.current.row) != (asked.tomogram, asked.row)
+
+
 def test_too_few_marks_and_an_engine_that_does_not_start_are_said(window):
     key(window, "Key-2")
     key(window, "Key-f")

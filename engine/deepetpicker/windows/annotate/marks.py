@@ -103,12 +103,16 @@ class MarkTool(Tool):
             self.panel.changed()
 
     def release(self, point: Point, event: Any) -> None:
-        """Keep what was moved or drawn."""
+        """Keep what was moved or drawn; a click on the candidate that is asked about says where its centre is."""
         grabbed, box, start = self._grabbed, self._box, self._start
         self._grabbed = self._box = self._start = None
         if grabbed is not None:
             mark, _, moved = grabbed
             place = self.place(mark)
+            if mark[0] == CANDIDATE and place is not None and np.array_equal(moved, place):  # a click, not a drag
+                plane = list(AXES[point[0]])
+                moved = place.copy()
+                moved[plane] = point[1][plane]
             if place is not None and np.abs(moved - place).max() * self.panel.viewport.scale_px > 1:
                 self.actions.move(mark, moved)
         elif box is not None:

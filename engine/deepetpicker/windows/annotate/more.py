@@ -176,8 +176,9 @@ class MorePanel(ttk.Frame):
                               "The first candidates are being made ...")
             return
         yes, last = sum(self._answers[-LAST:]), len(self._answers[-LAST:])
-        self.question.set(f"Is it a {name}? Likeness {self._likeness(ranked):.2f}; {len(ranked)} are left. Pull it to "
-                          f"move it.{f' Of the last {last} answers {yes} were yes.' if last else ''}")
+        self.question.set(f"Is it a {name}? Likeness {self._likeness(ranked):.2f}; {len(ranked)} are left. On one but "
+                          "off its centre: click where the centre is, in two views, then Space; do not refuse it."
+                          f"{f' Of the last {last} answers {yes} were yes.' if last else ''}")
 
     def _likeness(self, ranked: List[Proposal]) -> float:
         """Return the likeness of the current candidate as it is now."""
@@ -261,6 +262,8 @@ class MorePanel(ttk.Frame):
             self.refresh()
 
     def move(self, position_zyx_vox: np.ndarray) -> None:
-        """Move the candidate."""
+        """Move the candidate, and cut the other views through it."""
         self.centre = self.window.tool.candidate = position_zyx_vox
+        z, y, x = position_zyx_vox
+        self.window.panel.move_to(z=z, y=y, x=x)
         self.window.panel.changed()
