@@ -7,6 +7,7 @@ they do not, the bytes are unpacked piece by piece and counted.
 from __future__ import annotations
 
 import bz2
+import contextlib
 import itertools
 import lzma
 import os
@@ -46,21 +47,25 @@ def check_unpacked(path: pathlib.Path, facts: ArrayFacts, numbers: Sequence[int]
     FormatError
         If it holds what unpacks to more, or the index of a shard points out of it.
     """
-    packing, limit = facts.packing, facts.largest_unpacked
     try:
         with open(path, "rb") as stream:
-            size = os.fstat(stream.fileno()).st_size
-            for start, length in _parts(stream, size, facts, numbers, spans) if packing.index else [(0, size)]:
-                length -= packing.tail
-                if packing.packer in ("gzip", "zlib") and length * _DEFLATED <= limit:
-                    continue
-                stream.seek(start)
-                found = _LENGTHS[packing.packer](stream, length, limit)
-                if found > limit:
-                    raise FormatError(f"{path}: expected a chunk of at most {limit} bytes, found one that unpacks to "
-                                      "more: copy the tomogram again")
+            _check_parts(stream, facts, numbers, spans)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _check_parts(stream: Any, facts: ArrayFacts, numbers: Sequence[int], spans: Sequence[slice]) -> None:
+    """Refuse an open file of a chunk, or of a shard, that unpacks to more than a chunk can be."""
+    packing, limit = facts.packing, facts.largest_unpacked
+    size = os.fstat(stream.fileno()).st_size
+    for start, length in _parts(stream, size, facts, numbers, spans) if packing.index else [(0, size)]:
+        length -= packing.tail
+        if packing.packer in ("gzip", "zlib") and length * _DEFLATED <= limit:
+            continue
+        stream.seek(start)
+        if _LENGTHS[packing.packer](stream, length, limit) > limit:
+            raise FormatError(f"{stream.name}: expected a chunk of at most {limit} bytes, found one that unpacks to "
+                              "more: copy the tomogram again")
 
 
 def _parts(stream: Any, size: int, facts: ArrayFacts, numbers: Sequence[int], spans: Sequence[slice]
@@ -106,24 +111,39 @@ def _counted(make: Callable[[], Any]) -> Callable[[Any, int, int], int]:
     """Return what counts the bytes that streams, one after the other, unpack to; it stops above the limit."""
     def count(stream: Any, length: int, limit: int) -> int:
         packed, at, found = memoryview(stream.read(max(0, length))), 0, 0
-        try:
+        with contextlib.suppress(zlib.error, OSError, EOFError, lzma.LZMAError):  # zarr says what is wrong with it
             while at < len(packed) and found <= limit:
-                one = make()
-                while not one.eof and found <= limit:
-                    is_hungry = getattr(one, "needs_input", True)  # zlib gives back what it did not take
-                    fed = packed[at:at + _FED] if is_hungry else b""
-                    if is_hungry and not fed:
-                        return found
-                    found += len(one.decompress(fed, _PIECE))
-                    at += len(fed) - len(getattr(one, "unconsumed_tail", b"")) - len(one.unused_data)
-                while at < len(packed) and not packed[at]:  # zeros between streams
-                    zeros = bytes(packed[at:at + _FED])
-                    at += len(zeros) - len(zeros.lstrip(b"\0"))
-        except (zlib.error, OSError, EOFError, lzma.LZMAError):
-            pass  # zarr says what is wrong with it
+                for taken, made in _unpacked(make(), packed[at:]):
+                    at, found = at + taken, found + made
+                    if found > limit:
+                        break
+                at += _zeros(packed[at:])
         return found
 
     return count
+
+
+def _unpacked(one: Any, packed: memoryview) -> Iterator[Tuple[int, int]]:
+    """Yield how many bytes a decompressor took and made, piece by piece, until its stream or what there is ends."""
+    at = 0
+    while not one.eof:
+        is_hungry = getattr(one, "needs_input", True)  # zlib gives back what it did not take
+        fed = packed[at:at + _FED] if is_hungry else b""
+        if is_hungry and not fed:
+            return
+        made = len(one.decompress(fed, _PIECE))
+        taken = len(fed) - len(getattr(one, "unconsumed_tail", b"")) - len(one.unused_data)
+        at += taken
+        yield taken, made
+
+
+def _zeros(packed: memoryview) -> int:
+    """Return how many zeros there are at the start, as between streams."""
+    at = 0
+    while at < len(packed) and not packed[at]:
+        piece = bytes(packed[at:at + _FED])
+        at += len(piece) - len(piece.lstrip(b"\0"))
+    return at
 
 
 def _zstandard(stream: Any, length: int, limit: int) -> int:

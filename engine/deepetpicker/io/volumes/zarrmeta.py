@@ -364,9 +364,14 @@ def _chunk_files(folder: pathlib.Path) -> Iterator[str]:
     """Yield the files below a folder that are no metadata; links to folders are not followed."""
     waiting: List[str] = [str(folder)]
     while waiting:
-        with os.scandir(waiting.pop()) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    waiting.append(entry.path)
-                elif entry.name[:1] == "c" or entry.name[:1].isdigit():
-                    yield entry.path
+        yield from _chunk_files_in(waiting.pop(), waiting)
+
+
+def _chunk_files_in(folder: str, folders: List[str]) -> Iterator[str]:
+    """Yield the files in a folder that are no metadata, and append the folders in it to a list."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(entry.path)
+            elif entry.name[:1] == "c" or entry.name[:1].isdigit():
+                yield entry.path
