@@ -30,8 +30,3 @@ def test_what_a_python_goes_without_is_skipped_and_other_failures_stay(tmp_path)
     told = outcomes(tmp_path, "conftest.MissingSkips(['gone'])")
     assert "2 failed, 1 passed, 3 skipped" in told, told
     assert "needs gone" in told
-
-
-def test_in_ci_a_skip_is_a_failure(tmp_path):
-    (tmp_path / "test_inside.py").write_text("import pytest\ndef test_skipped(): pytest.skip('no screen')\n")
-    assert "In CI nothing may be skipped" in outcomes(tmp_path, "conftest.SkipsFail()")

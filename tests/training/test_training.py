@@ -19,6 +19,7 @@ import torch
 from balls import VOXEL, small, write_set
 from torch.nn.modules.module import register_module_forward_hook
 
+from deepetpicker.config import PickOptions
 from deepetpicker.errors import InputError
 from deepetpicker.evaluation import match_by_distance
 from deepetpicker.io.coordinates import read_coordinates, write_coordinates
@@ -28,6 +29,7 @@ from deepetpicker.io.volumes import open_volume
 from deepetpicker.network.generic import load_generic
 from deepetpicker.network.modelfile import load_model
 from deepetpicker.network.resunet import ResUNet3D
+from deepetpicker.picking.run import pick
 from deepetpicker.sampling.gather import gather
 from deepetpicker.training.loop.module import GlobalBatchNorm3d, use_global_statistics
 from deepetpicker.training.run import train
@@ -219,6 +221,16 @@ def test_one_of_two_tables_is_empty(tmp_path):
     manifest = train(folder, tmp_path / "m.safetensors", small(epochs=1), quiet=True)
     assert any("t1: no particles" in w for w in manifest["warnings"])
     assert {i["name"]: i["role"] for i in manifest["items"]} == {"t0": "both", "t1": "training"}
+
+
+def test_a_network_of_five_levels_is_validated_and_picks(tmp_path):
+    """It takes tiles of multiples of 16 voxels; the held-out part has 48 x 72 x 29."""
+    folder = write_set(tmp_path / "data", [(48, 72, 140)], [30])
+    manifest = train(folder, tmp_path / "m.safetensors", small(epochs=1, widths=(4, 4, 4, 4, 6), validation_tiles=1),
+                     quiet=True)
+    assert np.isfinite(manifest["outputs"]["pick_f1"])
+    pick(tmp_path / "m.safetensors", [folder / "t0.mrc"], tmp_path / "out", PickOptions(device="cpu"), quiet=True)
+    assert read_manifest(tmp_path / "out" / "manifest.json")["items"][0]["status"] == "done"
 
 
 @pytest.mark.parametrize(("init", "widths"), [("none", (4, 6)), ("generic", ())])

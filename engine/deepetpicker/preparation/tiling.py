@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Iterator, List, Tuple, Union
+from typing import Iterator, List, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from deepetpicker.errors import InputError
 Shape = Tuple[int, int, int]
 PHASE = 8
 SMALLEST_TILE, LARGEST_TILE = 64, 96
+VALIDATION_TILE = 72
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,6 +184,22 @@ def choose_tile(shape_zyx: Shape, patch: int, border: int, largest: int = 0, pha
 
     z, y, x = shape_zyx
     return best(z), best(y), best(x)
+
+
+def scan_tile(patch: int, shapes_zyx: Sequence[Shape], phase: int = PHASE) -> int:
+    """Return the edge of the cubic tiles of a validation: small patches would waste most of a tile on its border.
+
+    Parameters
+    ----------
+    patch : int
+        Edge of a training patch in voxels.
+    shapes_zyx : sequence of (3,) int
+        Shapes of the held-out parts.
+    phase : int
+        The edge is a multiple of it, as the patch is.
+    """
+    longest = max((max(shape) for shape in shapes_zyx), default=patch)
+    return max(patch, phase * -(-min(VALIDATION_TILE, longest) // phase))
 
 
 def reflect_indices(start: int, stop: int, length: int) -> np.ndarray:

@@ -212,7 +212,7 @@ def _prepare(options: TrainOptions, gathered: Gathered, network: ResUNet3D, run:
     earlier = origin.items if origin and options.recipe == "refine" else ()
     kept, held = split(tomograms, options.validation, gathered.classes, gathered.warnings, earlier)
     peaks = [PeakRule(c.id, c.diameter_ang / voxel, c.label_diameter_vox, options.label) for c in gathered.classes]
-    validator = Validator(held, rule, peaks, options.validation_tiles, options.alpha)
+    validator = Validator(held, rule, peaks, options.validation_tiles, options.alpha, network.stride)
     if options.select == "picks" and validator.against_picks and validator.n_particles:
         gathered.warnings.append(f"{validator.against_picks}: the epoch to keep is not chosen by the picks on the "
                                  "held-out part, but the last one is kept")

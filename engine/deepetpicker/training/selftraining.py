@@ -105,7 +105,7 @@ def with_found(job: Job, weights: Mapping[str, Any]) -> Tuple[List[Annotated], D
     network.load_state_dict(weights)
     every = dataclasses.replace(job.rule, is_unknown=False)  # else only what is certain would be looked at
     looker = Validator(job.train, every, job.validator.peak_rules, LOOKED_AT * job.options.validation_tiles,
-                       job.options.alpha)
+                       job.options.alpha, network.stride)
     looker(network.to(job.arithmetic.device), job.arithmetic)
     found = {one.name: one for one in looker.looked}
     trained, counts = [], {}

@@ -20,14 +20,13 @@ from deepetpicker.picking.picker import DECIMALS
 from deepetpicker.picking.scan import scan
 from deepetpicker.picking.store import ProbabilityStore
 from deepetpicker.preparation.resample import Crop, Slices
-from deepetpicker.preparation.tiling import PHASE, TilePlan
+from deepetpicker.preparation.tiling import PHASE, TilePlan, scan_tile
 from deepetpicker.sampling.patches import Annotated, PatchRule, drawn
 
 log = logging.getLogger(__name__)
 
 BORDER = 12
 FLOOR = 0.1
-TILE = 72
 PREDICTED = 0.5  # probability above which a voxel is predicted to belong to a class
 
 
@@ -63,6 +62,8 @@ class Validator:
         Largest number of tiles of all regions together; larger regions are cropped about their particles.
     alpha : float
         Weight of recall in F_alpha.
+    stride : int
+        What the network asks of the edges of tiles: they are multiples of it.
 
     Attributes
     ----------
@@ -77,15 +78,16 @@ class Validator:
     """
 
     def __init__(self, regions: Sequence[Annotated], rule: PatchRule, peak_rules: Sequence[PeakRule],
-                 max_tiles: int, alpha: float) -> None:
+                 max_tiles: int, alpha: float, stride: int = PHASE) -> None:
         self.rule, self.peak_rules, self.alpha = rule, list(peak_rules), alpha
-        self.tile = scan_tile(rule.size, [_shape(r.region_zyx) for r in regions])
-        self.border = min(BORDER, (self.tile - 8) // 2)
+        phase = max(PHASE, stride)
+        self.tile = scan_tile(rule.size, [_shape(r.region_zyx) for r in regions], phase)
+        self.border = min(BORDER, (self.tile - phase) // 2)
         chosen = list(regions)[:max(1, max_tiles)]
         share = max(1, max_tiles // max(len(chosen), 1))
-        self.regions = [dataclasses.replace(r, region_zyx=crop_to_tiles(r, self.tile, self.border, share))
+        self.regions = [dataclasses.replace(r, region_zyx=crop_to_tiles(r, self.tile, self.border, share, phase))
                         for r in chosen]
-        self.plans = [TilePlan.cover(_shape(r.region_zyx), self.tile, self.border) for r in self.regions]
+        self.plans = [TilePlan.cover(_shape(r.region_zyx), self.tile, self.border, phase) for r in self.regions]
         self.looked: List[Looked] = []
         self.otherwise = DEFAULT_THRESHOLD
         covered = sum(int(r.certain.covers(r.positions_zyx_vox[r.inside]).sum()) for r in self.regions)
@@ -241,27 +243,13 @@ def without_neighbours(found: CoordinateTable, inside: CoordinateTable, outside:
     return found.select(kept)
 
 
-def scan_tile(patch: int, shapes_zyx: Sequence[Tuple[int, int, int]]) -> int:
-    """Return the edge of the tiles of a validation: small patches would waste most of a tile on its border.
-
-    Parameters
-    ----------
-    patch : int
-        Edge of a training patch in voxels.
-    shapes_zyx : sequence of (3,) int
-        Shapes of the held-out parts.
-    """
-    longest = max((max(shape) for shape in shapes_zyx), default=patch)
-    return max(patch, min(TILE, PHASE * -(-longest // PHASE)))
-
-
 def _shape(slices_zyx: Slices) -> Tuple[int, int, int]:
     """Return the shape of a box."""
     z, y, x = (s.stop - s.start for s in slices_zyx)
     return z, y, x
 
 
-def crop_to_tiles(region: Annotated, tile: int, border: int, max_tiles: int) -> Slices:
+def crop_to_tiles(region: Annotated, tile: int, border: int, max_tiles: int, phase: int = PHASE) -> Slices:
     """Return the part of a region that needs at most max_tiles tiles and holds as many particles as it can.
 
     Parameters
@@ -272,16 +260,18 @@ def crop_to_tiles(region: Annotated, tile: int, border: int, max_tiles: int) -> 
         Of the tiling, in voxels.
     max_tiles : int
         >= 1.
+    phase : int
+        Tiles start at multiples of it.
     """
     box = list(region.region_zyx)
     while True:
         lengths = [s.stop - s.start for s in box]
-        plan = TilePlan.cover((lengths[0], lengths[1], lengths[2]), tile, border)
+        plan = TilePlan.cover((lengths[0], lengths[1], lengths[2]), tile, border, phase)
         counts = [len(plan.z), len(plan.y), len(plan.x)]
         if len(plan) <= max_tiles or max(counts) == 1:
             return box[0], box[1], box[2]
         axis = int(np.argmax(counts))
-        step = (tile - 2 * border) // 8 * 8
+        step = (tile - 2 * border) // phase * phase
         shorter = tile + (counts[axis] - 2) * step
         box[axis] = _densest(region, box, axis, min(shorter, lengths[axis] - 1))
 
