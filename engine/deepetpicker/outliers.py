@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Dict, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 import numpy as np
 
@@ -19,13 +19,67 @@ LIMIT = 3.5  # robust standard deviations from the median
 LEAST_FACTOR, LEAST_SCORE, LEAST_DEPTH = 2.0, 0.1, 0.25  # smaller differences are of no account
 ENOUGH = 8  # picks, to speak of their scores and depth
 CHANCE = 1.63  # Kolmogorov and Smirnov: the distance that chance exceeds in one of a hundred cases
+LAYERS = 50  # equal parts of the depth, in which picks are counted
 
 
-class Depths(NamedTuple):
-    """Where the picks of a tomogram lie: z (N,) in voxels, and the number of its planes."""
+@dataclasses.dataclass(frozen=True)
+class Spread:
+    """What is compared of the picks of a tomogram, small enough for its record.
 
-    z_vox: np.ndarray
-    planes: int
+    Attributes
+    ----------
+    count : int
+        Picks.
+    n_scored : int
+        Those with a score.
+    score : float or None
+        The median of these; None without any.
+    layers : tuple of int
+        Picks in each of ``LAYERS`` equal parts of the depth, from z = 0 up; empty where the depth is not known.
+    """
+
+    count: int
+    n_scored: int = 0
+    score: Optional[float] = None
+    layers: Tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, scores: np.ndarray, z_vox: np.ndarray, planes: Optional[int] = None) -> Spread:
+        """Return that of picks.
+
+        Parameters
+        ----------
+        scores, z_vox : (N,) float
+            Scores, where a NaN is none, and depths in voxels.
+        planes : int, optional
+            Planes of the tomogram, where they are known.
+        """
+        known, layers = np.asarray(scores)[np.isfinite(scores)], ()
+        if planes:
+            edges = np.linspace(-0.5, planes - 0.5, LAYERS + 1)
+            layers = tuple(np.histogram(np.clip(z_vox, edges[0], edges[-1]), edges)[0].tolist())
+        return cls(len(scores), len(known), float(np.median(known)) if len(known) else None, layers)
+
+    def to_dict(self) -> Dict[str, Any]:
+        """Return it as JSON-ready values."""
+        return {**dataclasses.asdict(self), "layers": list(self.layers)}
+
+    @classmethod
+    def of_item(cls, item: Mapping[str, Any]) -> Optional[Spread]:
+        """Return that of an item of a manifest of ``pick``; the number alone of older ones, None without even that."""
+        found = item.get("spread")
+        if isinstance(found, Mapping):
+            values = {field.name: found.get(field.name) for field in dataclasses.fields(cls)}
+            layers = values["layers"] if isinstance(values["layers"], list) else []
+            if _are_counts([values["count"], values["n_scored"], *layers]) and len(layers) in (0, LAYERS) and (
+                    values["score"] is None or isinstance(values["score"], (int, float))):
+                return cls(**{**values, "layers": tuple(layers)})
+        return cls(item["n_picks"]) if _are_counts([item.get("n_picks")]) else None
+
+
+def _are_counts(values: List[Any]) -> bool:
+    """Tell whether all values are whole numbers from 0."""
+    return all(isinstance(value, int) and not isinstance(value, bool) and value >= 0 for value in values)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,18 +90,13 @@ class Unlike:
     reasons: Tuple[str, ...] = ()
 
 
-def unlike_others(counts: Mapping[str, int], scores: Optional[Mapping[str, np.ndarray]] = None,
-                  depths: Optional[Mapping[str, Depths]] = None) -> Dict[str, Unlike]:
+def unlike_others(spreads: Mapping[str, Spread]) -> Dict[str, Unlike]:
     """Return for each tomogram how its picks differ from those of the others.
 
     Parameters
     ----------
-    counts : mapping of str to int
-        Number of picks by tomogram.
-    scores : mapping of str to (N,) float, optional
-        Scores of the picks; those that are NaN are left out.
-    depths : mapping of str to Depths, optional
-        Of the tomograms whose depth is known.
+    spreads : mapping of str to Spread
+        Of the tomograms by name.
 
     Notes
     -----
@@ -55,10 +104,9 @@ def unlike_others(counts: Mapping[str, int], scores: Optional[Mapping[str, np.nd
     their medians. The depth is compared by the largest distance between the cumulated shares of a tomogram and of all
     others along z (Kolmogorov and Smirnov), in units of what chance gives in one of a hundred cases.
     """
-    found: Dict[str, List[Tuple[float, str]]] = {name: [(0.0, "")] for name in counts}
-    if len(counts) >= FEWEST:
-        known = {name: own[np.isfinite(own)] for name, own in (scores or {}).items()}
-        for part in (_numbers(counts), _scores(known), _depths(depths or {})):
+    found: Dict[str, List[Tuple[float, str]]] = {name: [(0.0, "")] for name in spreads}
+    if len(spreads) >= FEWEST:
+        for part in (_numbers({name: one.count for name, one in spreads.items()}), _scores(spreads), _depths(spreads)):
             for name, one in part.items():
                 found[name].append(one)
     return {name: Unlike(max(d for d, _ in every), tuple(text for d, text in every if d > 1))
@@ -73,9 +121,9 @@ def _numbers(counts: Mapping[str, int]) -> Dict[str, Tuple[float, str]]:
             for name, d in zip(counts, away)}
 
 
-def _scores(scores: Mapping[str, np.ndarray]) -> Dict[str, Tuple[float, str]]:
+def _scores(spreads: Mapping[str, Spread]) -> Dict[str, Tuple[float, str]]:
     """Return how far the medians of the scores lie from the middle one, in limits, and what to say of each."""
-    medians = {name: float(np.median(own)) for name, own in scores.items() if len(own) >= ENOUGH}
+    medians = {name: one.score for name, one in spreads.items() if one.score is not None and one.n_scored >= ENOUGH}
     if len(medians) < FEWEST:
         return {}
     typical, away = float(np.median(list(medians.values()))), _away(np.array(list(medians.values())), LEAST_SCORE)
@@ -90,20 +138,25 @@ def _away(values: np.ndarray, least: float, spread: float = 0.0) -> np.ndarray:
     return np.asarray(apart / max(LIMIT * deviation, least))
 
 
-def _depths(depths: Mapping[str, Depths]) -> Dict[str, Tuple[float, str]]:
+def _depths(spreads: Mapping[str, Spread]) -> Dict[str, Tuple[float, str]]:
     """Return how far the depth of the picks is from that of all others, in limits, and what to say of it."""
-    shares = {name: np.sort((own.z_vox + 0.5) / own.planes) for name, own in depths.items()
-              if len(own.z_vox) >= ENOUGH}
-    out = {}
-    for name, own in shares.items():
-        others = np.sort(np.concatenate([np.zeros(0), *(s for other, s in shares.items() if other != name)]))
-        if len(others) < ENOUGH:
+    layers = {name: np.array(one.layers) for name, one in spreads.items() if sum(one.layers) >= ENOUGH}
+    every, out = sum(layers.values(), np.zeros(LAYERS)), {}
+    for name, own in layers.items():
+        others = every - own
+        n_own, n_others = own.sum(), others.sum()
+        if n_others < ENOUGH:
             continue
-        every = np.concatenate([own, others])
-        apart = np.abs(np.searchsorted(own, every, "right") / len(own)
-                       - np.searchsorted(others, every, "right") / len(others)).max()
-        chance = CHANCE * np.sqrt((len(own) + len(others)) / (len(own) * len(others)))
+        apart = np.abs(np.cumsum(own) / n_own - np.cumsum(others) / n_others).max()
+        chance = CHANCE * np.sqrt((n_own + n_others) / (n_own * n_others))
+        middle, usual = _middle(own), _middle(others)
         out[name] = (float(apart / max(chance, LEAST_DEPTH)),
-                     f"picks at {np.median(own):.0%} of the depth, others at {np.median(others):.0%}"
-                     if abs(np.median(own) - np.median(others)) > 0.05 else "picks spread otherwise along z")
+                     f"picks at {middle:.0%} of the depth, others at {usual:.0%}"
+                     if abs(middle - usual) > 0.05 else "picks spread otherwise along z")
     return out
+
+
+def _middle(layers: np.ndarray) -> float:
+    """Return at which share of the depth half of the picks of layers (``LAYERS``,) lie on either side."""
+    shares = np.concatenate([[0.0], np.cumsum(layers) / layers.sum()])
+    return float(np.interp(0.5, shares, np.linspace(0, 1, LAYERS + 1)))

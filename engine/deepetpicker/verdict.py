@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
-from deepetpicker.outliers import unlike_others
+from deepetpicker.outliers import Spread, unlike_others
 
 GOOD, DOUBTFUL, NOT_USABLE = "good", "doubtful", "not usable"
 
@@ -55,12 +55,14 @@ def of_run(items: Sequence[Mapping[str, Any]]) -> Dict[str, Any]:
     Parameters
     ----------
     items : sequence of mapping
-        ``name``, ``status``, ``n_picks`` and ``verdict`` of each tomogram; items of older runs may lack the last two.
+        ``name``, ``status``, ``n_picks``, ``spread`` and ``verdict`` of each tomogram; items of older runs may lack the
+        last three.
     """
     done = [item for item in items if item.get("status") == "done"]
     said = {item["name"]: item["verdict"] for item in done if isinstance(item.get("verdict"), Mapping)}
     doubts: List[str] = [f"{name}: {one.get('text', '')}" for name, one in said.items() if one.get("grade") != GOOD]
-    others = unlike_others({item["name"]: item["n_picks"] for item in done if isinstance(item.get("n_picks"), int)})
+    spreads = {item["name"]: Spread.of_item(item) for item in done}
+    others = unlike_others({name: one for name, one in spreads.items() if one is not None})
     unusual = {name: f"{name}: {', '.join(one.reasons)}: look at it before its picks are used"
                for name, one in others.items() if one.reasons}
     n_doubtful = len({name for name, one in said.items() if one.get("grade") != GOOD} | set(unusual))

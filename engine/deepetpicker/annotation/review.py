@@ -16,7 +16,7 @@ from deepetpicker.annotation.annotations import moved
 from deepetpicker.annotation.records import Change, Negative, Particle, Position
 from deepetpicker.annotation.session import Session
 from deepetpicker.io.coordinates import CoordinateTable
-from deepetpicker.outliers import Depths, Unlike, unlike_others
+from deepetpicker.outliers import Spread, Unlike, unlike_others
 
 SCORE, DOUBT, TOMOGRAM = "score", "doubt", "tomogram"
 NEW, ALL, REFUSED_ONLY = "new", "all", "refused"
@@ -140,10 +140,8 @@ class Review:
     def unlike(self) -> Dict[str, Unlike]:
         """Return for each tomogram how its particles differ from those of the others."""
         tables = {name: self.session.table(name) for name in self.names()}
-        planes = {name: self.session.tomogram(name).shape_zyx[0] for name in tables}
-        return unlike_others({name: len(table) for name, table in tables.items()},
-                             {name: table.scores for name, table in tables.items()},
-                             {name: Depths(table.positions_zyx_vox[:, 0], planes[name])
+        return unlike_others({name: Spread.of(table.scores, table.positions_zyx_vox[:, 0],
+                                              self.session.tomogram(name).shape_zyx[0])
                               for name, table in tables.items()})
 
     def tomograms(self) -> List[str]:

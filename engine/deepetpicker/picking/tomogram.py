@@ -19,6 +19,7 @@ from deepetpicker.io.manifest import Manifest
 from deepetpicker.io.records import EARLIER, Records, is_same, made_from
 from deepetpicker.io.volumes import Volume, open_volume
 from deepetpicker.io.voxelsize import folder_size, given_sizes, resolve_voxel_size
+from deepetpicker.outliers import Spread
 from deepetpicker.perclass import text_of
 from deepetpicker.picking.discovery import expected_rate
 from deepetpicker.picking.picker import Picker, ProbabilityMaps, mask_path
@@ -155,6 +156,7 @@ def _write_item(picker: Picker, item: DataItem, task: Task, part: Manifest, made
     return {**{k: str(p) for k, p in paths.items()}, "maps": maps, "n_picks": len(picks),
             "n_candidates": len(candidates), "threshold": min(limits.values()),
             "thresholds": {str(c): t for c, t in limits.items()}, "expected_fdr": _expected(picks, picker),
+            "spread": Spread.of(picks.scores, picks.positions_zyx_vox[:, 0], volume.shape_zyx[0]).to_dict(),
             "verdict": verdict.to_dict(), "share_above_half": round(picker.share, 6),
             "best_score": float(candidates.scores.max()) if len(candidates) else None}
 

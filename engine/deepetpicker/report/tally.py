@@ -7,7 +7,7 @@ from typing import Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
-from deepetpicker.outliers import Depths, Unlike, unlike_others
+from deepetpicker.outliers import Spread, Unlike, unlike_others
 from deepetpicker.report.sources import PickedTomogram
 
 EDGE_SHARE = 0.3      # share of the picks at top and bottom that is worth a word
@@ -61,10 +61,9 @@ def rows_of(tomograms: Sequence[PickedTomogram], class_ids: Sequence[int]) -> Li
     class_ids : sequence of int
         The classes.
     """
-    done = [one for one in tomograms if not one.reason]
-    others = unlike_others({one.name: len(one.picks) for one in done}, {one.name: one.picks.scores for one in done},
-                           {one.name: Depths(one.picks.positions_zyx_vox[:, 0], one.place.shape_zyx[0])
-                            for one in done if one.place.shape_zyx})
+    others = unlike_others({one.name: Spread.of(one.picks.scores, one.picks.positions_zyx_vox[:, 0],
+                                                one.place.shape_zyx[0] if one.place.shape_zyx else None)
+                            for one in tomograms if not one.reason})
     return [_row(one, class_ids, others.get(one.name, Unlike()).reasons) for one in tomograms]
 
 
