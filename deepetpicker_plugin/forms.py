@@ -10,6 +10,8 @@ from pyworkflow.protocol import params
 from deepetpicker.config import Options, from_mapping
 from deepetpicker.errors import InputError
 
+HINTS = {"minutes": "0: none", "epochs": "0: by recipe or time", "patch": "0: by recipe", "batch": "0: by recipe",
+         "patches_per_epoch": "0: one per particle", "label_diameter": "0: by particle"}
 UNITS = {"angstrom": "Å", "voxels": "voxels", "degrees": "°", "micrometres": "µm", "channels": "channels"}
 
 
@@ -43,14 +45,15 @@ def paramName(option: str) -> str:
     return first + "".join(word.capitalize() for word in others)
 
 
-def labelOf(field: Any, label: str = "") -> str:
-    """Return the label of an option with its unit; the name of the option in words unless another is given."""
+def labelOf(field: Any, label: str = "", hint: str = "") -> str:
+    """Return the label of an option with its unit and a hint; the name of the option in words without a label."""
     words = label or field.name.replace("_angstrom", "").replace("_", " ").capitalize()
     unit = UNITS.get(field.metadata["unit"], field.metadata["unit"])
-    return f"{words} ({unit})" if unit else words
+    inside = "; ".join(part for part in (unit, hint) if part)
+    return f"{words} ({inside})" if inside else words
 
 
-def addOption(form: Any, cls: Type[Options], name: str, label: str = "", **overrides: Any) -> None:
+def addOption(form: Any, cls: Type[Options], name: str, label: str = "", hint: str = "", **overrides: Any) -> None:
     """Add the parameter of one option to a form, section or group.
 
     Parameters
@@ -63,6 +66,8 @@ def addOption(form: Any, cls: Type[Options], name: str, label: str = "", **overr
         Field of the class.
     label : str
         Label without the unit; default: the name in words.
+    hint : str
+        What a special value means, for the label, such as "0: all".
     **overrides
         Anything else of the parameter: ``default``, ``condition``, ``expertLevel``, ``important``, ``help``.
     """
@@ -70,7 +75,7 @@ def addOption(form: Any, cls: Type[Options], name: str, label: str = "", **overr
     meta, default = field.metadata, field.default
     text = meta["help"][0].upper() + meta["help"][1:] + "."
     given: Dict[str, Any] = {
-        "label": labelOf(field, label), "help": text, "default": default,
+        "label": labelOf(field, label, hint), "help": text, "default": default,
         "expertLevel": params.LEVEL_ADVANCED if meta["expert"] else params.LEVEL_NORMAL}
     if meta["choices"]:
         kind = params.EnumParam
@@ -94,6 +99,12 @@ def addOptions(form: Any, cls: Type[Options], names: Sequence[str], **overrides:
     """Add the parameters of several options, as :func:`addOption`."""
     for name in names:
         addOption(form, cls, name, **overrides)
+
+
+def addTrainingOptions(form: Any, cls: Type[Options], names: Sequence[str]) -> None:
+    """Add the parameters of options of a training; their labels say what 0 means."""
+    for name in names:
+        addOption(form, cls, name, {"minutes": "Time limit"}.get(name, ""), HINTS.get(name, ""))
 
 
 def expertNames(cls: Type[Options], without: Sequence[str] = ()) -> List[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
 from typing import Any, Dict, List, Optional, Set, Tuple
 
@@ -190,6 +191,14 @@ class DeepETPickerEvaluation(EMObject):
     def getEvaluationFile(self) -> str:
         """Return the path of evaluation.json, relative to the project."""
         return self._evaluation.get()
+
+    def getPerClass(self) -> List[Dict[str, Any]]:
+        """Return name and figures of each class, as evaluation.json has them; none where it is gone."""
+        try:
+            content = json.loads(pathlib.Path(self.getEvaluationFile()).read_text("utf-8"))
+        except (OSError, ValueError):
+            return []
+        return list(content.get("per_class") or [])
 
     def getCurveFile(self) -> str:
         """Return the path of the curve over the score threshold (CSV), relative to the project."""

@@ -18,7 +18,7 @@ from deepetpicker_plugin import convert, seen
 from deepetpicker_plugin.classes import BY_CLASS, Table, classesOf, groupIds, tableLines, withDiameters
 from deepetpicker_plugin.constants import COORDINATES_DIR, CURVE_FILE, EVALUATION_DIR, EVALUATION_FILE, REPORT_FILE
 from deepetpicker_plugin.engine import readManifest, writeParams
-from deepetpicker_plugin.forms import addOption, addOptions, readOptions
+from deepetpicker_plugin.forms import addOption, readOptions
 from deepetpicker_plugin.objects import DeepETPickerEvaluation
 from deepetpicker_plugin.protocols.protocol_base import ProtDeepETPickerBase
 
@@ -45,7 +45,7 @@ class ProtDeepETPickerEvaluate(ProtDeepETPickerBase):
         form.addParam("diameters", params.StringParam, default="", label="Particle diameter (Å)",
                       help=f"{BY_CLASS} Group ids are those of the reference. Empty: what reference or picks know of "
                       "their classes, else the box size of the picks.")
-        addOption(form, EvaluateOptions, "radius_angstrom", "Hit radius",
+        addOption(form, EvaluateOptions, "radius_angstrom", "Hit radius", "0: half the diameter",
                   help="A pick at most this far from a reference particle hits it. 0: half the diameter of the class.")
         form.addParam("useGroups", params.BooleanParam, default=True, label="Classes from the group ids?",
                       help="Yes: group ids of both sets are classes, and the report shows which are confused. No: all "
@@ -58,7 +58,9 @@ class ProtDeepETPickerEvaluate(ProtDeepETPickerBase):
                       help="Picks in tomograms that a model was trained on are better than those in others, so that "
                       "their scores promise too much. Known for models that were trained in this project. Tomograms "
                       "that were only kept for validation are scored, and named in the summary.")
-        addOptions(form, EvaluateOptions, ["threshold", "beta", "margin"])
+        addOption(form, EvaluateOptions, "threshold", "Lowest score")
+        addOption(form, EvaluateOptions, "beta", "Beta of F-beta")
+        addOption(form, EvaluateOptions, "margin", "Margin left out")
 
     def _insertAllSteps(self) -> None:
         """Insert the steps; the digest makes them run again when anything in the form changes."""

@@ -67,17 +67,17 @@ class ProtDeepETPickerPick(OutputsMixin, ProtDeepETPickerBase, ProtStreamingBase
                       label="Region of interest (optional)",
                       help="Masks with the tsIds of the tomograms, of the same or another binning: picks outside "
                       "voxels > 0 are dropped. A tomogram without a mask goes to the failed ones.")
-        addOption(form, PickOptions, "threshold", "Score threshold",
+        addOption(form, PickOptions, "threshold", "Score threshold", "-1: the model's",
                   help="Lowest score of a pick, 0 to 1 (the probability that it is right, where the model is "
                   "calibrated): one for all, or by group id (or name): 1: 0.4, 2: 0.6. Negative, or a class left out, "
                   "takes the model's own, best in its validation. The wizard shows the scores of an earlier run.")
-        addOption(form, PickOptions, "fdr", "False-discovery rate",
+        addOption(form, PickOptions, "fdr", "False-discovery rate", "0: by the threshold",
                   help="Share of false picks that is accepted, such as 0.05: the threshold of each class and tomogram "
                   "is then the lowest that keeps the estimated rate at or below it, and not below a score threshold "
                   "that is given. 0: by the score threshold alone. Needs a model whose scores are calibrated.")
-        addOption(form, PickOptions, "mirrors", "Looks at each place")
-        addOption(form, PickOptions, "max_picks", "Most picks per class and tomogram")
-        addOption(form, PickOptions, "min_distance_angstrom", "Least distance between picks",
+        addOption(form, PickOptions, "mirrors", "Looks at each place", "1, 2, 4 or 8")
+        addOption(form, PickOptions, "max_picks", "Most picks per class and tomogram", "0: all")
+        addOption(form, PickOptions, "min_distance_angstrom", "Least distance between picks", "-1: half a diameter",
                   help="Picks closer than this are one particle: one number, or by group id (or name): 1: 80, 2: 50. "
                   "Negative, or a class left out, takes half the diameter.")
         form.addSection(label="Output")

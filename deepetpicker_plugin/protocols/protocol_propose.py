@@ -43,7 +43,7 @@ class ProtDeepETPickerPropose(ProtDeepETPickerBase):
         """Define the form."""
         form.addSection(label=Message.LABEL_INPUT)
         form.addParam("inputTomograms", params.PointerParam, pointerClass="SetOfTomograms", important=True,
-                      label="Tomograms", help="Where to look. Not denoised ones are fine.")
+                      label="Tomograms", help="Where to look. They need not be denoised.")
         addOption(form, ProposeOptions, "diameter_angstrom", "Particle diameter", important=True)
         addOption(form, ProposeOptions, "method", "Method")
         form.addParam("inputMap", params.PointerParam, pointerClass="Volume", allowsNull=True,

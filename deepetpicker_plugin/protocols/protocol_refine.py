@@ -14,7 +14,7 @@ from deepetpicker_plugin.classes import Sorted, Table, groupIds, tableLines
 from deepetpicker_plugin.constants import TRAINING_MANIFEST
 from deepetpicker_plugin.corrections import addCorrectionParams
 from deepetpicker_plugin.engine import readManifest
-from deepetpicker_plugin.forms import addOption, addOptions, expertNames
+from deepetpicker_plugin.forms import addOption, addOptions, addTrainingOptions, expertNames
 from deepetpicker_plugin.objects import DeepETPickerModel
 from deepetpicker_plugin.protocols.protocol_train import MACHINE, NETWORK, ProtDeepETPickerTrain
 
@@ -52,10 +52,11 @@ class ProtDeepETPickerRefine(ProtDeepETPickerTrain):
         addCorrectionParams(form)
         addOption(form, RefineOptions, "unannotated", "What is not annotated")
         addOption(form, RefineOptions, "validation", "Tomograms kept for validation (tsIds)")
-        addOptions(form, RefineOptions, ["minutes", "epochs"])
+        addTrainingOptions(form, RefineOptions, ["minutes", "epochs"])
 
         form.addSection(label="Training")
-        addOptions(form, RefineOptions, ["patch", "batch", "patches_per_epoch", "background_fraction", "seed"])
+        addTrainingOptions(form, RefineOptions, ["patch", "batch", "patches_per_epoch"])
+        addOptions(form, RefineOptions, ["background_fraction", "seed"])
         group = form.addGroup("Optimisation and augmentation", expertLevel=params.LEVEL_ADVANCED)
         addOptions(group, RefineOptions, expertNames(RefineOptions, (*NETWORK, *MACHINE)))
         self._defineGpuParams(form)

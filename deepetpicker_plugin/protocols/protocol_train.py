@@ -36,7 +36,7 @@ from deepetpicker_plugin.constants import (
 )
 from deepetpicker_plugin.corrections import addCorrectionParams, correctionItems
 from deepetpicker_plugin.engine import EngineError, readManifest, writeParams
-from deepetpicker_plugin.forms import addOption, addOptions, expertNames, readOptions
+from deepetpicker_plugin.forms import addOption, addOptions, addTrainingOptions, expertNames, readOptions
 from deepetpicker_plugin.objects import DeepETPickerModel
 from deepetpicker_plugin.protocols.protocol_base import ProtDeepETPickerBase
 
@@ -106,8 +106,10 @@ class ProtDeepETPickerTrain(ProtDeepETPickerBase):
                       "the same name (or id, without names) and diameter is kept too.")
 
         form.addSection(label="Training")
-        addOptions(form, TrainOptions, ["recipe", "minutes", "epochs", "patch", "batch", "patches_per_epoch",
-                                        "background_fraction", "working_diameter", "label", "label_diameter", "seed"])
+        addTrainingOptions(form, TrainOptions, ["recipe", "minutes", "epochs", "patch", "batch",
+                                                "patches_per_epoch"])
+        addOptions(form, TrainOptions, ["background_fraction", "working_diameter", "label"])
+        addTrainingOptions(form, TrainOptions, ["label_diameter", "seed"])
         group = form.addGroup("Optimisation and augmentation", expertLevel=params.LEVEL_ADVANCED)
         addOptions(group, TrainOptions, expertNames(TrainOptions, (*NETWORK, *MACHINE)))
         group = form.addGroup("Network", expertLevel=params.LEVEL_ADVANCED)

@@ -118,16 +118,17 @@ class TestForms(PluginTest):
     def test_units_are_in_the_labels(self):
         shown = self.parameters(ProtDeepETPickerTrain)
         self.assertEqual(shown["diameterAngstrom"].label.get(), "Particle diameter (Å)")
-        self.assertEqual(shown["patch"].label.get(), "Patch (voxels)")
+        self.assertEqual(shown["patch"].label.get(), "Patch (voxels; 0: by recipe)")
+        self.assertEqual(shown["minutes"].label.get(), "Time limit (minutes; 0: none)")
         self.assertEqual(shown["learningRate"].expertLevel.get(), params.LEVEL_ADVANCED)
         self.assertEqual(shown["epochs"].expertLevel.get(), params.LEVEL_NORMAL)
 
     def test_all_problems_at_once_in_the_engine_s_words(self):
         protocol = self.newProtocol(ProtDeepETPickerTrain, patch=30, epochs=-1, seed=-1, rotation=500.0)
         text = "\n".join(protocol.validate())
-        for part in ("*Particle coordinates* cannot be EMPTY", "*Patch (voxels)* must be a multiple of 8, at least 32, "
-                                                               "got 30",
-                     "*Epochs* must be a number >= 0, got -1", "*Seed*", "between 0 and 180"):
+        for part in ("*Particle coordinates* cannot be EMPTY", "*Patch (voxels; 0: by recipe)* must be a multiple of "
+                     "8, at least 32, got 30",
+                     "*Epochs (0: by recipe or time)* must be a number >= 0, got -1", "*Seed*", "between 0 and 180"):
             self.assertIn(part, text)
         self.assertNotIn("Traceback", text)
 

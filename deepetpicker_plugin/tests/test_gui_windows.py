@@ -214,6 +214,10 @@ class TestGuiWindows(PluginTest):
         window = self.view(self.evaluate)
         shown = texts(window.top)
         self.assertIn(f"{self.evaluate.evaluation.getF1():.3f}", shown)
+        rows = {row["name"]: row for row in self.evaluate.evaluation.getPerClass()}
+        self.assertEqual(set(rows), {"ring", "rod"})
+        for name, row in rows.items():  # each class has its figures
+            self.assertIn(f"{row['recall']:.3f}", shown[shown.index(name):])
         picture(window.top, "viewer_evaluation")
         opened, original = [], webbrowser.open
         webbrowser.open = opened.append

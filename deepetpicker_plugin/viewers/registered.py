@@ -78,7 +78,7 @@ class DeepETPickerTrainingViewer(DeepETPickerViewer):
             return [TrainingWindow(f"Training: {obj.getObjLabel() or obj.getRunName()}",
                                    lambda: readRows(obj.getMetricsFile()), running, self.getTkRoot(),
                                    pages.pageOfTraining(obj),
-                                   lambda: roundsOf(obj, project))]
+                                   lambda: roundsOf(obj, project), lambda: isPartial(obj))]
         model = getattr(obj, "model", None) if isinstance(obj, ProtDeepETPickerImportModel) else obj
         if model is None:
             return self._nothing("No model was imported yet.")
@@ -88,7 +88,7 @@ class DeepETPickerTrainingViewer(DeepETPickerViewer):
         maker = self.getProject().getProtocol(int(model.getObjParentId()))
         return [TrainingWindow(f"Training: {model}", lambda: rows, lambda: False, self.getTkRoot(),
                                pages.pageOfModel(maker, model.getFileName()),
-                               lambda: roundsOf(maker, self.getProject()))]
+                               lambda: roundsOf(maker, self.getProject()), lambda: model.getCard().is_partial)]
 
 
 class DeepETPickerPicksViewer(DeepETPickerViewer):
@@ -161,7 +161,15 @@ class DeepETPickerEvaluationViewer(DeepETPickerViewer):
         if found is None:
             return self._nothing("Nothing was evaluated yet.")
         return [EvaluationWindow(f"Evaluation: {titleOf(obj)}", keyFigures(found), readRows(found.getCurveFile()),
-                                 found.getReport(), self.getTkRoot())]
+                                 found.getReport(), self.getTkRoot(), found.getPerClass())]
+
+
+def isPartial(training: ProtDeepETPickerTrain) -> bool:
+    """Tell whether many particles were not annotated; as long as there is no model, whether the form says so."""
+    model = getattr(training, "model", None)
+    if model is not None:
+        return bool(model.getCard().is_partial)
+    return bool(training._options()["unannotated"] == "unknown")
 
 
 def pointerTo(output: Any, project: Any) -> Pointer:

@@ -108,8 +108,10 @@ class DiameterWindow(FigureWindow):
 
     def _build(self, top: tk.Toplevel) -> None:
         """Fill the window."""
-        ttk.Label(top, padding=6, text="Press the left button in the middle of a particle and pull to its edge. The "
-                  "mouse wheel moves through the slices, with Ctrl it zooms.").pack(anchor=tk.W)
+        hint = ttk.Label(top, padding=6, text="Press the left button in the middle of a particle and pull to its edge. "
+                         "The mouse wheel moves through the slices, with Ctrl it zooms.")
+        hint.pack(fill=tk.X)
+        hint.bind("<Configure>", lambda event: hint.configure(wraplength=event.width - 12))
         head = ttk.Frame(top)
         head.pack(fill=tk.X, padx=6)
         self.tomogram = tk.StringVar(top, value=self.scene.names[0])

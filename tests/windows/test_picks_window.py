@@ -104,6 +104,28 @@ def test_keys_go_from_pick_to_pick(window):
     pumpUntil(window.top, lambda: window.panel.position == [5, 10, 20])
 
 
+def test_keys_change_contrast_and_invert_and_do_not_move(window):
+    window.top.focus_force()
+    before = list(window.panel.position)
+
+    def after(*keys):
+        for key in keys:
+            window.top.event_generate(key)
+            pump(window.top, 0.05)
+        return window.panel.look.clipped_percent
+
+    window.clipped.set(0.9)
+    assert after("<period>") == pytest.approx(1.0)
+    assert after("<period>") == pytest.approx(1.5)
+    assert after("<comma>", "<comma>") == pytest.approx(0.9)
+    assert after(*["<comma>"] * 11) == 0.0
+    assert after("<period>") == pytest.approx(0.1)
+    after("<Key-i>")
+    assert (window.panel.look.inverted, window.inverted.get()) == (True, True)
+    after("<Key-i>")
+    assert (window.panel.look.inverted, list(window.panel.position)) == (False, before)
+
+
 def test_gallery_shows_crops_and_leads_to_the_slices(window):
     window.more_buttons[0].invoke()
     gallery = window.gallery

@@ -97,6 +97,16 @@ def test_single_picks_and_rows_are_answered_by_keys(window):
     assert f"{seen - columns - 1} right, {columns + 1} refused, {240 - seen} not yet seen" in window.place.get()
 
 
+def test_keys_change_how_crops_look(window):
+    window.clipped.set(2.0)
+    key(window, "period", "Key-i")
+    pumpUntil(window.top, lambda: window.sheet.look.clipped_percent == pytest.approx(2.5))
+    assert window.sheet.look.inverted
+    key(window, "comma", "Key-i")
+    pumpUntil(window.top, lambda: window.sheet.look.clipped_percent == pytest.approx(2.0))
+    assert not window.sheet.look.inverted
+
+
 def test_orders_tomograms_and_what_is_shown(window):
     window.order.set("doubt")
     window.arrange()

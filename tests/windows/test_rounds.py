@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import struct
+import subprocess
+import sys
+
 import pytest
 from virtual_screen import picture, pump, pumpUntil
 
 from deepetpicker.config import NetworkOptions
-from deepetpicker.io.modelcard import ClassCard, ModelCard
+from deepetpicker.io.modelcard import METADATA_KEY, ClassCard, ModelCard
 from deepetpicker.windows import charts
-from deepetpicker.windows.rounds import MOST, Round, origin_of, rounds_figure
+from deepetpicker.windows.rounds import MOST, Round, origin_of, rounds_figure, rounds_of_file
 
 pytestmark = pytest.mark.gui
 
@@ -21,7 +30,9 @@ def card_of(thresholds=(0.4, 0.6), **training):
 
 
 def picks(*f1s, n_true=6):
-    return [{"class_id": i, "f1": f1, "n_true": n_true} for i, f1 in zip((0, 3), f1s)]
+    return [{"class_id": i, "name": name, "f1": f1, "precision": f1, "recall": f1, "average_precision": f1,
+             "threshold": 0.4, "n_true": n_true, "n_picks": n_true}
+            for i, name, f1 in zip((0, 3), ("ring", "rod"), f1s)]
 
 
 def three():
@@ -57,6 +68,51 @@ def test_a_model_from_elsewhere_knows_its_parent():
     assert origin_of(card_of()) is None
     origin = origin_of(card_of(started_from={"file": "older.safetensors", "round": 4}))
     assert (origin.number, origin.name, origin.particles) == (4, "older.safetensors", None)
+
+
+def write(path, card):
+    """Write a model file without weights; return its digest."""
+    header = json.dumps({"__metadata__": {METADATA_KEY: card.to_json()}}).encode()
+    path.write_bytes(struct.pack("<Q", len(header)) + header)
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def chain(folder):
+    """Write three models that went on from each other, the second under another name; return the last."""
+    first = write(folder / "first.safetensors", card_of(picks=picks(0.6, 0.8)))
+    origin = {"file": "first.safetensors", "sha256": first, "round": 1}
+    second = write(folder / "renamed.safetensors", card_of(picks=picks(0.7, 0.9), round=2, started_from=origin))
+    (folder / "second.safetensors").write_text("another file of that name")
+    last = card_of(picks=picks(0.9, 0.9), round=3, started_from={"file": "second.safetensors", "sha256": second,
+                                                                  "round": 2, "f1_before": 0.8, "f1_after": 0.9})
+    last = dataclasses.replace(last, validation=[{"epoch": e, "train_loss": 1 - e / 4, "pick_f1": e / 4}
+                                                 for e in range(4)])
+    write(folder / "last.safetensors", last)
+    return folder / "last.safetensors"
+
+
+def test_the_rounds_of_a_file_are_found_beside_it(tmp_path):
+    last = chain(tmp_path)
+    assert [(one.number, one.name) for one in rounds_of_file(last)] == [(1, "first"), (2, "renamed"), (3, "last")]
+    (tmp_path / "renamed.safetensors").unlink()
+    assert [(one.number, one.name) for one in rounds_of_file(last)] == [(2, "second.safetensors"), (3, "last")]
+    assert rounds_of_file(tmp_path / "nothing.safetensors") == []
+
+
+def test_the_command_shows_curves_and_rounds_of_a_model_file(tmp_path, display):
+    xdotool = shutil.which("xdotool")
+    if xdotool is None:
+        pytest.skip("needs xdotool")
+    words = [sys.executable, "-m", "deepetpicker", "view", str(chain(tmp_path))]
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
+    search = [xdotool, "search", "--onlyvisible", "--sync", "--name", "DeepETPicker training: last"]
+    window = subprocess.run(search, capture_output=True, text=True, timeout=90, check=True).stdout.split()[0]
+    shape = subprocess.run([xdotool, "getwindowgeometry", window], capture_output=True, text=True, check=True).stdout
+    assert "1050x860" in shape  # with room for the rounds
+    subprocess.run([xdotool, "windowfocus", "--sync", window, "key", "ctrl+w"], timeout=20, check=True)
+    assert process.wait(timeout=40) == 0
+    assert process.stderr is not None
+    assert process.stderr.read() == ""
 
 
 def test_the_picture_has_a_place_for_each_round():

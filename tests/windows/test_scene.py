@@ -7,6 +7,7 @@ import pytest
 
 from deepetpicker.errors import InputError
 from deepetpicker.io.volumes import write_volume
+from deepetpicker.report import training_figure
 from deepetpicker.windows.charts import training_summary, without_empty
 from deepetpicker.windows.scene import Layer, Scene, TomogramFile, scale_bar
 
@@ -63,6 +64,16 @@ def test_a_missing_tomogram_is_named(tmp_path):
 def test_scale_bar_has_a_round_length():
     assert scale_bar(1000, 10.0) == (200.0, "200 nm")
     assert scale_bar(64, 10.0) == (10.0, "10 nm")
+
+
+def test_where_particles_lack_an_annotation_a_training_is_told_by_recall():
+    rows = [{"epoch": e, "train_loss": "0.2", "pick_f1": "0.1", "pick_precision": "0.06", "pick_recall": "0.95",
+             "kept": str(e)} for e in range(2)]
+    assert training_summary(rows, False, True).endswith("loss 0.2, kept epoch 1, picking recall 0.950.")
+    right = training_figure(rows, True).axes[1]
+    assert [line.get_label() for line in right.lines if not line.get_label().startswith("_")] == ["picking recall"]
+    assert right.get_title() == "kept: epoch 1, picking recall 0.950"
+    assert "picking F1 0.100" in training_figure(rows).axes[1].get_title()
 
 
 def test_training_summary():

@@ -1,8 +1,10 @@
-"""``deepetpicker view``: tomograms with their picks, in a window."""
+"""``deepetpicker view``: tomograms with their picks in a window, or the curves and rounds of a training."""
 
 from __future__ import annotations
 
 import argparse
+import pathlib
+from typing import Sequence
 
 from deepetpicker.errors import InputError
 from deepetpicker.options import read_params
@@ -10,7 +12,9 @@ from deepetpicker.options import read_params
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``view`` to a parser."""
-    parser.description = "See tomograms with their picks: linked slices, zoom, scores, a gallery. Nothing is changed."
+    parser.description = ("See tomograms with their picks: linked slices, zoom, scores, a gallery. Or give a model "
+                          "file or the folder of a training, to see its curves, also while it runs, and the models "
+                          "that it went on from. Nothing is changed.")
     add_tomograms(parser)
     parser.add_argument("--picks", nargs="+", default=[], metavar="P",
                         help="coordinate files named like the tomograms, or folders with them")
@@ -63,9 +67,45 @@ def need_screen() -> None:
     open_screen().destroy()
 
 
+def is_training(places: Sequence[str]) -> bool:
+    """Tell whether what is given is a model file or the folder of a training."""
+    return len(places) == 1 and (places[0].endswith(".safetensors") or pathlib.Path(places[0], "metrics.csv").is_file())
+
+
+def view_training(place: str) -> None:
+    """Show the curves of a training and the rounds that led to its model until the window is closed.
+
+    Raises
+    ------
+    DeepETPickerError
+        If the file is no model, or the model says nothing about its training.
+    """
+    from deepetpicker.report.run import report
+    from deepetpicker.report.sources import TrainingRun, find_run
+    from deepetpicker.windows.charts import TrainingWindow
+    from deepetpicker.windows.rounds import rounds_of_file
+
+    def run() -> TrainingRun:
+        found = find_run([place])
+        assert isinstance(found, TrainingRun)
+        return found
+
+    first = run()
+    if not first.rows:
+        raise InputError(f"{place} says nothing about its training: there are no curves to show")
+    model = pathlib.Path(place) if place.endswith(".safetensors") else first.folder.with_name(
+        f"{first.name}.safetensors")
+    TrainingWindow(f"DeepETPicker training: {first.name}", lambda: run().rows, lambda: run().card is None,
+                   page=lambda: str(report([place])), rounds=lambda: rounds_of_file(model),
+                   partial=lambda: run().is_partial).show()
+
+
 def main(args: argparse.Namespace) -> int:
     """Show the window until it is closed; return 0."""
     need_screen()
+    if is_training(args.tomograms):
+        view_training(args.tomograms[0])
+        return 0
     from deepetpicker.io.classes import parse_classes
     from deepetpicker.windows.inputs import find_classes, find_tomograms, picks_scene, read_tables
     from deepetpicker.windows.picks import PicksWindow

@@ -23,6 +23,7 @@ CHART_INCHES = (4.8, 3.4)
 COUNTED = ("picks", "hits", "particles")
 MOST_NAMES, MOST_LETTERS = 40, 100  # tomograms that are named below their bars, and letters that go side by side
 DWARFED, FULL_HEIGHT = 4, 20  # so many times higher bars are cut off, and none that are lower than this
+UNKNOWN_WHERE_PARTIAL = ("pick_f1", "pick_precision")
 WORDS = {"f_alpha": "F\u03b1", "f1": "F1", "val": "validation", "train": "training", "pick": "picking"}
 
 
@@ -190,7 +191,7 @@ def z_profile_figure(profile: Mapping[str, np.ndarray]) -> Figure:
     return figure
 
 
-def training_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
+def training_figure(rows: Sequence[Mapping[str, Any]], partial: bool = False) -> Figure:
     """Return loss (left) and F-values, precision and recall (right) over epochs; the kept epoch is marked.
 
     Parameters
@@ -199,11 +200,15 @@ def training_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
         Rows of a run's metrics.csv, text or numbers: ``epoch`` and any columns whose name holds "loss", "f1",
         "f_alpha", "precision" or "recall". Empty and unreadable cells are skipped. Of the rows with ``kept`` the last
         is the kept epoch; runs without that column are marked at their best picks, else at their best F alpha.
+    partial : bool
+        Many particles were not annotated: precision and F1 of the picks, which nobody knows then, are left out.
     """
     figure, (left, right) = chart(2)
     from matplotlib.ticker import MaxNLocator
 
     series = _series(rows)
+    if partial:
+        series = {name: values for name, values in series.items() if name not in UNKNOWN_WHERE_PARTIAL}
     groups: Tuple[Tuple[Axes, List[str], str], ...] = (
         (left, [n for n in series if "loss" in n.lower()], "loss"),
         (right, _ratio_names(series), "held-out part"))
@@ -230,8 +235,9 @@ def _kept(series: Mapping[str, Tuple[List[float], List[float]]]) -> Tuple[float,
     """Return the epoch whose weights the model has, and what to say of it; an empty text when nothing says which."""
     kept = [epoch for epoch, flag in zip(*series.get("kept", ((), ()))) if flag]
     if kept:
-        f1 = dict(zip(*series.get("pick_f1", ((), ())))).get(kept[-1])
-        return kept[-1], f"kept: epoch {kept[-1]:g}" + (f", picking F1 {f1:.3f}" if f1 is not None else "")
+        name = "pick_f1" if "pick_f1" in series else "pick_recall"
+        value = dict(zip(*series.get(name, ((), ())))).get(kept[-1])
+        return kept[-1], f"kept: epoch {kept[-1]:g}" + (f", {_words(name)} {value:.3f}" if value is not None else "")
     name = next((n for n in ("pick_f1", "f_alpha") if n in series), "")
     if not name:
         return float("nan"), ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any, List, Mapping, Optional, Tuple
 
+from deepetpicker.calibration import scores_are
 from deepetpicker.config import Options
 from deepetpicker.io.modelcard import ModelCard
 from deepetpicker.report.crops import Tomograms
@@ -46,6 +47,7 @@ def model_facts(card: Optional[ModelCard]) -> Facts:
             ("works at", f"{card.voxel_size_ang:.4g} Å per voxel, on patches of {card.patch_vox} voxels"),
             ("network", ", ".join(f"{key} {_short(value)}" for key, value in card.network.items())),
             ("label", card.label), ("normalisation", card.normalisation), ("seed", str(card.seed))]
+    rows += [(f"scores of {one.name}", scores_are(one.calibration)) for one in card.classes]
     if training.get("tomograms"):
         rows.append(("trained on", ", ".join(map(str, training["tomograms"]))))
     if training.get("validation"):

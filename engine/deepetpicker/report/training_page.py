@@ -122,7 +122,9 @@ def _class_row(run: TrainingRun, one: ParticleClass, score: Mapping[str, Any]) -
     assert run.card is not None
     voxel, counted = run.card.voxel_size_ang, run.card.training.get("particles") or {}
     held = score.get("n_true")
-    figures = [number(score.get(key)) if held else "-" for key in ("f1", "precision", "recall", "average_precision")]
+    known = ("recall",) if run.is_partial else ("f1", "precision", "recall", "average_precision")
+    figures = [number(score.get(key)) if held and key in known else "-"
+               for key in ("f1", "precision", "recall", "average_precision")]
     return [f"{one.name} ({one.id})", f"{one.diameter_ang:.4g} Å, {one.diameter_ang / voxel:.1f} voxels",
             str(counted.get(str(one.id), "-")), str("-" if held is None else held), *figures,
             number(run.card.thresholds[one.id])]
@@ -192,7 +194,7 @@ def _charts(run: TrainingRun, judged: Sequence[_Judged]) -> List[Chart]:
     why = CHOSEN.get(str(run.card.training.get("chosen_by")), "") if run.card else ""
     kept = f"the epoch that is kept; it {why}" if why else "the best epoch so far"
     shown = [chart("Epochs", f"Loss, and how well the held-out part is picked. The dotted line is {kept}.",
-                   training_figure(rows), True,
+                   training_figure(rows, run.is_partial), True,
                    f"Loss and scores over {plural(len(rows), 'epoch')}")]
     for one in judged:
         hit, other = one.scores()

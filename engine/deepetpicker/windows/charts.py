@@ -17,6 +17,7 @@ from deepetpicker.windows.rounds import MOST, Round, rounds_figure
 from deepetpicker.windows.window import INK, FigureWindow, canvas_of
 
 REFRESH_MS = 3000
+CLASS_FIGURES = (("F1", "F1"), ("precision", "precision"), ("recall", "recall"), ("average_precision", "AP"))
 LINES = (("F1", "#0072b2", "-"), ("precision", "#009e73", "-."), ("recall", "#cc79a7", ":"))
 
 
@@ -25,20 +26,24 @@ def without_empty(rows: Sequence[Mapping[str, Any]]) -> List[Dict[str, Any]]:
     return [{name: cell for name, cell in row.items() if cell not in ("", None)} for row in rows]
 
 
-def training_summary(rows: Sequence[Mapping[str, Any]], running: bool) -> str:
-    """Return what the newest and the kept epoch reached, in one line; of older runs the best one."""
+def training_summary(rows: Sequence[Mapping[str, Any]], running: bool, partial: bool = False) -> str:
+    """Return what the newest and the kept epoch reached, in one line; of older runs the best one.
+
+    With ``partial``, where many particles were not annotated, by recall: nobody knows the F1.
+    """
+    key, name = ("pick_recall", "recall") if partial else ("pick_f1", "F1")
     if not rows:
         return "No epoch is finished yet." + (" The picture follows the training." if running else "")
     words = [f"{len(rows)} epochs"]
     if rows[-1].get("train_loss"):
         words.append(f"last training loss {float(rows[-1]['train_loss']):.4g}")
-    scored = [row for row in rows if row.get("pick_f1")]
+    scored = [row for row in rows if row.get(key)]
     kept = [row for row in scored if float(row.get("kept") or 0)]
     if kept:
-        words.append(f"kept epoch {kept[-1].get('epoch')}, picking F1 {float(kept[-1]['pick_f1']):.3f}")
+        words.append(f"kept epoch {kept[-1].get('epoch')}, picking {name} {float(kept[-1][key]):.3f}")
     elif scored:
-        best = max(scored, key=lambda row: float(row["pick_f1"]))
-        words.append(f"best picking F1 {float(best['pick_f1']):.3f} in epoch {best.get('epoch')}")
+        best = max(scored, key=lambda row: float(row[key]))
+        words.append(f"best picking {name} {float(best[key]):.3f} in epoch {best.get('epoch')}")
     return ", ".join(words) + (". Running: the picture follows." if running else ".")
 
 
@@ -91,14 +96,16 @@ class TrainingWindow(ChartWindow):
     rounds : callable, optional
         Returns the models that went on from each other up to this one, oldest first, as they are now; two or more are
         shown side by side below the curves.
+    partial : callable, optional
+        Tells whether many particles were not annotated: F1 and precision, which nobody knows then, are not shown.
     """
 
     def __init__(self, title: str, rows: Callable[[], List[Dict[str, Any]]], running: Callable[[], bool],
                  parent: Optional[tk.Misc] = None, page: Optional[Callable[[], str]] = None,
-                 rounds: Callable[[], List[Round]] = list) -> None:
+                 rounds: Callable[[], List[Round]] = list, partial: Callable[[], bool] = bool) -> None:
         self.first_rounds = rounds()
         super().__init__(title, parent, (1050, 860 if len(self.first_rounds) > 1 else 520))
-        self.rows, self.running, self.page, self.rounds = rows, running, page, rounds
+        self.rows, self.running, self.page, self.rounds, self.partial = rows, running, page, rounds, partial
         self.shown: List[Dict[str, Any]] = []
         self.shown_rounds: List[Round] = []
         self.rounds_canvas: Any = None
@@ -121,13 +128,13 @@ class TrainingWindow(ChartWindow):
             self._show(rows)
         if rounds != self.shown_rounds:
             self._show_rounds(rounds)
-        self.text.set(training_summary(rows, self.running()))
+        self.text.set(training_summary(rows, self.running(), self.partial()))
 
     def _show(self, rows: List[Dict[str, Any]]) -> None:
         """Draw rows."""
         self.shown = rows
-        self._draw(training_figure(without_empty(rows)))
-        self.text.set(training_summary(rows, self.running()))
+        self._draw(training_figure(without_empty(rows), self.partial()))
+        self.text.set(training_summary(rows, self.running(), self.partial()))
 
     def _show_rounds(self, rounds: List[Round]) -> None:
         """Draw the rounds side by side and say each in a line, where there are several."""
@@ -219,12 +226,15 @@ class EvaluationWindow(ChartWindow):
         Path of the HTML report.
     parent : Tk widget, optional
         Window that opened it.
+    classes : sequence of mapping
+        ``name``, ``F1``, ``precision``, ``recall`` and ``average_precision`` of each class, as evaluation.json has
+        them; several are shown as a table.
     """
 
     def __init__(self, title: str, figures: Sequence[Tuple[str, str]], curve: Sequence[Mapping[str, str]],
-                 report: str, parent: Optional[tk.Misc] = None) -> None:
-        super().__init__(title, parent, (1100, 600))
-        self.figures, self.curve = figures, curve
+                 report: str, parent: Optional[tk.Misc] = None, classes: Sequence[Mapping[str, Any]] = ()) -> None:
+        super().__init__(title, parent, (1240 if len(classes) > 1 else 1100, 600))
+        self.figures, self.curve, self.classes = figures, curve, classes
         self.report = os.path.abspath(report)
 
     def _build(self, top: tk.Toplevel) -> None:
@@ -238,7 +248,22 @@ class EvaluationWindow(ChartWindow):
             ttk.Label(table, text=name).grid(row=row, column=0, sticky=tk.W, pady=4)
             ttk.Label(table, text=value, font=("TkDefaultFont", 11, "bold")).grid(row=row, column=1, sticky=tk.E,
                                                                                   padx=(16, 0))
+        if len(self.classes) > 1:
+            self._build_classes(table)
         self._draw(curve_figure(self.curve))
+
+    def _build_classes(self, parent: ttk.Frame) -> None:
+        """Add a row for each class."""
+        table = ttk.Frame(parent)
+        table.grid(row=len(self.figures), column=0, columnspan=2, sticky=tk.W, pady=(16, 0))
+        for column, (key, text) in enumerate((("name", "Class"), *CLASS_FIGURES)):
+            ttk.Label(table, text=text, font=("TkDefaultFont", 9, "bold")).grid(
+                row=0, column=column, sticky=tk.W if key == "name" else tk.E, padx=(0, 8))
+            for row, one in enumerate(self.classes, start=1):
+                value = one.get(key)
+                words = "-" if value is None else value if isinstance(value, str) else f"{value:.3f}"
+                ttk.Label(table, text=words, wraplength=150).grid(
+                    row=row, column=column, sticky=tk.W if key == "name" else tk.E, padx=(0, 8), pady=2)
 
     def open_report(self) -> None:
         """Open the report in the user's browser."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import tkinter as tk
 from tkinter import ttk
-from typing import Any, Callable, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
 from deepetpicker.report.slices import DEFAULT_DIAMETER_VOX
-from deepetpicker.windows.render import crop_greys
+from deepetpicker.windows.render import Look, crop_greys, plane_limits
 from deepetpicker.windows.slices import SlicePanel
 from deepetpicker.windows.window import INK, FigureWindow, bind_keys, canvas_of
 
@@ -50,6 +50,7 @@ class GalleryWindow(FigureWindow):
         self.shown: List[Pick] = []
         self.page, self.chosen = 0, -1
         self._images: List[tk.PhotoImage] = []
+        self._limits: Dict[Tuple[str, Look], Tuple[float, float]] = {}  # grey values: gold must not dim its neighbours
 
     def _build(self, top: tk.Toplevel) -> None:
         """Fill the window."""
@@ -96,7 +97,11 @@ class GalleryWindow(FigureWindow):
         factor = scene.factor_zyx(name)
         centre = (np.array(pick.position_zyx_vox) + 0.5) * factor - 0.5
         half = scene.radius_vox(scene.layers[pick.layer], name) * SHOWN_DIAMETERS * float(factor.mean())
-        return photo(self.top, crop_greys(scene.volume(name), centre.tolist(), half, TILE_PX, self.panel.look))
+        volume, look = scene.volume(name), self.panel.look
+        if (name, look) not in self._limits:
+            self._limits[name, look] = plane_limits(volume, look)
+        return photo(self.top, crop_greys(volume, centre.tolist(), half, TILE_PX, look,
+                                          limits=self._limits[name, look]))
 
     @staticmethod
     def _corner(number: int) -> Tuple[int, int]:
@@ -200,5 +205,7 @@ def overview_figure(panel: SlicePanel) -> Any:
     for name, command in (("x", axes.set_xlabel), ("y", axes.set_ylabel), ("z", axes.set_zlabel)):
         command(f"{name} (voxels)", fontsize=9, color=INK)
     if axes.get_legend_handles_labels()[1]:
-        axes.legend(fontsize=9, loc="upper left")
+        legend = axes.legend(fontsize=9, loc="upper left")
+        for handle in legend.legend_handles:
+            handle.set_sizes([60])
     return figure

@@ -15,12 +15,21 @@ from deepetpicker.windows.gallery import GalleryWindow, OverviewWindow, Pick
 from deepetpicker.windows.scene import AXIS_NAMES, Scene
 from deepetpicker.windows.slices import Point, SlicePanel
 from deepetpicker.windows.viewport import STEP
-from deepetpicker.windows.window import INK, FigureWindow, bind_keys, button_row, canvas_of, heading, slider
+from deepetpicker.windows.window import (
+    INK,
+    FigureWindow,
+    bind_keys,
+    button_row,
+    canvas_of,
+    contrast_keys,
+    heading,
+    slider,
+)
 
 ALL = "all classes"
 SCORE_STEP = 0.001
-HELP = ("wheel: slices    Ctrl+wheel: zoom\nCtrl+drag: enlarge a part    middle button: move\n"
-        "n, p: next, previous pick    0: everything")
+HELP = ("wheel: slices    Ctrl+wheel: zoom    0: everything\nCtrl+drag: enlarge a part    middle button: move\n"
+        "n, p: next, previous pick    , . i: contrast, invert")
 
 
 class SliceControls:
@@ -56,21 +65,25 @@ class SliceControls:
         self.average = slider(parent, "average (± planes)", (0, 10), lambda v: self.set_look(average=int(v)))
         self.average.set(look.average)
         self.smooth = slider(parent, "low-pass (voxels)", (0, 5), lambda v: self.set_look(smooth_vox=v), 0.25)
-        self.clipped = slider(parent, "contrast (% cut)", (0, 10), lambda v: self.set_look(clipped_percent=v), 0.1)
+        self.clipped = slider(parent, "contrast (%; , .)", (0, 10), lambda v: self.set_look(clipped_percent=v), 0.1)
         self.clipped.set(look.clipped_percent)
         self.inverted = tk.BooleanVar(parent, value=False)
-        ttk.Checkbutton(parent, text="high values dark", variable=self.inverted, takefocus=False,
-                        command=lambda: self.set_look(inverted=self.inverted.get())).pack(anchor=tk.W, padx=6)
+        ttk.Checkbutton(parent, text="high values dark (i)", variable=self.inverted, takefocus=False,
+                        command=self._inverts).pack(anchor=tk.W, padx=6)
         self.zoom_buttons = button_row(parent, ("Zoom in", lambda: self.panel.zoom(STEP ** 2)),
                                        ("Zoom out", lambda: self.panel.zoom(STEP ** -2)),
                                        ("Everything", lambda: self.panel.zoom(0)))
 
     def _navigation(self) -> List[Any]:
-        """Return the keys that move through the tomogram."""
+        """Return the keys that move through the tomogram and change how it looks."""
         return [("<Key-0>", lambda: self.panel.zoom(0)), ("<plus>", lambda: self.panel.zoom(STEP)),
                 ("<minus>", lambda: self.panel.zoom(1 / STEP)), ("<Up>", lambda: self.panel.step(0, 1)),
                 ("<Down>", lambda: self.panel.step(0, -1)), ("<Prior>", lambda: self.panel.step(0, 10)),
-                ("<Next>", lambda: self.panel.step(0, -10))]
+                ("<Next>", lambda: self.panel.step(0, -10)), *contrast_keys(self.clipped, self.inverted, self._inverts)]
+
+    def _inverts(self) -> None:
+        """Show high values dark, or bright."""
+        self.set_look(inverted=self.inverted.get())
 
     def set_look(self, **changes: Any) -> None:
         """Change how slices are shown."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import pathlib
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from deepetpicker.io.modelcard import ModelCard
+from deepetpicker.errors import DeepETPickerError
+from deepetpicker.io.modelcard import ModelCard, read_card
 from deepetpicker.report.charts import CYCLE, GREY, chart, finish as finish_axes, say_nothing
 
 MOST = 8  # rounds that have room side by side: the newest
@@ -79,6 +82,40 @@ def origin_of(card: ModelCard) -> Optional[Round]:
     """Return what a card says of the model that it went on from; None when it began anew."""
     facts: Dict[str, Any] = card.training.get("started_from") or {}
     return Round(int(facts.get("round", 1)), str(facts.get("file", "?"))) if facts else None
+
+
+def rounds_of_file(path: pathlib.Path) -> List[Round]:
+    """Return the rounds that lead to a model file, oldest first.
+
+    The models before it are looked for in its folder, by the digest that its card has of the file. Of one that is not
+    there, what the card says of it is the first. None where there is no such file.
+    """
+    found: List[Round] = []
+    model: Optional[pathlib.Path] = path if path.is_file() else None
+    while model is not None:
+        card = read_card(model)
+        found.append(Round.of(card, model.stem))
+        origin, before = origin_of(card), model
+        model = _model_before(before, card.training.get("started_from") or {})
+        if origin is not None and model is None:
+            found.append(origin)
+    return found[::-1]
+
+
+def _model_before(path: pathlib.Path, origin: Mapping[str, Any]) -> Optional[pathlib.Path]:
+    """Return the file beside a model that it went on from; None where there is none."""
+    if not origin.get("sha256"):
+        return None
+    named = path.with_name(str(origin.get("file") or path.name))
+    others = [one for one in sorted(path.parent.glob(f"*{path.suffix}")) if one not in (path, named)]
+    for one in (named, *others):
+        try:
+            if one != path and hashlib.sha256(one.read_bytes()).hexdigest() == origin["sha256"]:
+                read_card(one)
+                return one
+        except (OSError, ValueError, DeepETPickerError):  # it is gone, or no model: it cannot be shown
+            continue
+    return None
 
 
 def rounds_figure(rounds: Sequence[Round]) -> Any:

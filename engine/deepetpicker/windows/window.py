@@ -15,6 +15,7 @@ from deepetpicker.errors import DeepETPickerError, InputError
 INK = "#24292f"
 PAPER = "#ebebeb"
 LOOK_MS = 200
+FINE_CUT, COARSE_CUT = 0.1, 0.5  # steps of the contrast by keys, in percent: below 1 and above
 Window = TypeVar("Window", bound="FigureWindow")
 
 
@@ -178,6 +179,31 @@ def bind_keys(top: tk.Misc, keys: Sequence[Any]) -> None:
     """
     for name, command in keys:
         top.bind(name, functools.partial(_run_unless_typing, command))
+
+
+def contrast_keys(clipped: tk.Scale, inverted: tk.BooleanVar, inverts: Callable[[], Any]) -> List[Any]:
+    """Return the keys for less and more contrast and for inverted greys.
+
+    Parameters
+    ----------
+    clipped : Scale
+        The slider of the share of pixels, in percent, that become quite black and quite white.
+    inverted : BooleanVar
+        Whether high values are dark.
+    inverts : callable
+        Shows what ``inverted`` says.
+    """
+    def cut(sign: int) -> None:
+        """Cut a larger or smaller share."""
+        value = clipped.get()
+        clipped.set(value + sign * (FINE_CUT if value + sign * FINE_CUT / 2 < 1 else COARSE_CUT))
+
+    def invert() -> None:
+        """Change light and dark."""
+        inverted.set(not inverted.get())
+        inverts()
+
+    return [("<comma>", lambda: cut(-1)), ("<period>", lambda: cut(1)), ("<Key-i>", invert)]
 
 
 def _run_unless_typing(command: Callable[[], Any], event: Any) -> None:

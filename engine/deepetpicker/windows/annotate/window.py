@@ -39,7 +39,8 @@ from deepetpicker.windows.window import FigureWindow, bind_keys, button_row, hea
 MODES = ((PARTICLE, "Particle", "a"), (NEGATIVE, "Not one", "x"), (REGION, "Complete box", "b"), (LOOK, "Look", "v"))
 HELP = ("click: add   drag: move   right click, Delete: remove\nCtrl-Z, Ctrl-Y: undo, redo   Shift+click: look there\n"
         "n, p: next, previous   Space: it is right; next new one\nx: it is not one   c: give it the chosen class\n"
-        "f: find more like these   wheel: slices\nCtrl+wheel, Ctrl+drag: zoom   0: everything")
+        "f: find more like these   wheel: slices\nCtrl+wheel, Ctrl+drag: zoom   0: everything\n"
+        ", and .: less, more contrast   i: inverted greys")
 
 
 class AnnotateWindow(SessionWindow, SliceControls, FigureWindow):

@@ -13,7 +13,7 @@ from deepetpicker.annotation.session import Session
 from deepetpicker.outliers import Unlike
 from deepetpicker.windows.picks import replace_line
 from deepetpicker.windows.sheet import Sheet
-from deepetpicker.windows.window import heading, slider
+from deepetpicker.windows.window import contrast_keys, heading, slider
 
 ORDERS = ((SCORE, "score"), (DOUBT, "doubt"), (TOMOGRAM, "tomogram"))
 SHOWN = ((NEW, "not yet seen"), (ALL, "all"), (REFUSED_ONLY, "refused"))
@@ -60,7 +60,7 @@ class ReviewControls:
             ttk.Label(row, text=title, width=7, font=("TkDefaultFont", 10, "bold")).pack(side=tk.LEFT)
             for value, text in choices:
                 ttk.Radiobutton(row, text=text, variable=variable, value=value, takefocus=False,
-                                command=self.arrange).pack(side=tk.LEFT)
+                                command=self.arrange).pack(side=tk.LEFT, padx=(0, 10))
 
     def _build_classes(self, parent: tk.Misc) -> None:
         """Add a button for each class."""
@@ -77,8 +77,8 @@ class ReviewControls:
         look = self.sheet.look
         slider(parent, "average (± planes)", (0, 10), lambda v: self.set_look(average=int(v))).set(look.average)
         slider(parent, "low-pass (voxels)", (0, 5), lambda v: self.set_look(smooth_vox=v), 0.25)
-        slider(parent, "contrast (% cut)", (0, 10), lambda v: self.set_look(clipped_percent=v), 0.1).set(
-            look.clipped_percent)
+        self.clipped = slider(parent, "contrast (%; , .)", (0, 10), lambda v: self.set_look(clipped_percent=v), 0.1)
+        self.clipped.set(look.clipped_percent)
         row = ttk.Frame(parent)
         row.pack(fill=tk.X, padx=6)
         self.three, self.rings = tk.BooleanVar(parent), tk.BooleanVar(parent)
@@ -86,11 +86,16 @@ class ReviewControls:
         for text, variable, command in (("three cuts", self.three, self._set_cuts),
                                         ("rings", self.rings, self._set_cuts),
                                         ("high values dark", self.inverted, self._invert)):
-            ttk.Checkbutton(row, text=text, variable=variable, takefocus=False, command=command).pack(side=tk.LEFT)
+            ttk.Checkbutton(row, text=text, variable=variable, takefocus=False, command=command).pack(
+                side=tk.LEFT, padx=(0, 10))
 
     def set_look(self, **changes: Any) -> None:
         """Change how crops are shown."""
         self._set_crops(look=dataclasses.replace(self.sheet.look, **changes))
+
+    def _contrast_keys(self) -> List[Any]:
+        """Return the keys that change how crops look."""
+        return contrast_keys(self.clipped, self.inverted, self._invert)
 
     def _invert(self) -> None:
         """Show high values dark, or bright."""

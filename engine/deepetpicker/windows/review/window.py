@@ -28,7 +28,7 @@ ANSWERS = {RIGHT: RIGHT, REFUSED: REFUSED, GONE: REFUSED, OFFER: OFFER}  # what 
 HELP = ("Space: right   x: not one   1-9: give the class\nReturn: the rest of the page is right, next page\n"
         "arrows: go   Shift and arrows: choose several\nr: choose the row   Ctrl-A: the page   Escape: nothing\n"
         "pull a crop, or Ctrl and arrows: move the centre\ns: snap it to the density   g: show it in the slices\n"
-        "Ctrl-Z, Ctrl-Y: undo, redo   k: three cuts   o: rings")
+        "Ctrl-Z, Ctrl-Y: undo, redo   k: three cuts   o: rings\n, and .: less, more contrast   i: inverted greys")
 STEPS = {"Right": (0, 0, 1), "Left": (0, 0, -1), "Up": (0, 1, 0), "Down": (0, -1, 0), "Prior": (1, 0, 0),
          "Next": (-1, 0, 0)}
 
@@ -122,7 +122,7 @@ class ReviewWindow(SessionWindow, ReviewControls, FigureWindow):
             ("<End>", lambda: self.turn(10 ** 9)), ("<Control-z>", self.undo), ("<Control-y>", self.redo),
             ("<Control-Shift-Z>", self.redo), ("<Control-s>", self.save),
             ("<Key-k>", lambda: self._flip(self.three)), ("<Key-o>", lambda: self._flip(self.rings)),
-            ("<Button-4>", lambda: self.turn(-1)), ("<Button-5>", lambda: self.turn(1))]
+            *self._contrast_keys(), ("<Button-4>", lambda: self.turn(-1)), ("<Button-5>", lambda: self.turn(1))]
         keys += [(f"<Control-{key}>", functools.partial(self.nudge, step)) for key, step in STEPS.items()]
         keys += [(f"<Key-{n}>", functools.partial(self.give_class, n)) for n in range(1, 10)]
         for key, step in (("Right", lambda: 1), ("Left", lambda: -1), ("Down", lambda: self.sheet.columns),
