@@ -6,15 +6,19 @@ import dataclasses
 
 import numpy as np
 import pytest
+from detectors import blob_detector
 
 from deepetpicker.evaluation.thresholds import score_picks
 from deepetpicker.geometry import WorkingGrid
 from deepetpicker.io.coordinates import CoordinateTable
+from deepetpicker.network.predictor import Arithmetic
+from deepetpicker.picking.peaks import PeakRule
 from deepetpicker.preparation.resample import open_working_volume, whole
-from deepetpicker.sampling.patches import Annotated
+from deepetpicker.sampling.judged import crop_to_tiles
+from deepetpicker.sampling.patches import Annotated, PatchRule
 from deepetpicker.training.validation import (
+    Validator,
     VoxelCounts,
-    crop_to_tiles,
     f1_score,
     f_alpha,
     precision_recall,
@@ -106,6 +110,32 @@ def test_a_pick_of_a_particle_beyond_the_cut_is_not_false():
     inside, outside = (CoordinateTable.from_positions(np.array([[8.0, 9.0, x]])) for x in (10.0, 41.0))
     found = CoordinateTable(np.array([[8, 9, 11.0], [8, 9, 39.0], [8, 9, 25.0], [8, 9, 39.0]]), np.array([1, 1, 1, 2]),
                             np.array([0.9, 0.8, 0.7, 0.6]))
-    kept = without_neighbours(found, inside, outside, {1: 4.0, 2: 4.0})
+    kept = without_neighbours(found, np.ones(4, bool), inside, outside, {1: 4.0, 2: 4.0})
     assert kept.scores.tolist() == [0.9, 0.7, 0.6]
+    beyond = without_neighbours(found, np.array([False, False, False, True]), inside, outside, {1: 4.0, 2: 4.0})
+    assert beyond.scores.tolist() == [0.9, 0.6]
     assert score_picks([(inside, kept)], {1: 4.0}, 0.1).classes[0].average_precision == 1.0
+
+
+def test_particles_at_the_face_of_a_held_out_slab_are_seen_as_in_the_whole_tomogram():
+    """Two lie on either side of the face, within half a particle; in the whole both are hit."""
+    shape, centres = (40, 44, 96), np.array([[20.0, 22, x] for x in (12, 28, 45, 62, 83)])
+    grid = np.indices(shape)
+    density = sum(4 * np.exp(-sum((a - c) ** 2 for a, c in zip(grid, centre)) / 18) for centre in centres)
+    density += np.random.default_rng(0).normal(0, 0.4, shape)
+    source = open_working_volume(density.astype(np.float32), WorkingGrid(shape, 10.0, 10.0))
+    every = Annotated("TS", source, centres, np.ones(len(centres), np.int64), whole(shape))
+    slab = dataclasses.replace(every, region_zyx=(slice(0, 40), slice(0, 44), slice(44, 96)))
+    rule = PatchRule(32, 0.0, 0.0, "tball", {1: 7.0}, {1: 12.0})
+    seen = []
+    for region in (every, slab):
+        validator = Validator([region], rule, [PeakRule(1, 12.0, 7.0, "tball")], 64, 3.0)
+        voxels, picks = validator(blob_detector(gain=1.5), Arithmetic.choose("cpu", "float32"))
+        seen.append((validator.looked[0].found, picks.classes[0], voxels))
+    (found_whole, _, _), (found_slab, score, voxels) = seen
+    rows = found_whole.positions_zyx_vox[:, 2] >= 43.5
+    assert rows.sum() == 3
+    np.testing.assert_allclose(found_slab.positions_zyx_vox, found_whole.positions_zyx_vox[rows], atol=1e-3)
+    np.testing.assert_allclose(found_slab.scores, found_whole.scores[rows], atol=1e-3)
+    assert (score.f1, score.n_true) == (1.0, 3)
+    assert voxels["voxel_recall"] > 0

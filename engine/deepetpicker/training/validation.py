@@ -21,6 +21,7 @@ from deepetpicker.picking.scan import scan
 from deepetpicker.picking.store import ProbabilityStore
 from deepetpicker.preparation.resample import Crop, Slices
 from deepetpicker.preparation.tiling import PHASE, TilePlan, scan_tile
+from deepetpicker.sampling.judged import crop_to_tiles, shape_of, widened, within
 from deepetpicker.sampling.patches import Annotated, PatchRule, drawn
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ class Validator:
     Parameters
     ----------
     regions : sequence of Annotated
-        Held-out parts; each is seen by itself, as a small tomogram.
+        Held-out parts; what lies around them in their tomograms is seen, but not judged.
     rule : PatchRule
         Patch size and labels of the training.
     peak_rules : sequence of PeakRule
@@ -81,13 +82,15 @@ class Validator:
                  max_tiles: int, alpha: float, stride: int = PHASE) -> None:
         self.rule, self.peak_rules, self.alpha = rule, list(peak_rules), alpha
         phase = max(PHASE, stride)
-        self.tile = scan_tile(rule.size, [_shape(r.region_zyx) for r in regions], phase)
+        self.tile = scan_tile(rule.size, [shape_of(r.region_zyx) for r in regions], phase)
         self.border = min(BORDER, (self.tile - phase) // 2)
         chosen = list(regions)[:max(1, max_tiles)]
         share = max(1, max_tiles // max(len(chosen), 1))
         self.regions = [dataclasses.replace(r, region_zyx=crop_to_tiles(r, self.tile, self.border, share, phase))
                         for r in chosen]
-        self.plans = [TilePlan.cover(_shape(r.region_zyx), self.tile, self.border, phase) for r in self.regions]
+        largest = max(rule.diameters_vox.values())
+        self.boxes = [widened(r.region_zyx, r.source.shape_zyx, largest) for r in self.regions]
+        self.plans = [TilePlan.cover(shape_of(box), self.tile, self.border, phase) for box in self.boxes]
         self.looked: List[Looked] = []
         self.otherwise = DEFAULT_THRESHOLD
         covered = sum(int(r.certain.covers(r.positions_zyx_vox[r.inside]).sum()) for r in self.regions)
@@ -136,11 +139,12 @@ class Validator:
         counts = VoxelCounts(len(self.peak_rules))
         pairs, self.looked = [], []
         try:
-            for region, plan in zip(self.regions, self.plans):
-                found = self._judged(region, self._scan(region, plan, predictor, counts))
+            for region, box, plan in zip(self.regions, self.boxes, self.plans):
+                found = self._judged(region, self._scan(region, box, plan, predictor, counts))
                 inside, outside = self._truth(region)
-                pairs.append((inside, without_neighbours(found, inside, outside, self._radii())))
-                self.looked.append(Looked(region.name, *(_moved(t, region.region_zyx) for t in pairs[-1])))
+                is_inside = within(region.region_zyx, found.positions_zyx_vox)
+                pairs.append((inside, without_neighbours(found, is_inside, inside, outside, self._radii())))
+                self.looked.append(Looked(region.name, *pairs[-1]))
         finally:
             network.train(was_training)
         picks = score_picks(pairs, self._radii(), FLOOR, not self.is_unknown, self.otherwise)
@@ -177,34 +181,38 @@ class Validator:
         """Return as what the held-out particles pass in each tomogram, (C, C + 1) int: :func:`measures.taken_for`."""
         return {one.name: taken_for(one.truth, one.found, self._radii(), DEFAULT_THRESHOLD) for one in looked}
 
-    def _scan(self, region: Annotated, plan: TilePlan, predictor: Predictor, counts: VoxelCounts) -> CoordinateTable:
-        """Count the voxels of a region and return its candidates, in the region's frame."""
-        z, y, x = region.region_zyx
-        source = Crop(region.source, region.region_zyx)
+    def _scan(self, region: Annotated, box_zyx: Slices, plan: TilePlan, predictor: Predictor,
+              counts: VoxelCounts) -> CoordinateTable:
+        """Count the voxels of a region and return the candidates in the box around it, in the tomogram's frame."""
+        origin = [s.start for s in box_zyx]
         with ProbabilityStore((len(self.peak_rules), *plan.shape_zyx)) as store:
             device = predictor.arithmetic.device
-            for z0, y0, strip in scan(source, predictor, plan, predictor.batch, device=device):
-                _, dz, dy, _ = strip.shape
-                probability = strip.float().cpu().numpy()
-                box = (slice(z.start + z0, z.start + z0 + dz), slice(y.start + y0, y.start + y0 + dy), x)
-                label, known = drawn(region, self.rule, box)
-                counts.add(probability, label, known if self.rule.is_unknown else None)
+            for z0, y0, strip in scan(Crop(region.source, box_zyx), predictor, plan, predictor.batch, device=device):
+                self._count(region, (origin[0] + z0, origin[1] + y0, origin[2]), strip, counts)
                 store.write(z0, y0, strip)
             found = find_peaks(store, self.peak_rules, FLOOR)
-        return dataclasses.replace(found, scores=found.scores.round(DECIMALS))
+        return dataclasses.replace(found, positions_zyx_vox=found.positions_zyx_vox + origin,
+                                   scores=found.scores.round(DECIMALS))
+
+    def _count(self, region: Annotated, start_zyx: Sequence[int], strip: torch.Tensor, counts: VoxelCounts) -> None:
+        """Count the voxels of a strip (C, Z, Y, X) that begins at a voxel of the tomogram, as far as in the region."""
+        low = [max(s.start, at) for s, at in zip(region.region_zyx, start_zyx)]
+        high = [min(s.stop, at + n) for s, at, n in zip(region.region_zyx, start_zyx, strip.shape[1:])]
+        if any(a >= b for a, b in zip(low, high)):
+            return
+        z, y, x = (slice(a, b) for a, b in zip(low, high))
+        own = tuple(slice(a - at, b - at) for a, b, at in zip(low, high, start_zyx))
+        label, known = drawn(region, self.rule, (z, y, x))
+        counts.add(strip[(slice(None), *own)].float().cpu().numpy(), label, known if self.rule.is_unknown else None)
 
     def _judged(self, region: Annotated, found: CoordinateTable) -> CoordinateTable:
         """Return the candidates of a region that can be judged: all, or those where everything is annotated."""
-        if not self.in_boxes:
-            return found
-        origin = [s.start for s in region.region_zyx]
-        return found.select(region.certain.covers(found.positions_zyx_vox + origin))
+        return found.select(region.certain.covers(found.positions_zyx_vox)) if self.in_boxes else found
 
     def _truth(self, region: Annotated) -> Tuple[CoordinateTable, CoordinateTable]:
-        """Return the tomogram's particles inside and outside a region, in its frame, with the classes' ids."""
-        origin = [s.start for s in region.region_zyx]
+        """Return the tomogram's particles inside and outside a region, with the classes' ids."""
         ids = np.array([self.peak_rules[int(c) - 1].class_id for c in region.channels], np.int64)
-        every = CoordinateTable(region.positions_zyx_vox - origin, ids, np.full(len(ids), np.nan))
+        every = CoordinateTable(region.positions_zyx_vox, ids, np.full(len(ids), np.nan))
         is_inside = np.isin(np.arange(len(ids)), region.inside)
         if self.in_boxes:
             is_inside &= region.certain.covers(region.positions_zyx_vox)
@@ -215,19 +223,16 @@ class Validator:
         return {r.class_id: r.diameter_vox / 2 for r in self.peak_rules}
 
 
-def _moved(table: CoordinateTable, region_zyx: Slices) -> CoordinateTable:
-    """Return a table of a region's frame in that of its tomogram."""
-    return dataclasses.replace(table, positions_zyx_vox=table.positions_zyx_vox + [s.start for s in region_zyx])
-
-
-def without_neighbours(found: CoordinateTable, inside: CoordinateTable, outside: CoordinateTable,
-                       radii_vox: Mapping[int, float]) -> CoordinateTable:
-    """Return the candidates without those that hit nothing but a particle outside the region: they are not false.
+def without_neighbours(found: CoordinateTable, is_inside: np.ndarray, inside: CoordinateTable,
+                       outside: CoordinateTable, radii_vox: Mapping[int, float]) -> CoordinateTable:
+    """Return the candidates that hit a particle of the region, or lie in it and hit none: others are not false.
 
     Parameters
     ----------
     found : CoordinateTable
-        Candidates in the region.
+        Candidates in the region and around it.
+    is_inside : (N,) bool
+        Which of them lie in the region.
     inside, outside : CoordinateTable
         The tomogram's particles in the region and beyond it.
     radii_vox : mapping
@@ -239,60 +244,8 @@ def without_neighbours(found: CoordinateTable, inside: CoordinateTable, outside:
         near = [np.isin(np.arange(len(rows)), distance_candidates(
             table.select(table.class_ids == class_id), found.select(rows), radius).pick_index)
             for table in (inside, outside)]
-        kept[rows] = near[0] | ~near[1]
+        kept[rows] = near[0] | (is_inside[rows] & ~near[1])
     return found.select(kept)
-
-
-def _shape(slices_zyx: Slices) -> Tuple[int, int, int]:
-    """Return the shape of a box."""
-    z, y, x = (s.stop - s.start for s in slices_zyx)
-    return z, y, x
-
-
-def crop_to_tiles(region: Annotated, tile: int, border: int, max_tiles: int, phase: int = PHASE) -> Slices:
-    """Return the part of a region that needs at most max_tiles tiles and holds as many particles as it can.
-
-    Parameters
-    ----------
-    region : Annotated
-        Held-out part.
-    tile, border : int
-        Of the tiling, in voxels.
-    max_tiles : int
-        >= 1.
-    phase : int
-        Tiles start at multiples of it.
-    """
-    box = list(region.region_zyx)
-    while True:
-        lengths = [s.stop - s.start for s in box]
-        plan = TilePlan.cover((lengths[0], lengths[1], lengths[2]), tile, border, phase)
-        counts = [len(plan.z), len(plan.y), len(plan.x)]
-        if len(plan) <= max_tiles or max(counts) == 1:
-            return box[0], box[1], box[2]
-        axis = int(np.argmax(counts))
-        step = (tile - 2 * border) // phase * phase
-        shorter = tile + (counts[axis] - 2) * step
-        box[axis] = _densest(region, box, axis, min(shorter, lengths[axis] - 1))
-
-
-def _densest(region: Annotated, box: List[slice], axis: int, length: int) -> slice:
-    """Return the window of a length along an axis of the box that holds most of the region's particles.
-
-    A particle of a class of n counts 1 / sqrt(n), so that a rare class is not cut off for a few more of a frequent one.
-    """
-    lo, hi = box[axis].start, box[axis].stop
-    positions = region.positions_zyx_vox
-    inside = np.ones(len(positions), bool)
-    for other in range(3):
-        inside &= (positions[:, other] >= box[other].start - 0.5) & (positions[:, other] < box[other].stop - 0.5)
-    along, channels = positions[inside, axis], region.channels[inside]
-    share = np.maximum(np.bincount(channels, minlength=1), 1)[channels] ** -0.5
-    starts = np.arange(lo, hi - length + 1)
-    held = np.array([share[(along >= s) & (along <= s + length - 1)].sum() for s in starts])
-    best = np.flatnonzero(held > held.max() - 1e-9)
-    start = int(starts[best[len(best) // 2]])
-    return slice(start, start + length)
 
 
 def precision_recall(hits: float, predicted: float, wanted: float) -> Tuple[float, float]:
