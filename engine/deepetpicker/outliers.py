@@ -69,7 +69,7 @@ class Spread:
         """Return that of an item of a manifest of ``pick``; the number alone of older ones, None without even that."""
         found = item.get("spread")
         if isinstance(found, Mapping):
-            values = {field.name: found.get(field.name) for field in dataclasses.fields(cls)}
+            values: Dict[str, Any] = {field.name: found.get(field.name) for field in dataclasses.fields(cls)}
             layers = values["layers"] if isinstance(values["layers"], list) else []
             if _are_counts([values["count"], values["n_scored"], *layers]) and len(layers) in (0, LAYERS) and (
                     values["score"] is None or isinstance(values["score"], (int, float))):
