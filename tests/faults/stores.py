@@ -97,6 +97,8 @@ def zarr_stores(folder: pathlib.Path) -> List[Content]:
     layouts += [{**old, "filters": [numcodecs.Delta("<f4")], "compressors": numcodecs.Zstd()}]
     layouts += [{"version": 3, "compressors": codecs} for codecs in (
         None, ZstdCodec(), [BloscCodec(), Crc32cCodec()], GzipCodec())]
+    layouts += [{**old, "filters": [numcodecs.Shuffle(4), numcodecs.Zlib()], "compressors": numcodecs.Blosc()},
+                {"version": 3, "compressors": [GzipCodec(), Crc32cCodec(), ZstdCodec()]}]
     layouts += [{"version": 3, "shards": (6, 10, 14), "compressors": codec} for codec in (ZstdCodec(), GzipCodec())]
     out = []
     for number, how in enumerate(layouts):

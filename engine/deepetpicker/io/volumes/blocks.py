@@ -15,6 +15,7 @@ from typing import Any, List, Optional, Sequence, Tuple, Union
 import numpy as np
 
 from deepetpicker.errors import FormatError, InputError
+from deepetpicker.io.volumes.handover import open_store, plain_store
 from deepetpicker.io.volumes.unpacked import check_unpacked
 from deepetpicker.io.volumes.zarrmeta import ArrayFacts
 
@@ -195,14 +196,8 @@ class BlockArray:
         spans = [slice(0, 1)] * len(self._facts.shape)
         for axis, place, edge, n in zip(self._layout.axes_zyx, number, self._block, self._stored):
             spans[axis] = slice(place * edge, min((place + 1) * edge, n))
-        for numbers, path in self._facts.files(self._folder, spans):
-            if self._check(path):
-                check_unpacked(path, self._facts, numbers, spans)
         try:
-            if self._array is None:
-                zarr = require_zarr(self._facts.version)
-                self._array = zarr.open_array(str(self._folder), mode="r")
-            raw = np.asarray(self._array[tuple(spans)])
+            raw = np.asarray(self._opened(spans)[tuple(spans)])
         except (InputError, MemoryError):
             raise
         except Exception as error:  # whatever a decoder says of damaged bytes
@@ -211,6 +206,18 @@ class BlockArray:
         order = [*self._layout.axes_zyx, *(k for k in range(raw.ndim) if k not in self._layout.axes_zyx)]
         return np.ascontiguousarray(raw.transpose(order).reshape([raw.shape[k] for k in self._layout.axes_zyx]),
                                     dtype=self.dtype)
+
+    def _opened(self, spans: Sequence[slice]) -> Any:
+        """Return what zarr reads a box from, its chunks checked: the folder, or the chunks already unpacked."""
+        there = [(numbers, path) for numbers, path in self._facts.files(self._folder, spans) if self._check(path)]
+        zarr = require_zarr(self._facts.version)
+        if self._facts.packing.is_handed_over:
+            return open_store(zarr, plain_store(self._folder, pathlib.Path(self._root), self._facts, there))
+        for numbers, path in there:
+            check_unpacked(path, self._facts, numbers, spans)
+        if self._array is None:
+            self._array = zarr.open_array(str(self._folder), mode="r")
+        return self._array
 
     def _check(self, path: pathlib.Path) -> bool:
         """Tell whether a chunk is there; refuse a link out of the folder, no plain file, and one that is too large."""

@@ -30,7 +30,10 @@ _CODECS = {"blosc", "zlib", "gzip", "zstd", "lz4", "bz2", "lzma", "shuffle", "de
            "bitround", "crc32", "crc32c", "adler32", "fletcher32", "packbits", "astype"}
 _CODECS_3 = {"bytes", "transpose", "sharding_indexed"}
 _PACKERS = {"blosc", "zlib", "gzip", "zstd", "lz4", "bz2", "lzma"}
+_ENDLESS = {"zlib", "gzip", "bz2", "lzma"}  # nothing says how long they become
 _CHECKSUMS = {"crc32c", "fletcher32"}  # 4 bytes at the end
+_OWN_FORMATS = (1, 2)  # of lzma: they name their settings; in the third, raw, the metadata would
+MOST_PACKERS = 4
 _WIDENS = {"delta": ("dtype", "astype"), "fixedscaleoffset": ("dtype", "astype"), "quantize": ("dtype", "astype"),
            "astype": ("decode_dtype", "encode_dtype")}
 _METADATA = (".zarray", ".zattrs", ".zgroup", ".zmetadata", "zarr.json")
@@ -51,6 +54,8 @@ class Packing:
         Bytes of check sums behind what is compressed.
     widens : float
         How many times as long as unpacked a chunk is in the end.
+    chain : tuple of str
+        What compresses and check sums, in the order of writing; one compresses, or several one after the other.
     index : str
         Where the index of a shard lies: ``start`` or ``end``; empty where a file is one chunk.
     index_tail : int
@@ -64,10 +69,17 @@ class Packing:
     packer: str = ""
     tail: int = 0
     widens: float = 1.0
+    chain: Tuple[str, ...] = ()
     index: str = ""
     index_tail: int = 0
     order: str = "<"
     inner: int = 1
+
+    @property
+    def is_handed_over(self) -> bool:
+        """True where chunks are unpacked before zarr gets them: its decoders would stop at nothing."""
+        n_packers = sum(name in _PACKERS for name in self.chain)
+        return not self.index and (n_packers > 1 or self.packer in _ENDLESS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -267,6 +279,9 @@ def _shard(inner: Mapping[str, Any], stored: Tuple[int, ...]) -> Tuple[Tuple[int
         raise InputError(f"expected an index of shards with the codecs bytes and crc32c, found {str(names)[:60]}")
     order = ">" if (index[0].get("configuration") or {}).get("endian") == "big" else "<"
     packing = _packing([(one["name"], one.get("configuration") or {}) for one in inner.get("codecs", [])])
+    if sum(name in _PACKERS for name in packing.chain) > 1:
+        raise InputError(f"expected one codec that compresses in shards, found {', '.join(packing.chain)}: write the "
+                         "tomogram so")
     where = inner.get("index_location", "end")
     if where not in ("start", "end"):
         raise InputError(f"expected the index of shards at their start or end, found {str(where)[:60]!r}")
@@ -277,10 +292,12 @@ def _packing(chain: Sequence[Tuple[Any, Mapping[str, Any]]]) -> Packing:
     """Return how codecs, in the order of writing, make bytes; refuse chains that unpack to more and more."""
     names = [str(name).split("numcodecs.")[-1] for name, _ in chain]
     packers = [place for place, name in enumerate(names) if name in _PACKERS]
-    behind = names[packers[-1] + 1:] if packers else []
-    if len(packers) > 1 or not set(behind) <= _CHECKSUMS or "sharding_indexed" in names[:-1]:
-        raise InputError(f"expected one codec that compresses, as the last before check sums, found {', '.join(names)}"
-                         ": write the tomogram so")
+    behind = names[packers[0] + 1:] if packers else []
+    if len(packers) > MOST_PACKERS or not set(behind) <= _CHECKSUMS | _PACKERS or "sharding_indexed" in names[:-1]:
+        raise InputError(f"expected codecs that compress (at most {MOST_PACKERS}) as the last ones, with nothing but "
+                         f"check sums between and behind them, found {', '.join(names)[:200]}: write the tomogram so")
+    if any(name == "lzma" and one.get("format", 1) not in _OWN_FORMATS for name, (_, one) in zip(names, chain)):
+        raise InputError("expected lzma in its format 1 (xz) or 2: write the tomogram so")
     widens = 1.0
     for name, (_, settings) in zip(names[::-1], chain[::-1]):  # as they are undone
         if name in _WIDENS:
@@ -289,7 +306,8 @@ def _packing(chain: Sequence[Tuple[Any, Mapping[str, Any]]]) -> Packing:
         widens *= 8 if name == "packbits" else 1
         if widens > 8:
             raise InputError(f"expected filters that widen numbers 8 times at most, found {', '.join(names)}")
-    return Packing(names[packers[0]] if packers else "", 4 * len(behind), widens)
+    packed = tuple(names[packers[0]:]) if packers else ()
+    return Packing(packed[0] if packed else "", 4 * len(behind), widens, packed)
 
 
 def _item(kind: Any) -> int:
