@@ -1,15 +1,21 @@
-"""Commands run without a network, and leave files with the permissions that the umask says."""
+"""Commands run without a network, with outputs as the umask says, and what is temporary is for the user alone."""
 
 from __future__ import annotations
 
 import json
 import os
 import pathlib
+import stat
 import subprocess
 import sys
+import tempfile
 from typing import Sequence
 
 import pytest
+import torch
+
+from deepetpicker.picking.picker import working_folder
+from deepetpicker.picking.store import ProbabilityStore
 
 # In a child process, so that nothing of the test's own process counts; a socket of any kind but a local one ends it.
 BLOCKED = """
@@ -49,7 +55,7 @@ def test_the_block_blocks():
 
 
 @pytest.mark.parametrize("umask", ["027"])
-def test_simulate_train_pick_evaluate_and_report_need_no_network_and_keep_to_the_umask(tmp_path, umask):
+def test_every_verb_of_a_project_needs_no_network_and_keeps_to_the_umask(tmp_path, umask):
     data, model, picks = tmp_path / "data", tmp_path / "run/m.safetensors", tmp_path / "picks"
     run(umask,
         ["simulate", data, "--n", 2, "--shape", "32,48,64", "--particles", 8, "--voxel-size", 20, "--phantoms", "ring",
@@ -57,8 +63,27 @@ def test_simulate_train_pick_evaluate_and_report_need_no_network_and_keep_to_the
         ["train", "--data", data, "--out", model, "--epochs", 1, "--patch", 32, "--widths", "4,6",
          "--patches-per-epoch", 8, "--device", "cpu", "--no-check"],
         ["pick", model, data / "tomo_00.mrc", data / "tomo_01.mrc", "--out", picks, "--device", "cpu"],
-        ["evaluate", "--truth", data, "--picks", picks, "--out", tmp_path / "scores"])
-    for folder in (data, model.parent, picks, tmp_path / "scores"):
+        ["evaluate", "--truth", data, "--picks", picks, "--out", tmp_path / "scores"],
+        ["check", "--data", data],
+        ["convert", data / "tomo_00.csv", picks / "tomo_00.star", "--tomogram", "tomo_00"],
+        ["propose", data / "tomo_00.mrc", "--out", tmp_path / "found", "--diameter-angstrom", 160, "--method", "blob"],
+        ["info", model, "--anonymous"],
+        ["report", tmp_path / "run/m_run"])
+    for folder in (data, model.parent, picks, tmp_path / "scores", tmp_path / "found"):
         assert modes(folder) == {"0o640"}, folder
     assert (picks / "tomo_00.csv").is_file()
     assert list((tmp_path / "scores").rglob("*.html"))
+
+
+def test_what_is_temporary_is_for_the_user_alone(tmp_path, monkeypatch):
+    """A map and a resampled tomogram too large for memory, while they are there, under a umask that hides nothing."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    before = os.umask(0)
+    try:
+        with working_folder(tmp_path) as work, ProbabilityStore((1, 8, 9, 10), in_memory_bytes=0) as store:
+            store.write(0, 0, torch.ones((1, 8, 9, 10)))
+            assert stat.S_IMODE(os.stat(work).st_mode) == 0o700
+            assert [path.name for path in tmp_path.iterdir()] == [pathlib.Path(work).name]  # the map has no name
+        assert list(tmp_path.iterdir()) == []
+    finally:
+        os.umask(before)

@@ -14,6 +14,7 @@ from deepetpicker.cli.rerun import changed_inputs, command_of, differences, repl
 from deepetpicker.errors import InputError
 from deepetpicker.io.manifest import read_manifest
 from deepetpicker.io.volumes import write_volume
+from tests.detectors import write_detector
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +71,24 @@ def test_models_and_tables_count_as_a_whole(tmp_path):
     (tmp_path / "m").write_bytes(b"model")
     content = {"command": "pick", "directory": str(tmp_path), "outputs": {"model": "m", "model_sha256": "0" * 64}}
     assert changed_inputs(content) == [f"{pathlib.Path(tmp_path, 'm')} has changed"]
+
+
+@pytest.mark.parametrize("words", [["--params", "p.json"], ["--params=p.json"]])
+def test_masks_and_the_file_of_params_are_named_and_their_changes_noticed(tmp_path, monkeypatch, words):
+    write_detector(tmp_path / "m.safetensors")
+    write_volume(tmp_path / "a.mrc", np.random.default_rng(0).normal(size=(24, 40, 32)).astype(np.float32), 10.0)
+    write_volume(tmp_path / "mask.mrc", np.ones((24, 40, 32), np.int8), 10.0)
+    (tmp_path / "p.json").write_text('{"items": [{"name": "a", "tomogram": "a.mrc", "mask": "mask.mrc"}]}')
+    monkeypatch.chdir(tmp_path)
+    command = ["pick", "m.safetensors", *words, "--out", "out", "--device", "cpu", "--quiet"]
+    monkeypatch.setattr("sys.argv", ["deepetpicker", *command])
+    assert main(command) == 0
+    content = read_manifest("out/manifest.json")
+    assert changed_inputs(content) == []
+    assert len(content["inputs"]) == 2
+    write_volume(tmp_path / "mask.mrc", np.zeros((24, 40, 32), np.int8), 10.0)
+    (tmp_path / "p.json").write_text("{}")
+    assert changed_inputs(content) == [f"{tmp_path / name} has changed" for name in ("mask.mrc", "p.json")]
 
 
 @pytest.mark.parametrize(("content", "message"), [

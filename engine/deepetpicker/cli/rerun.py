@@ -78,6 +78,8 @@ def changed_inputs(content: Mapping[str, Any]) -> List[str]:
     outputs = content.get("outputs") or {}
     if content["command"] == "pick":
         inputs = [{"path": outputs.get("model", ""), "sha256": outputs.get("model_sha256")}, *inputs]
+    if isinstance(content.get("params"), dict):
+        inputs.append(content["params"])
     problems = []
     for one in inputs:
         path = pathlib.Path(content["directory"], str(one.get("path", "")))

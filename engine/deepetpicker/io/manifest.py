@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
 import json
@@ -56,8 +57,9 @@ class Manifest:
         self.items: List[Dict[str, Any]] = []
         self._inputs: List[Dict[str, Any]] = []
         self._clock = time.monotonic()
+        words = [str(a) for a in (sys.argv if argv is None else argv)]
         self._head = {"format_version": FORMAT_VERSION, "command": command, "version": __version__,
-                      "argv": [str(a) for a in (sys.argv if argv is None else argv)], "options": dict(options),
+                      "argv": words, "options": dict(options), **_params_of(words),
                       "directory": os.getcwd(), "seed": int(seed),
                       "started": datetime.datetime.now().isoformat(timespec="seconds")}
 
@@ -69,6 +71,11 @@ class Manifest:
                              "sample_sha256": facts["sample"]})
         for text in volume.warnings:
             self.warn(f"{volume.name}: {text}")
+
+    def add_mask(self, path: PathLike) -> None:
+        """Record a mask of an input tomogram with a digest of samples."""
+        facts = identity(path)
+        self._inputs.append({"path": str(path), "bytes": facts["size"], "sample_sha256": facts["sample"]})
 
     def add_file(self, path: PathLike) -> None:
         """Record an input that is read as a whole, a table or a model, with its digest."""
@@ -124,6 +131,17 @@ class Manifest:
             If the file cannot be written.
         """
         write_content(path, self.to_dict())
+
+
+def _params_of(words: Sequence[str]) -> Dict[str, Any]:
+    """Return, as the member ``params``, name and digest of the file that ``--params`` of a command line names."""
+    for word, following in zip(words, [*words[1:], ""]):
+        name = following if word == "--params" else word[len("--params="):] if word.startswith("--params=") else ""
+        if name:
+            with contextlib.suppress(OSError):
+                digest = hashlib.sha256(pathlib.Path(name).read_bytes()).hexdigest()
+                return {"params": {"path": name, "sha256": digest}}
+    return {}
 
 
 def write_content(path: PathLike, content: Mapping[str, Any]) -> None:

@@ -130,6 +130,8 @@ def _write_item(picker: Picker, item: DataItem, task: Task, part: Manifest, made
     """Pick one tomogram and write its tables and maps; return the facts for the manifest."""
     folder, volume = task.folder, open_item(picker, item)
     part.add_input(volume)
+    if item.mask:
+        part.add_mask(item.mask)
     folder.mkdir(parents=True, exist_ok=True)
     maps: Dict[str, str] = {}
     if picker.options.save_map:

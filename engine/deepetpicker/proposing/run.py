@@ -99,8 +99,9 @@ def propose(tomograms: Sequence[PathLike] = (), out: PathLike = "proposals", opt
     for text in finder.warnings:
         log.warning("%s", text)
         manifest.warn(text)
-    if options.map:
-        manifest.add_file(options.map)
+    for path in (options.map, like, unlike, *(item.coordinates for item in items)):
+        if str(path) and pathlib.Path(path).is_file():
+            manifest.add_file(path)
     if not found:
         raise InputError(f"none of {len(items)} tomogram(s) could be used; the first: {manifest.items[0]['reason']}")
     if has_examples:
