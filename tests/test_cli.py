@@ -188,6 +188,8 @@ def test_common_options_are_off_by_default(verb: Any):
      "error: No such file or directory: a.mrc\n"),
     (PermissionError(errno.EACCES, "Permission denied", "/x"), 2, "error: Permission denied: /x\n"),
     (MemoryError(), 2, "error: not enough memory: close other programs"),
+    (OSError(errno.ENOMEM, "Cannot allocate memory"), 2, "error: not enough memory: [Errno 12]"),
+    (OSError(errno.ENOMEM, "Cannot allocate memory", "a.mrc"), 2, "error: not enough memory: [Errno 12]"),
     (ModuleNotFoundError("No module named 'torch'", name="torch"), 2, "info needs the Python package 'torch'"),
     (ModuleNotFoundError("No module named 'deepetpicker.x'", name="deepetpicker.x"), 3, "internal error: Module"),
     (KeyboardInterrupt(), 130, "deepetpicker info: interrupted: files that were finished are kept\n"),

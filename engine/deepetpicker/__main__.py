@@ -312,16 +312,24 @@ def describe(verb: str, error: BaseException) -> Tuple[int, str]:
         what = "a file would be larger than is allowed here" if error.errno == errno.EFBIG else "no space left"
         return BAD_INPUT, (f"error: {what}{where}: free some space or choose another output folder; no half-written "
                            "file was left under its final name")
-    if isinstance(error, OSError) and error.filename:
-        return BAD_INPUT, f"error: {error.strerror or type(error).__name__}: {error.filename}"
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(one in text for one in NO_MEMORY)):
+    if is_for_memory(error):
         return BAD_INPUT, f"error: not enough memory{': ' + text if text else ''}: close other programs or use a " \
                           "smaller tile, batch or volume"
+    if isinstance(error, OSError) and error.filename:
+        return BAD_INPUT, f"error: {error.strerror or type(error).__name__}: {error.filename}"
     if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("deepetpicker"):
         return BAD_INPUT, (f"error: {verb} needs the Python package {error.name!r}, which this Python "
                            f"({sys.version.split()[0]}) has not: install deepetpicker with its requirements "
                            "on Python 3.9 or newer")
     return INTERNAL, f"internal error: {type(error).__name__}: {text} (run again with --debug for the traceback)"
+
+
+def is_for_memory(error: BaseException) -> bool:
+    """Tell whether an error says that memory ended: Python's, the system's, or what PyTorch makes of it."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(one in str(error)
+                                                                                     for one in NO_MEMORY))
 
 
 def one_line(value: Any) -> str:
