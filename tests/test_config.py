@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import json
 import pathlib
+import sys
 from typing import Any, List, Tuple, Type
 
 import pytest
@@ -122,7 +123,7 @@ def test_switches_need_nothing_that_python_3_8_lacks(monkeypatch: pytest.MonkeyP
     parser = argparse.ArgumentParser()
     add_arguments(parser, TrainOptions)
     assert "--mirror, --no-mirror" in parser.format_help()
-    assert "[--mirror | --no-mirror]" in parser.format_usage()
+    assert sys.version_info < (3, 9) or "[--mirror | --no-mirror]" in parser.format_usage()  # 3.8 names the first only
 
 
 def test_file_then_flags(tmp_path: pathlib.Path):

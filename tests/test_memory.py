@@ -53,3 +53,23 @@ def test_this_process_knows_its_memory():
     assert resident_bytes() >= before + 190 * MIB
     assert resident_bytes(peak=True) >= resident_bytes() - 50 * MIB
     assert len(held) == 200 * MIB
+
+
+LITTLE = """
+import resource
+import numpy as np
+from deepetpicker.memory import MIB, take_blas_memory
+
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + {spare} * MIB,) * 2)
+take_blas_memory()
+print((np.ones((300, 300), np.float32) @ np.ones((300, 300), np.float32)).sum())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs the limits of Linux")
+@pytest.mark.parametrize(("spare", "told"), [(10, "Cannot allocate memory"), (300, "27000000.0")])
+def test_a_matrix_product_with_too_little_memory_is_an_error_and_no_wait_without_end(spare, told):
+    words = [sys.executable, "-c", LITTLE.format(spare=spare)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert told in done.stdout + done.stderr

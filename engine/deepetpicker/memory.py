@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import mmap
 import os
 import re
 import signal
@@ -11,6 +12,7 @@ import sys
 from typing import Any, Callable, Iterator, Optional
 
 MIB = 1 << 20
+BLAS_BYTES = 32 * MIB  # what OpenBLAS takes for a thread
 # how libraries say it, PyTorch as a plain RuntimeError; the last three: oneDNN, cuDNN or cuBLAS without workspace
 NO_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc", "not enough memory", "could not create a memory",
              "could not create a primitive", "STATUS_ALLOC_FAILED", "unable to find an engine")
@@ -76,6 +78,22 @@ class _SigAction(ctypes.Structure):
 
 _SA_SIGINFO, _ADDRESS_AT = 4, 16  # from signal.h: the flag, and where siginfo_t has the address
 _kept: Any = None  # the function that the signal calls must live as long as the process
+
+
+def take_blas_memory() -> None:
+    """Let numpy's matrix products take the memory they work in, which they keep.
+
+    OpenBLAS, which numpy comes with, asks for it at the first product, and where there is none asks again without end.
+
+    Raises
+    ------
+    OSError
+        ENOMEM, if there is too little.
+    """
+    import numpy as np
+
+    mmap.mmap(-1, 2 * BLAS_BYTES).close()
+    np.matmul(*[np.ones((256, 256), np.float32)] * 2)
 
 
 def on_lost_file(end: Callable[[str], None]) -> None:

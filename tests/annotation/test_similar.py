@@ -15,6 +15,8 @@ from deepetpicker.errors import InputError
 from deepetpicker.io.classes import ParticleClass
 from deepetpicker.io.volumes import write_volume
 
+pytest.importorskip("torch")  # the engine beside the window, which Python 3.8 goes without
+
 
 @pytest.fixture(scope="module")
 def tomograms(tmp_path_factory):
