@@ -68,6 +68,7 @@ def test_scale_bar_has_a_round_length():
 
 def test_where_particles_lack_an_annotation_a_training_is_told_by_recall():
     rows = [{"epoch": e, "train_loss": "0.2", "pick_f1": "0.1", "pick_precision": "0.06", "pick_recall": "0.95",
+             "pick_average_precision": "0.1",
              "kept": str(e)} for e in range(2)]
     assert training_summary(rows, False, True).endswith("loss 0.2, kept epoch 1, picking recall 0.950.")
     right = training_figure(rows, True).axes[1]

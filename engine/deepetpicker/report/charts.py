@@ -23,7 +23,7 @@ CHART_INCHES = (4.8, 3.4)
 COUNTED = ("picks", "hits", "particles")
 MOST_NAMES, MOST_LETTERS = 40, 100  # tomograms that are named below their bars, and letters that go side by side
 DWARFED, FULL_HEIGHT = 4, 20  # so many times higher bars are cut off, and none that are lower than this
-UNKNOWN_WHERE_PARTIAL = ("pick_f1", "pick_precision")
+UNKNOWN_WHERE_PARTIAL = ("pick_f1", "pick_precision", "pick_average_precision")
 WORDS = {"f_alpha": "F\u03b1", "f1": "F1", "val": "validation", "train": "training", "pick": "picking"}
 
 
