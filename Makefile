@@ -5,8 +5,8 @@ RUN := $(ENV)/bin/python
 PYTEST := $(RUN) -m pytest
 COVERAGE := --cov --cov-report=term
 # Files share a project or a trained model, so each stays in one process; one thread each (tests/conftest.py). They are
-# begun in the order of conftest.py: those that take long first. auto is one process more than there are cores, because
-# tests of windows and protocols often wait.
+# begun in the order of conftest.py: those that take long first. auto is a process per core, and with the plugin's tests
+# one more, because protocols often wait.
 WORKERS ?= auto
 PARALLEL := --numprocesses $(WORKERS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 

@@ -84,8 +84,8 @@ def pytest_report_header(config: pytest.Config) -> List[str]:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Return one process more than there are cores: tests of windows and protocols often wait."""
-    return (os.cpu_count() or 1) + 1
+    """Return one process more than there are cores, as protocols often wait; each costs the import of torch."""
+    return (os.cpu_count() or 1) + ("not scipion" not in str(config.getoption("markexpr")))
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -25,11 +25,12 @@ def scene(tmp_path_factory):
     rng = np.random.default_rng(3)
     spots = np.stack(np.meshgrid([13, 34], np.arange(12, 76, 18), np.arange(12, 106, 18), indexing="ij"), -1)
     centres = (spots.reshape(-1, 3) + rng.uniform(-3, 3, (spots.size // 3, 3)))[rng.permutation(spots.size // 3)[:24]]
-    grid = np.stack(np.meshgrid(*map(np.arange, SHAPE), indexing="ij"), -1)
     volume = rng.normal(0, 1, SHAPE)
-    for centre in centres:
-        distance = np.linalg.norm(grid - centre, axis=-1)
-        volume -= 1.5 * np.exp(-((distance - 4) / 1.5) ** 2)
+    for centre in centres:  # 12 voxels away there is nothing of it
+        box = tuple(slice(max(0, round(c) - 12), round(c) + 13) for c in centre)
+        axes = np.ogrid[tuple(slice(s.start, min(s.stop, n)) for s, n in zip(box, SHAPE))]
+        distance = np.sqrt(sum((axis - c) ** 2 for axis, c in zip(axes, centre)))
+        volume[box] -= 1.5 * np.exp(-((distance - 4) / 1.5) ** 2)
     path = tmp_path_factory.mktemp("check") / "TS_1.mrc"
     write_volume(path, volume.astype(np.float32), VOXEL)
     return open_volume(path), centres

@@ -24,7 +24,7 @@ from deepetpicker.io.manifest import read_manifest
 from deepetpicker.io.modelcard import read_card
 from deepetpicker.io.volumes import open_volume
 
-TRAIN = ("--epochs", "3", "--patch", "32", "--widths", "4,6", "--patches-per-epoch", "8", "--batch", "4", "--device",
+TRAIN = ("--epochs", "3", "--patch", "32", "--widths", "4,6", "--patches-per-epoch", "4", "--batch", "2", "--device",
          "cpu", "--precision", "float32", "--validation-tiles", "2", "--seed", "1", "--no-check", "--quiet")
 VERBS = ("pick", "train", "propose", "annotate")
 CHANGES = 120  # made in an annotation

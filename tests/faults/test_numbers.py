@@ -13,7 +13,7 @@ from deepetpicker.io.coordinates import read_coordinates
 from deepetpicker.io.modelcard import read_card
 
 SHAPE = (32, 40, 36)
-SMALL = ["--patch", "32", "--widths", "4,6", "--epochs", "1", "--patches-per-epoch", "8", "--batch", "4", "--device",
+SMALL = ["--patch", "32", "--widths", "4,6", "--epochs", "1", "--patches-per-epoch", "4", "--batch", "2", "--device",
          "cpu", "--precision", "float32", "--validation-tiles", "4", "--seed", "1", "--quiet"]
 
 

@@ -146,7 +146,7 @@ def test_ids_that_mean_another_class_in_one_tomogram_are_the_cause(tmp_path):
     rows = [line.split(",") for line in lines]
     (folder / "t1.csv").write_text("\n".join([head, *(",".join([str(3 - int(r[0])), f"ball_{3 - int(r[0])}", *r[2:]])
                                                       for r in rows)]) + "\n")
-    options = small(epochs=20, validation=("t1",), validate_every=20)
+    options = small(epochs=20, validation=("t1",), validate_every=20, batch=4, patches_per_epoch=8)
     made = train(folder, tmp_path / "m.safetensors", options, quiet=True)
     first = made["outputs"]["verdict"]["reasons"][0]
     assert first["cause"] == "classes swapped"

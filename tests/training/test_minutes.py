@@ -37,7 +37,7 @@ def test_a_training_ends_within_its_minutes_at_the_lowest_rate(data, tmp_path, c
     with caplog.at_level(logging.INFO, "deepetpicker"):
         manifest = train(data, tmp_path / "m.safetensors", small(epochs=0, minutes=0.5, validate_every=4), quiet=True)
     rows = read_metrics(tmp_path / "m_run/metrics.csv")
-    planned = "23 epochs of 2 steps with 4 patches of 32 voxels; about 29 s, at most 0.5 min"
+    planned = "23 epochs of 2 steps with 2 patches of 32 voxels; about 29 s, at most 0.5 min"
     assert planned in caplog.text
     assert 6 < len(rows) < 23
     assert sum(row["seconds"] for row in rows) <= 30

@@ -50,7 +50,7 @@ def rounds(tmp_path_factory):
         (corrected / f"{name}.csv").write_text("\n".join(",".join(row) for row in rows) + "\n")
     (corrected / "t0_negatives.csv").write_text("x,y,z\n3,3,3\n")
     before = hashlib.sha256((folder / "first.safetensors").read_bytes()).hexdigest()
-    words = ["--epochs", "1", "--patch", "32", "--batch", "4", "--patches-per-epoch", "8", "--precision", "float32",
+    words = ["--epochs", "1", "--patch", "32", "--batch", "2", "--patches-per-epoch", "4", "--precision", "float32",
              "--device", "cpu", "--validation-tiles", "4", "--quiet"]
     assert main(["refine", str(folder / "first.safetensors"), "--data", str(corrected), "--out",
                  str(folder / "second.safetensors"), *words]) == 0

@@ -27,7 +27,7 @@ from tests.moments import steps_of_training
 
 def options(**changes):
     """Return options for a network that finds the balls in a few seconds."""
-    return small(**{"epochs": 6, "patches_per_epoch": 32, "widths": (6, 8), "learning_rate": 1e-2, "check": False,
+    return small(**{"epochs": 6, "patches_per_epoch": 32, "batch": 4, "widths": (6, 8), "learning_rate": 1e-2, "check": False,
                     "unannotated": "unknown", **changes})
 
 

@@ -44,6 +44,21 @@ def data(tmp_path_factory) -> pathlib.Path:
     return write_set(tmp_path_factory.mktemp("data"), [(40, 48, 56)] * 2, [10, 10])
 
 
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory) -> pathlib.Path:
+    """Return the folder of a finished training of one epoch."""
+    folder = tmp_path_factory.mktemp("trained")
+    train(data, folder / "m.safetensors", small(epochs=1), quiet=True)
+    return folder
+
+
+@pytest.fixture
+def copy(trained, tmp_path) -> pathlib.Path:
+    """Return the model of a copy of that training."""
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "m.safetensors"
+
+
 def weights_of(path) -> dict:
     """Return the tensors of a model file."""
     return safetensors.torch.load_file(str(path))
@@ -73,8 +88,8 @@ def assert_held_out(manifest, data, folder, names) -> None:
 
 
 def test_training_finds_the_balls(data, tmp_path):
-    manifest = train(data, tmp_path / "m.safetensors", small(epochs=5, patches_per_epoch=32, widths=(6, 8),
-                                                             learning_rate=1e-2), quiet=True)
+    manifest = train(data, tmp_path / "m.safetensors", small(epochs=5, patches_per_epoch=32, batch=4,
+                                                             widths=(6, 8), learning_rate=1e-2), quiet=True)
     rows = read_metrics(tmp_path / "m_run/metrics.csv")
     assert [row["epoch"] for row in rows] == list(range(5))
     assert rows[-1]["train_loss"] < rows[0]["train_loss"]
@@ -94,9 +109,9 @@ def test_training_finds_the_balls(data, tmp_path):
     assert list((tmp_path / "m_run/tensorboard").glob("events*"))
 
 
-def test_the_card_says_what_the_model_is(data, tmp_path):
-    manifest = train(data, tmp_path / "m.safetensors", small(epochs=1), quiet=True)
-    network, card = load_model(tmp_path / "m.safetensors")
+def test_the_card_says_what_the_model_is(data, copy, tmp_path):
+    manifest = read_manifest(tmp_path / "m_run/manifest.json")
+    network, card = load_model(copy)
     assert network.options.widths == (4, 6)
     assert card.voxel_size_ang == VOXEL
     assert card.classes[0].diameter_ang == 80
@@ -106,18 +121,17 @@ def test_the_card_says_what_the_model_is(data, tmp_path):
     assert 0.1 < card.thresholds[1] < 1
     assert len(card.validation) == 1
     assert len(card.intensity) == 9
-    assert manifest == read_manifest(tmp_path / "m_run/manifest.json")
     assert {i["name"]: i["role"] for i in manifest["items"]} == {"t0": "training", "t1": "validation"}
     assert manifest["inputs"][0]["shape_zyx"] == [40, 48, 56]
     assert not (tmp_path / "m_run/cache").exists()
     assert_held_out(manifest, data, tmp_path / "m_run/held_out", ["t1"])
 
 
-def test_the_same_seed_gives_the_same_model_and_another_one_another(data, tmp_path):
-    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+def test_the_same_seed_gives_the_same_model_and_another_one_another(data, copy, tmp_path):
+    for name, seed in (("b", 0), ("c", 1)):
         train(data, tmp_path / f"{name}.safetensors", small(epochs=1, seed=seed), quiet=True)
-    assert_same_weights(tmp_path / "a.safetensors", tmp_path / "b.safetensors")
-    a, c = weights_of(tmp_path / "a.safetensors"), weights_of(tmp_path / "c.safetensors")
+    assert_same_weights(copy, tmp_path / "b.safetensors")
+    a, c = weights_of(copy), weights_of(tmp_path / "c.safetensors")
     assert not torch.equal(a["head.weight"], c["head.weight"])
 
 
@@ -144,28 +158,25 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(data, tmp_path, step, e
         assert first == second
 
 
-def test_a_finished_run_is_not_run_again(data, tmp_path, caplog):
-    first = train(data, tmp_path / "m.safetensors", small(epochs=1), quiet=True)
-    stamp = (tmp_path / "m.safetensors").stat().st_mtime_ns
+def test_a_finished_run_is_not_run_again(data, copy, tmp_path, caplog):
+    stamp = copy.stat().st_mtime_ns
     with caplog.at_level(logging.INFO, "deepetpicker"):
-        again = train(data, tmp_path / "m.safetensors", small(epochs=1), quiet=True)
-    assert again == first
-    assert (tmp_path / "m.safetensors").stat().st_mtime_ns == stamp
+        again = train(data, copy, small(epochs=1), quiet=True)
+    assert again == read_manifest(tmp_path / "m_run/manifest.json")
+    assert copy.stat().st_mtime_ns == stamp
     assert "nothing to do" in caplog.text
 
 
-def test_a_model_lost_after_the_last_epoch_is_written_from_the_checkpoint(data, tmp_path):
-    train(data, tmp_path / "m.safetensors", small(epochs=1), quiet=True)
-    (tmp_path / "m.safetensors").rename(tmp_path / "kept.safetensors")
+def test_a_model_lost_after_the_last_epoch_is_written_from_the_checkpoint(data, trained, copy, tmp_path):
+    copy.unlink()
     stamp = (tmp_path / "m_run/last.ckpt").stat().st_mtime_ns
-    train(data, tmp_path / "m.safetensors", small(epochs=1), quiet=True)
-    assert_same_weights(tmp_path / "m.safetensors", tmp_path / "kept.safetensors")
+    train(data, copy, small(epochs=1), quiet=True)
+    assert_same_weights(copy, trained / "m.safetensors")
     assert (tmp_path / "m_run/last.ckpt").stat().st_mtime_ns == stamp
 
 
-def test_other_options_start_afresh_and_lose_nothing(data, tmp_path, caplog):
-    train(data, tmp_path / "m.safetensors", small(epochs=1), quiet=True)
-    before = weights_of(tmp_path / "m.safetensors")
+def test_other_options_start_afresh_and_lose_nothing(data, copy, tmp_path, caplog):
+    before = weights_of(copy)
     with caplog.at_level(logging.WARNING, "deepetpicker"):
         train(data, tmp_path / "m.safetensors", small(epochs=1, learning_rate=3e-3), quiet=True)
     assert "learning_rate 0.004 -> 0.003" in caplog.text
@@ -176,9 +187,8 @@ def test_other_options_start_afresh_and_lose_nothing(data, tmp_path, caplog):
     assert (tmp_path / "m_run_2/last.ckpt").exists()
 
 
-def test_a_damaged_checkpoint_is_put_aside(data, tmp_path, monkeypatch, caplog):
-    train(data, tmp_path / "m.safetensors", small(epochs=1), quiet=True)
-    (tmp_path / "m.safetensors").unlink()
+def test_a_damaged_checkpoint_is_put_aside(data, copy, tmp_path, caplog):
+    copy.unlink()
     (tmp_path / "m_run/last.ckpt").write_bytes(b"PK\x03\x04 half a file")
     with caplog.at_level(logging.WARNING, "deepetpicker"):
         train(data, tmp_path / "m.safetensors", small(epochs=1), quiet=True)
@@ -271,11 +281,10 @@ def test_tomograms_of_different_voxel_sizes_train_together(tmp_path):
     assert [i["voxel_size_angstrom"] for i in manifest["inputs"] if "shape_zyx" in i] == [5, 10]
 
 
-def test_warm_start_takes_weights_and_voxel_size(data, tmp_path):
-    train(data, tmp_path / "old.safetensors", small(epochs=1), quiet=True)
-    frozen = small(epochs=1, init=str(tmp_path / "old.safetensors"), learning_rate=1e-12, weight_decay=0.0)
+def test_warm_start_takes_weights_and_voxel_size(data, copy, tmp_path):
+    frozen = small(epochs=1, init=str(copy), learning_rate=1e-12, weight_decay=0.0)
     train(data, tmp_path / "new.safetensors", frozen, quiet=True)
-    old, new = weights_of(tmp_path / "old.safetensors"), weights_of(tmp_path / "new.safetensors")
+    old, new = weights_of(copy), weights_of(tmp_path / "new.safetensors")
     torch.testing.assert_close(old["head.weight"], new["head.weight"])
     two = write_set(tmp_path / "two", [(40, 48, 56)] * 2, [6, 6], n_classes=2)
     manifest = train(two, tmp_path / "two.safetensors", frozen, quiet=True)
