@@ -211,6 +211,7 @@ def test_scipions_installer_finds_the_plugin(sources: pathlib.Path, tmp_path: pa
                                         f"deepetpicker-{deepetpicker.__version__}"]
 
 
+@pytest.mark.long
 def test_installed_beside_scipions_pins():
     installed = {name: importlib.metadata.version(name) for name in SCIPION_PINS}
     assert installed == SCIPION_PINS
@@ -232,6 +233,7 @@ def test_make_help_lists_every_target():
     assert {line.split()[0] for line in text.splitlines()} == set(phony[1].split())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("chosen", "told"), [
     ("not slow", ["windows", "slow"]), ("not slow and not scipion", ["plugin", "windows", "slow"]),
     ("not scipion", ["plugin", "windows", "queue", "browser"])])
@@ -273,6 +275,7 @@ def test_good(): assert 1
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("ci", "summary"), [("true", "3 failed, 1 passed, 1 skipped, 1 xfailed"),
                                              ("", "1 passed, 4 skipped, 1 xfailed")])
 def test_in_ci_a_skip_is_a_failure(tmp_path: pathlib.Path, ci: str, summary: str):

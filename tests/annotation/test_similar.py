@@ -105,6 +105,7 @@ def test_a_mark_beside_all_candidates_is_asked_for(similar):
     assert found.ranked()
 
 
+@pytest.mark.long
 def test_each_class_has_its_own_list_and_candidates_are_made_once(similar):
     session, found = similar
     for spot in SPOTS[~HOLLOW["TS_1"]][:4]:

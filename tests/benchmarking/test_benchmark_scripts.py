@@ -29,6 +29,7 @@ def gpu():
     return module
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("parts", [pytest.param(("machine", "post_processing"), id="some"),
                                    pytest.param((), id="all", marks=pytest.mark.slow)])
 def test_parts_of_the_gpu_benchmark_run_on_a_cpu(gpu, tmp_path, parts):

@@ -53,6 +53,7 @@ def test_a_peak_on_the_tile_border_is_claimed_by_two_tiles():
         assert len(voxels) == 1
 
 
+@pytest.mark.long
 def test_the_detector_is_the_full_network_and_finds_dark_blobs():
     network = blob_detector()
     assert parameter_count(network) == 2_429_845
@@ -71,9 +72,10 @@ def test_flop_of_the_default_patch_and_less_where_less_is_kept():
     assert 1.8 * one < two < 2 * one
 
 
+@pytest.mark.long
 def test_one_json_object_with_agreeing_picks(tmp_path, capsys):
     """On a small network that answers as the one of full size, which is benchmarked without a model, does."""
-    simulate(tmp_path, SimulateOptions(n=1, shape=(40, 56, 64), particles=8, phantoms=("ribosome",), voxel_size=13.3,
+    simulate(tmp_path, SimulateOptions(n=1, shape=(40, 48, 64), particles=8, phantoms=("ribosome",), voxel_size=13.3,
                                        snr=1.0, gold=0, membranes=0), quiet=True)
     model = detector_model(tmp_path, 13.3, NetworkOptions(widths=(4, 6, 8, 10)))
     capsys.readouterr()

@@ -96,6 +96,7 @@ def test_too_few_positions_are_refused(scene):
         check_geometry(scene[0], scene[1][:4], DIAMETER)
 
 
+@pytest.mark.long
 def test_the_command_says_it_and_its_status_tells(scene, tmp_path, capsys):
     volume, centres = scene
     for name, table in (("TS_1", centres), ("TS_2", undone(Transform(flips=(False, True, False)), centres))):

@@ -477,6 +477,7 @@ def test_hollow_masks_are_pointed_out(tmp_path):
     assert any("27 of 27 particles lie outside their own instance mask" in text for text in report.warnings)
 
 
+@pytest.mark.long
 def test_command_prints_tables_or_json(tmp_path, capsys):
     truth, picks = make_folders(tmp_path)
     argv = ["evaluate", "--truth", str(truth), "--picks", str(picks), "--out", str(tmp_path / "out")]

@@ -48,6 +48,7 @@ def outside(folder: pathlib.Path, own: pathlib.Path) -> set:
     return {path for path in folder.rglob("*") if own not in path.parents and path != own}
 
 
+@pytest.mark.long
 def test_every_odd_name_is_picked_evaluated_compared_and_converted(tmp_path):
     data, out = tmp_path / "da ta;$x", tmp_path / "-o 'ut'"
     data.mkdir()

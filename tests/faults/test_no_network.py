@@ -54,6 +54,7 @@ def test_the_block_blocks():
     assert (result.returncode, result.stderr[:7]) == (99, "NETWORK")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("umask", ["027"])
 def test_every_verb_of_a_project_needs_no_network_and_keeps_to_the_umask(tmp_path, umask):
     data, model, picks = tmp_path / "data", tmp_path / "run/m.safetensors", tmp_path / "picks"

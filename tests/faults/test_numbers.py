@@ -69,6 +69,7 @@ def train_and_pick(tmp_path, capsys, data):
     return trained, picked
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["NaN slab", "zeros", "float16 infinite",
                                   *(pytest.param(n, marks=pytest.mark.slow) for n in VOLUMES
                                     if n not in ("NaN slab", "zeros", "float16 infinite"))])
@@ -78,13 +79,19 @@ def test_a_strange_tomogram_is_trained_on_and_picked_or_refused_in_one_line(tmp_
     assert (trained, picked) == expected
 
 
+@pytest.fixture(scope="module")
+def good_model(tmp_path_factory):
+    """A model that was trained on a tomogram with nothing strange in it."""
+    folder = tmp_path_factory.mktemp("good")
+    assert main(["train", "--data", str(write(folder / "d", noise())), "--out", str(folder / "m.safetensors"),
+                 *SMALL]) == 0
+    return folder / "m.safetensors"
+
+
 @pytest.mark.parametrize("name", ["zeros", "constant", "all NaN", "infinite slab"])
-def test_a_strange_tomogram_is_picked_with_a_good_model_or_refused(tmp_path, capsys, name):
-    data = write(tmp_path / "d", noise())
-    assert main(["train", "--data", str(data), "--out", str(tmp_path / "m.safetensors"), *SMALL]) == 0
+def test_a_strange_tomogram_is_picked_with_a_good_model_or_refused(tmp_path, good_model, name):
     write(tmp_path / "d", VOLUMES[name])
-    capsys.readouterr()
-    status = main(["pick", str(tmp_path / "m.safetensors"), str(tmp_path / "d/t.mrc"), "--out", str(tmp_path / "o"),
+    status = main(["pick", str(good_model), str(tmp_path / "d/t.mrc"), "--out", str(tmp_path / "o"),
                    "--device", "cpu", "--quiet"])
     assert status == (0 if name == "infinite slab" else 2)
     assert (tmp_path / "o" / "t.csv").is_file() == (status == 0)
@@ -112,6 +119,7 @@ def test_batches_of_background_alone_are_trained_on(tmp_path, capsys):
         del SMALL[-2:]
 
 
+@pytest.mark.long
 def test_a_class_that_the_held_out_part_lacks_is_trained_on(tmp_path, capsys):
     kinds = [1, 1, 1, 1, 1, 1, 1, 2]
     data = write(tmp_path / "d", noise(), CENTRES, kinds, (80.0, 60.0))

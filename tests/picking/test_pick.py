@@ -318,6 +318,7 @@ def test_resume_goes_on_from_a_run_that_was_not_started_with_it(model, tomogram,
     assert again["inputs"] == first["inputs"]
 
 
+@pytest.mark.long
 def test_an_interrupted_resume_forgets_nothing(model, tomogram, tmp_path):
     paths = [tmp_path / f"TS_{n}.mrc" for n in (2, 1, 3)]
     write_volume(paths[0], density(CENTRES[:1]), 10.0)
@@ -498,6 +499,7 @@ def test_a_memory_limit_changes_no_pick_and_one_too_low_is_refused(model, tomogr
         run(model, tomogram, tmp_path / "c", memory_limit=0.05)
 
 
+@pytest.mark.long
 def test_a_memory_limit_holds_in_a_process_of_its_own(tmp_path):
     """The full network on a volume whose fastest plan takes more than the limit; one thread computes two tiles."""
     shape, limit = (64, 88, 96), 0.7

@@ -172,6 +172,7 @@ def test_a_bad_start_leaves_earlier_results_alone(data, work):
     assert {path: path.read_bytes() for path in pathlib.Path("picks").rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.long
 def test_two_processes_at_the_same_time(data, work, expected):
     words = [sys.executable, "-m", "deepetpicker", "pick", str(data / "m.safetensors"),
              *(str(data / f"{n}.mrc") for n in NAMES), "--out", "picks", "--device", "cpu", "--precision", "float32",
@@ -236,6 +237,7 @@ def test_a_table_that_is_not_ours_is_left_alone(data, work):
 
 # ---- going on
 
+@pytest.mark.long
 def test_a_killed_process_loses_its_current_tomogram_alone(data, work, expected, caplog):
     run(data, "2/2")
     killed(data, "1/2", "a b")

@@ -90,6 +90,7 @@ def test_candidates_are_apart_and_no_more_than_asked_for(tmp_path):
     assert ((found > -0.5) & (found < np.array(SHAPE) - 0.5)).all()
 
 
+@pytest.mark.long
 def test_noise_stands_out_no_more_at_the_border_than_inside(tmp_path):
     """Where a volume is continued by its mirror image, noise counts twice: candidates used to crowd in the corners."""
     at_border, scatter = 0, []
@@ -105,6 +106,7 @@ def test_noise_stands_out_no_more_at_the_border_than_inside(tmp_path):
     assert 0.8 < side / inside < 1.25
 
 
+@pytest.mark.long
 def test_a_large_tomogram_gives_what_a_small_one_gives_in_bounded_memory(tmp_path, monkeypatch):
     """What is larger than memory allows goes to a scratch file slab by slab, and the depth of the volume is free."""
     true = places(9)
@@ -243,6 +245,7 @@ def test_bad_input_is_said_and_does_not_stop_the_others(tmp_path):
         propose([tmp_path / "good.mrc"], tmp_path / "out", options, like=tmp_path / "like")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("sign", [-1.0, 1.0], ids=["dark", "bright"])
 def test_the_generic_model_finds_balls_whatever_their_contrast(tmp_path, sign):
     true = places(1)
@@ -286,6 +289,7 @@ def test_a_map_alone_finds_its_particle(tmp_path):
     assert (tmp_path / "out/from_map.safetensors").is_file()
 
 
+@pytest.mark.long
 def test_beside_a_window_blobs_take_the_place_of_the_generic_model_where_particles_are_small_for_it(tmp_path):
     volume = opened(tmp_path, scene_of(places(1)))
     large, small = (ProposeOptions(diameter_angstrom=d, most=20) for d in (DIAMETER, 80.0))

@@ -43,12 +43,16 @@ def particles(n: int = 12, seed: int = 0, classes: int = 2) -> CoordinateTable:
 
 @pytest.fixture
 def volume_zyx() -> np.ndarray:
+    return noise()
+
+
+def noise() -> np.ndarray:
     return np.random.default_rng(1).normal(size=SHAPE).astype(np.float32)
 
 
-@pytest.fixture
-def report(tmp_path, volume_zyx):
-    truth, picks = tmp_path / "truth", tmp_path / "picks"
+def evaluated(place: pathlib.Path):
+    """Return the evaluation of four tomograms whose truth and picks are written into folders of a place."""
+    truth, picks = place / "truth", place / "picks"
     for folder in (truth, picks):
         folder.mkdir()
     for index, name in enumerate(("a<script>", "b", "c", "d")):
@@ -57,9 +61,22 @@ def report(tmp_path, volume_zyx):
         shifted = CoordinateTable(moved, table.class_ids, table.scores)
         write_coordinates(truth / f"{name}.csv", table)
         write_coordinates(picks / f"{name}.csv", shifted)
-        write_volume(truth / f"{name}.mrc", volume_zyx, 10.0)
+        write_volume(truth / f"{name}.mrc", noise(), 10.0)
     (truth / "classes.json").write_text('{"classes": [{"id": 1, "name": "_ring $x$"}, {"id": 2, "name": "<rod>"}]}')
     return evaluate(truth, picks, EvaluateOptions(radius_angstrom=30))
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    return evaluated(tmp_path_factory.mktemp("evaluated"))
+
+
+@pytest.fixture(scope="module")
+def written(report, tmp_path_factory) -> pathlib.Path:
+    """The page of that evaluation, in a folder that did not exist."""
+    path = tmp_path_factory.mktemp("written") / "out" / "r.html"
+    write_report(report, path)
+    return path
 
 
 def drawn(figure) -> Tuple[int, int, int]:
@@ -277,9 +294,8 @@ def read(text: str) -> Reader:
     return reader
 
 
-def test_page_is_whole_and_stands_alone(report, tmp_path):
-    write_report(report, tmp_path / "out" / "r.html")
-    text = (tmp_path / "out" / "r.html").read_text("utf-8")
+def test_page_is_whole_and_stands_alone(written):
+    text = written.read_text("utf-8")
     reader = read(text)
     assert reader.open == []
     assert "script" not in reader.tags
@@ -287,24 +303,25 @@ def test_page_is_whole_and_stands_alone(report, tmp_path):
     assert "http" not in text.replace("http-equiv", "")
     assert "url(http" not in text
     assert len([link for link in reader.links if link.startswith("data:")]) == 3 * 4
-    assert [p.name for p in (tmp_path / "out").iterdir()] == ["r.html"]
+    assert [p.name for p in written.parent.iterdir()] == ["r.html"]
 
 
-def test_page_shows_the_numbers_and_escapes_names(report):
-    reader = read(page(report))
+def test_page_shows_the_numbers_and_escapes_names(report, written):
+    reader = read(written.read_text("utf-8"))
     assert "a<script>" in reader.text
     assert "<rod>" in reader.text
     total = report.overall
     for value in (f"{total['F1']:.3f}", f"{total['AD_vox']:.2f}", f"{total['AD_ang']:.1f}", "within 30 Å", "Confusion"):
         assert value in reader.text
     assert reader.tags.count("svg") == 6
-    assert "currentColor" in page(report)
+    assert "currentColor" in written.read_text("utf-8")
 
 
 @pytest.mark.parametrize(("radius", "rule"), [
     (30, "A hit lies within 30 Å of the centre."),
     (0, "A hit lies within half the diameter of the centre: ring 40 Å, <rod> 25 Å.")])
-def test_page_and_terminal_say_the_hit_radius_beside_the_figures(report, tmp_path, radius, rule):
+def test_page_and_terminal_say_the_hit_radius_beside_the_figures(tmp_path, radius, rule):
+    evaluated(tmp_path)
     (tmp_path / "truth/classes.json").write_text(
         '{"classes": [{"id": 1, "name": "ring", "diameter_angstrom": 80}, '
         '{"id": 2, "name": "<rod>", "diameter_angstrom": 50}]}')
@@ -345,7 +362,8 @@ def test_own_pictures_replace_the_slices(report, volume_zyx):
     assert "mine & yours" in reader.text
 
 
-def test_a_vanished_tomogram_is_left_out_of_the_pictures(report, tmp_path):
+def test_a_vanished_tomogram_is_left_out_of_the_pictures(tmp_path):
+    report = evaluated(tmp_path)
     for path in (tmp_path / "truth").glob("*.mrc"):
         path.unlink()
     assert report_pictures(report) == []

@@ -194,6 +194,7 @@ def test_candidates_without_a_pick_say_how_good_the_best_is(tmp_path):
     assert "the best candidate scores 0.3" in page.text
 
 
+@pytest.mark.long
 def test_a_tomogram_that_is_not_there_any_more_is_noted_and_can_be_named(picks, tmp_path):
     (tmp_path / "tomograms").rename(tmp_path / "moved")
     page = page_of(report([picks], options=ReportOptions(crops=1)))

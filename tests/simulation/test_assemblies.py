@@ -30,6 +30,7 @@ def test_same_seed_same_assembly_other_seed_another() -> None:
     assert first.shape != other.shape or not np.array_equal(first, other)
 
 
+@pytest.mark.long
 def test_every_family_is_drawn() -> None:
     """Blobs, rods, rings, shells and helices all occur."""
     rng = np.random.default_rng(1)

@@ -123,6 +123,7 @@ def test_blobs_of_two_classes_at_one_place_are_of_the_class_whose_turn_is_first(
     assert sorted(zip(kept.class_ids.tolist(), kept.scores.round(6).tolist())) == [(1, 0.4), (2, 0.8)]
 
 
+@pytest.mark.long
 def test_blobs_and_templates_are_scored_side_by_side(tmp_path: pathlib.Path):
     study("peers", tmp_path, "", StudyOptions(quick=True, values=("template", "blobs"), orientations=60), quiet=True)
     with open(tmp_path / "study.csv", encoding="utf-8", newline="") as stream:

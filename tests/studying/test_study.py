@@ -59,6 +59,7 @@ def parts(tomograms: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return folder
 
 
+@pytest.mark.long
 def test_a_killed_study_keeps_what_was_finished_and_goes_on(parts: pathlib.Path):
     before = (parts / "before/study.csv").read_text("utf-8").splitlines()
     after = (parts / "study.csv").read_text("utf-8").splitlines()
@@ -68,6 +69,7 @@ def test_a_killed_study_keeps_what_was_finished_and_goes_on(parts: pathlib.Path)
     assert (parts / "before/overlap_seed0.json").read_bytes() == (parts / "results/overlap_seed0.json").read_bytes()
 
 
+@pytest.mark.long
 def test_a_finished_study_computes_nothing(parts: pathlib.Path, tomograms: pathlib.Path):
     said: List[str] = []
     before = {path: path.stat().st_mtime_ns for path in parts.glob("*/*") if path.parent.name in ("results", "models")}
@@ -80,6 +82,7 @@ def test_a_finished_study_computes_nothing(parts: pathlib.Path, tomograms: pathl
     assert (parts / "study.csv").read_bytes() == table
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("change", [{"megavoxels": 0.4}, {"labels": 5}, {"seed": 1}])
 def test_another_budget_label_or_seed_is_another_run(parts: pathlib.Path, tomograms: pathlib.Path, change):
     asked: List[str] = []
@@ -95,6 +98,7 @@ def test_another_budget_label_or_seed_is_another_run(parts: pathlib.Path, tomogr
     assert asked == [f"ablation: + overlap-tile, seed {change.get('seed', 0)}"]
 
 
+@pytest.mark.long
 def test_all_variants_have_the_same_labels_and_budget(parts: pathlib.Path, tomograms: pathlib.Path):
     rows = rows_of(parts)
     assert [(row["seed"], row["n_labels"], row["n_truth"]) for row in rows] == [("0", "6", "8")] * 2
@@ -105,6 +109,7 @@ def test_all_variants_have_the_same_labels_and_budget(parts: pathlib.Path, tomog
     assert [table.digest() for table in written] == [drawn.digest()], "what trains is what was drawn, and once"
 
 
+@pytest.mark.long
 def test_table_figure_and_page_say_what_was_run(parts: pathlib.Path):
     rows = rows_of(parts)
     assert all(float(row["training_s"]) > 0 and 0 <= float(row["F1"]) <= 1 for row in rows)

@@ -53,6 +53,7 @@ def test_a_listed_class_zero(zero):
     assert [(c.id, c.name, c.diameter_ang) for c in gather(zero, small()).classes] == [(0, "ring", 80), (1, "rod", 120)]
 
 
+@pytest.mark.long
 def test_warm_start_keeps_the_output_of_a_class_only_if_id_name_and_diameter_agree(zero, tmp_path):
     old, new = tmp_path / "old.safetensors", tmp_path / "new.safetensors"
     train(zero, old, small(epochs=1, diameter_angstrom=(80.0, 120.0)), quiet=True)
@@ -90,6 +91,7 @@ def test_wrong_number_of_diameters_shows_the_classes(zero, given, word):
         gather(zero, small(diameter_angstrom=given))
 
 
+@pytest.mark.long
 def test_the_command_takes_the_whole_table(zero, tmp_path):
     words = ["train", "--data", str(zero), "--out", str(tmp_path / "m"), "--epochs", "1", "--patch", "32", "--widths",
              "4,6", "--patches-per-epoch", "4", "--batch", "2", "--validation-tiles", "4", "--device", "cpu", "--quiet"]

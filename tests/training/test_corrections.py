@@ -38,6 +38,7 @@ def validator(folder, unannotated: str = "unknown") -> Validator:
     return Validator(tomograms[1:], rule, [PeakRule(1, 8.0, 5.0, "tball")], 64, 3.0)
 
 
+@pytest.mark.long
 def test_a_training_says_what_it_used_and_notices_when_that_changes(data, tmp_path, caplog):
     with caplog.at_level(logging.INFO, "deepetpicker"):
         manifest = train(data, tmp_path / "m.safetensors", small(epochs=1), quiet=True)

@@ -101,6 +101,7 @@ def test_a_diameter_twice_too_large_is_the_cause(tmp_path):
     assert "angstrom across, 160 were given" in first["found"]
 
 
+@pytest.mark.long
 def test_inverted_contrast_of_a_warm_start_is_the_cause(tmp_path):
     folder = write_set(tmp_path / "data", [(40, 48, 56)] * 2, [14, 14])
     options = small(epochs=1, check=True)
@@ -140,6 +141,7 @@ def test_classes_are_not_called_swapped_without_a_reason(taken_for):
     assert verdict_on(*GOOD, taken_for=taken_for).grade == "good"
 
 
+@pytest.mark.long
 def test_ids_that_mean_another_class_in_one_tomogram_are_the_cause(tmp_path):
     folder = write_set(tmp_path / "data", [(40, 48, 56)] * 2, [14, 14], n_classes=2)
     head, *lines = (folder / "t1.csv").read_text().splitlines()

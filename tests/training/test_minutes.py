@@ -33,6 +33,7 @@ def clock(monkeypatch):
     monkeypatch.setattr(run, "measure", lambda *_: Pace(step_s=0.5, validation_s=1.0, spent_s=0.0))
 
 
+@pytest.mark.long
 def test_a_training_ends_within_its_minutes_at_the_lowest_rate(data, tmp_path, clock, caplog):
     with caplog.at_level(logging.INFO, "deepetpicker"):
         manifest = train(data, tmp_path / "m.safetensors", small(epochs=0, minutes=0.5, validate_every=4), quiet=True)
@@ -47,6 +48,7 @@ def test_a_training_ends_within_its_minutes_at_the_lowest_rate(data, tmp_path, c
     assert read_card(tmp_path / "m.safetensors").training["options"]["minutes"] == 0.5
 
 
+@pytest.mark.long
 def test_an_interrupted_one_goes_on_with_its_plan(data, tmp_path, clock):
     options = small(epochs=0, minutes=0.5, validate_every=4)
     with steps_of_training(interrupted_after=11), pytest.raises(KeyboardInterrupt):  # two an epoch

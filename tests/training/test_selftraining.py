@@ -27,8 +27,8 @@ from tests.moments import steps_of_training
 
 def options(**changes):
     """Return options for a network that finds the balls in a few seconds."""
-    return small(**{"epochs": 6, "patches_per_epoch": 32, "batch": 4, "widths": (6, 8), "learning_rate": 1e-2, "check": False,
-                    "unannotated": "unknown", **changes})
+    return small(**{"epochs": 6, "patches_per_epoch": 32, "batch": 4, "widths": (6, 8), "learning_rate": 1e-2,
+                    "check": False, "unannotated": "unknown", **changes})
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +50,7 @@ def whole(data, tmp_path_factory):
     return folder
 
 
+@pytest.mark.long
 def test_sure_finds_become_labels_and_are_there_to_be_seen(data, whole):
     manifest = read_manifest(whole / "m_run/manifest.json")
     found = read_coordinates(whole / "m_run/found/t0.csv").positions_zyx_vox
@@ -62,17 +63,20 @@ def test_sure_finds_become_labels_and_are_there_to_be_seen(data, whole):
     assert load_model(whole / "m.safetensors")[1].training["found"] == {"t0": len(found)}
 
 
+@pytest.mark.long
 def test_held_out_tomograms_get_no_labels(data, whole):
     assert not (whole / "m_run/found/t1.csv").exists()
     truth = read_coordinates(whole / "m_run/held_out/t1_truth.csv").positions_zyx_vox
     np.testing.assert_allclose(truth, read_coordinates(data / "t1.csv").positions_zyx_vox, atol=1e-3)
 
 
+@pytest.mark.long
 def test_the_trainings_divide_the_epochs(whole):
     first, second = (read_metrics(whole / part / "metrics.csv") for part in ("m_run/m_first_run", "m_run"))
     assert (len(first), len(second)) == (3, 3)
 
 
+@pytest.mark.long
 def test_a_run_interrupted_in_either_training_ends_as_an_undisturbed_one(data, whole, tmp_path):
     """In the first step behind the first of three epochs, of eight steps each."""
     for folder, step in (("m_run/m_first_run", 9), ("m_run", 16 + 9)):
@@ -167,6 +171,7 @@ def test_odd_numbers_are_told(n_found, says):
     assert bool(text) == bool(says)
 
 
+@pytest.mark.long
 def test_a_run_that_finds_nothing_says_so(data, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         train(data, tmp_path / "m.safetensors", dataclasses.replace(options(), epochs=2, patches_per_epoch=4,

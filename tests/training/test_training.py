@@ -87,6 +87,7 @@ def assert_held_out(manifest, data, folder, names) -> None:
     assert hits / n_true == pytest.approx(score["recall"])
 
 
+@pytest.mark.long
 def test_training_finds_the_balls(data, tmp_path):
     manifest = train(data, tmp_path / "m.safetensors", small(epochs=5, patches_per_epoch=32, batch=4,
                                                              widths=(6, 8), learning_rate=1e-2), quiet=True)
@@ -127,6 +128,7 @@ def test_the_card_says_what_the_model_is(data, copy, tmp_path):
     assert_held_out(manifest, data, tmp_path / "m_run/held_out", ["t1"])
 
 
+@pytest.mark.long
 def test_the_same_seed_gives_the_same_model_and_another_one_another(data, copy, tmp_path):
     for name, seed in (("b", 0), ("c", 1)):
         train(data, tmp_path / f"{name}.safetensors", small(epochs=1, seed=seed), quiet=True)
@@ -135,6 +137,7 @@ def test_the_same_seed_gives_the_same_model_and_another_one_another(data, copy, 
     assert not torch.equal(a["head.weight"], c["head.weight"])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("step", "epochs"), [pytest.param(4, 1, marks=pytest.mark.slow), (5, 2)])
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(data, tmp_path, step, epochs):
     """At the end of the second epoch, before it is validated and kept; in the middle of the third."""
@@ -211,12 +214,14 @@ def test_a_run_ends_early_when_the_held_out_picks_no_longer_improve(data, tmp_pa
     assert len(read_metrics(tmp_path / "m_run/metrics.csv")) == 4
 
 
+@pytest.mark.long
 def test_validation_every_second_epoch(data, tmp_path):
     train(data, tmp_path / "m.safetensors", small(epochs=3, validate_every=2), quiet=True)
     validated = [row["val_loss"] == row["val_loss"] for row in read_metrics(tmp_path / "m_run/metrics.csv")]
     assert validated == [False, True, True]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("shape", "count"), [((20, 200, 150), 12), ((61, 67, 71), 6), ((40, 48, 56), 1)])
 def test_shapes_and_a_single_particle(shape, count, tmp_path):
     folder = write_set(tmp_path / "data", [shape], [count])
@@ -243,6 +248,7 @@ def test_a_network_of_five_levels_is_validated_and_picks(tmp_path):
     assert read_manifest(tmp_path / "out" / "manifest.json")["items"][0]["status"] == "done"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("init", "widths"), [("none", (4, 6)), ("generic", ())])
 def test_it_starts_from_chance_or_from_the_generic_model(tmp_path, init, widths):
     folder = write_set(tmp_path / "data", [(40, 48, 56)], [10])
@@ -256,6 +262,7 @@ def test_it_starts_from_chance_or_from_the_generic_model(tmp_path, init, widths)
     assert (ours.shape == known.shape and torch.allclose(ours, known, atol=1e-3)) == (init == "generic")
 
 
+@pytest.mark.long
 def test_two_classes_unknown_background_and_another_voxel_size(tmp_path):
     folder = write_set(tmp_path / "data", [(40, 48, 56)] * 2, [8, 8], n_classes=2)
     options = small(epochs=1, unannotated="unknown", working_diameter=5.0, cross_entropy=0.1)
@@ -281,6 +288,7 @@ def test_tomograms_of_different_voxel_sizes_train_together(tmp_path):
     assert [i["voxel_size_angstrom"] for i in manifest["inputs"] if "shape_zyx" in i] == [5, 10]
 
 
+@pytest.mark.long
 def test_warm_start_takes_weights_and_voxel_size(data, copy, tmp_path):
     frozen = small(epochs=1, init=str(copy), learning_rate=1e-12, weight_decay=0.0)
     train(data, tmp_path / "new.safetensors", frozen, quiet=True)
@@ -343,6 +351,7 @@ def test_unusual_diameters_are_warned_about(data):
     assert not gather(data, small()).warnings
 
 
+@pytest.mark.long
 def test_a_loss_that_is_not_a_number_stops_with_advice(data, tmp_path):
     with pytest.raises(InputError, match="learning-rate"):
         train(data, tmp_path / "m.safetensors", small(epochs=6, learning_rate=1e30), quiet=True)
@@ -438,6 +447,7 @@ def test_two_processes_train_the_model_of_one(data, tmp_path, launcher):
     assert len(read_metrics(tmp_path / "two_run/metrics.csv")) == 2
 
 
+@pytest.mark.long
 def test_coordinates_that_do_not_fit_are_said_before_the_training(data, tmp_path):
     folder = tmp_path / "flipped"
     shutil.copytree(data, folder)

@@ -86,6 +86,7 @@ def poor(*given) -> PickScores:
     return PickScores((score(1, 1.0, 1.0), score(2, 0.5, 0.1 * poor.calls)), 0.35, 1.0)
 
 
+@pytest.mark.long
 def test_log_manifest_and_card_agree_on_the_kept_epoch_and_warn(two_classes, tmp_path, monkeypatch, caplog):
     poor.calls = 0
     monkeypatch.setattr(validation, "score_picks", poor)
@@ -115,6 +116,7 @@ def test_thresholds_per_class_are_in_the_card(two_classes, tmp_path):
     assert sum(one["n_true"] for one in card.training["picks"]) == 12
 
 
+@pytest.mark.long
 def test_too_few_to_choose_by_picks_is_said(tmp_path):
     folder = write_set(tmp_path / "data", [(40, 48, 56)] * 2, [6, 3])
     manifest = train(folder, tmp_path / "m.safetensors", small(epochs=3, validate_every=1), quiet=True)
@@ -125,6 +127,7 @@ def test_too_few_to_choose_by_picks_is_said(tmp_path):
     assert not any("only 3 particle(s)" in w for w in manifest["warnings"])
 
 
+@pytest.mark.long
 def test_unannotated_particles_do_not_choose(two_classes, tmp_path):
     manifest = train(two_classes, tmp_path / "m.safetensors", small(epochs=1, unannotated="unknown"), quiet=True)
     assert manifest["outputs"]["chosen_by"] == "last"

@@ -314,6 +314,7 @@ def found_window(name="DeepETPicker: annotate"):
     return window
 
 
+@pytest.mark.long
 def test_the_command_annotates_and_goes_on(folder, display):
     write_coordinates(folder / "picks.csv", START)
     shutil.move(folder / "picks.csv", folder / "b.csv")
@@ -374,6 +375,7 @@ def check_reopened(folder, at_least):
     return len(particles)
 
 
+@pytest.mark.long
 def test_a_killed_window_loses_nothing(folder, display):
     at_least = clicks_before_kill(folder, 1.0)
     assert check_reopened(folder, at_least) >= 1
@@ -416,6 +418,7 @@ def test_the_start_is_for_new_tomograms_only(folder, session):
         prepare_session(session, Scene(find_tomograms([str(folder)]), []), {}, CLASSES)
 
 
+@pytest.mark.long
 def test_the_benchmark_of_the_windows_runs(display, tmp_path):
     script = pathlib.Path(__file__).parents[2] / "benchmarks" / "windows.py"
     words = [sys.executable, script, "--shape", "20,30,40", "--types", "int8", "--steps", "2",

@@ -66,6 +66,7 @@ def begun(window):
     return window.more
 
 
+@pytest.mark.long
 def test_the_list_is_walked_by_keyboard(window):
     session, more = window.session, begun(window)
     assert window.book.index("current") == 1
@@ -97,6 +98,7 @@ def test_the_list_is_walked_by_keyboard(window):
     assert total(session, "particles") == 5
 
 
+@pytest.mark.long
 def test_a_candidate_is_pulled_refused_by_the_right_button_and_clicks_beside_it_still_add(window):
     session, more = window.session, begun(window)
     z, y, x = more.centre

@@ -172,6 +172,7 @@ def test_a_page_is_drawn_in_well_under_a_second(window):
     assert time.process_time() - start < 0.7
 
 
+@pytest.mark.long
 def test_the_command_reviews_is_killed_and_goes_on(folder, display):
     def start(*words):
         line = [sys.executable, "-m", "deepetpicker", "review", *words, "--tomograms", str(folder), "--out",
