@@ -17,6 +17,7 @@ def outcomes(folder: pathlib.Path, rule: str) -> str:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120).stdout
 
 
+@pytest.mark.long
 def test_what_a_python_goes_without_is_skipped_and_other_failures_stay(tmp_path):
     (tmp_path / "test_file.py").write_text("import gone.inside\n")
     (tmp_path / "test_inside.py").write_text(

@@ -16,6 +16,7 @@ from deepetpicker.io.classes import ParticleClass
 from deepetpicker.io.volumes import write_volume
 
 pytest.importorskip("torch")  # the engine beside the window, which Python 3.8 goes without
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +106,6 @@ def test_a_mark_beside_all_candidates_is_asked_for(similar):
     assert found.ranked()
 
 
-@pytest.mark.long
 def test_each_class_has_its_own_list_and_candidates_are_made_once(similar):
     session, found = similar
     for spot in SPOTS[~HOLLOW["TS_1"]][:4]:

@@ -123,7 +123,7 @@ def test_the_simulated_annotator_answers_as_the_truth_says(loop, tmp_path):
         grid = np.stack(np.meshgrid([12.0], [15.0, 45], [15.0, 45, 75], indexing="ij"), -1).reshape(-1, 3)
         write_coordinates(tmp_path / f"{name}.csv", CoordinateTable(grid, np.array([1, 2, 1, 2, 1, 2]), np.ones(6)))
     items = loop.items_from_folder(tmp_path)
-    args = argparse.Namespace(voxel_size=10.0, hand=0.5)
+    args = argparse.Namespace(voxel_size=10.0, hand=0.5, seen=0.5)
     annotator = loop.Annotator(items, classes, args, seed=0)
     made = dict(loop.labels("random", [4, 10, 99], annotator, tmp_path / "out"))
     assert {n: (few.particles, few.negatives) for n, few in made.items()} == {4: (4, 0), 10: (10, 0), 99: (12, 0)}

@@ -97,6 +97,7 @@ def test_a_strange_tomogram_is_picked_with_a_good_model_or_refused(tmp_path, goo
     assert (tmp_path / "o" / "t.csv").is_file() == (status == 0)
 
 
+@pytest.mark.long
 def test_particles_exactly_on_the_border_are_trained_on(tmp_path, capsys):
     edge = np.array(SHAPE) - 0.5
     on_it = np.array([[-0.5, 20, 18], [edge[0], 20, 18], [16, -0.5, 18], [16, edge[1], 18], [16, 20, -0.5],

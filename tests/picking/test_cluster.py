@@ -125,6 +125,7 @@ def refusal_of(address):
         return error.reason
 
 
+@pytest.mark.long
 def test_workers_on_this_machine_give_what_one_process_gives(data, alone, tmp_path, quick_start, caplog):
     """Nobody without the keys of the run can talk to them."""
     answers = []

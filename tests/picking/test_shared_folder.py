@@ -135,6 +135,7 @@ def test_the_command_line_refuses_a_wrong_shard_before_anything_else(work, capsy
 
 # ---- the result
 
+@pytest.mark.long
 @pytest.mark.parametrize("count", [2, 3, 5])
 def test_shards_together_give_what_one_run_gives(data, work, expected, count):
     for index in range(count, 0, -1):
@@ -249,6 +250,7 @@ def test_a_killed_process_loses_its_current_tomogram_alone(data, work, expected,
     assert (tables(), whole()) == (expected[0], (expected[1], []))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("first", "names", "then"), [
     (["1/2"], NAMES, ["2/3", "1/3", "3/3"]), (["1/2"], NAMES, ["1/1"]), (["1/1"], NAMES[1:4], ["2/2", "1/2"])])
 def test_resume_takes_over_what_was_done_with_another_number_of_shards(data, work, expected, caplog, first, names,

@@ -306,15 +306,16 @@ def test_page_is_whole_and_stands_alone(written):
     assert [p.name for p in written.parent.iterdir()] == ["r.html"]
 
 
-def test_page_shows_the_numbers_and_escapes_names(report, written):
-    reader = read(written.read_text("utf-8"))
+def test_page_shows_the_numbers_and_escapes_names(report):
+    text = page(report)
+    reader = read(text)
     assert "a<script>" in reader.text
     assert "<rod>" in reader.text
     total = report.overall
     for value in (f"{total['F1']:.3f}", f"{total['AD_vox']:.2f}", f"{total['AD_ang']:.1f}", "within 30 Å", "Confusion"):
         assert value in reader.text
     assert reader.tags.count("svg") == 6
-    assert "currentColor" in written.read_text("utf-8")
+    assert "currentColor" in text
 
 
 @pytest.mark.parametrize(("radius", "rule"), [

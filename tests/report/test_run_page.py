@@ -245,6 +245,7 @@ def test_the_folder_of_a_training_does_as_well_also_before_it_has_ended(run):
     assert "has not ended: 3 epochs so far" in page_of(report([folder])).text
 
 
+@pytest.mark.long
 def test_where_many_particles_are_not_annotated_recall_counts(run, picks):
     """The held-out figures of a few clicks would frighten: what is picked beside them is mostly right."""
     training = {**card().training, "options": {"unannotated": "unknown"}}

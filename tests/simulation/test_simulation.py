@@ -430,6 +430,7 @@ def test_too_many_particles_are_placed_as_far_as_they_fit(tmp_path):
     assert f"only {placed} of 500 particles fit" in manifest["warnings"][0]
 
 
+@pytest.mark.long
 def test_a_tomogram_without_particles(tmp_path):
     options = SimulateOptions(n=1, shape=SHAPE, particles=0, gold=0, membranes=0, tilt_step=20.0)
     manifest = simulate(tmp_path, options, quiet=True)

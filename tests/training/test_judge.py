@@ -80,6 +80,7 @@ def rewrite(folder, change) -> None:
                                             for row, at in zip(cells, places))]) + "\n")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("change", "said"), [
     (lambda xyz: np.column_stack([55 - xyz[:, 0], xyz[:, 1:]]), "x flipped"),
     (lambda xyz: np.random.default_rng(5).uniform(4, (51, 43, 35), xyz.shape), "mark nothing")])
@@ -91,6 +92,7 @@ def test_flipped_and_random_coordinates_are_the_cause(tmp_path, change, said):
     assert said in first["found"]
 
 
+@pytest.mark.long
 def test_a_diameter_twice_too_large_is_the_cause(tmp_path):
     folder = write_set(tmp_path / "data", [(40, 48, 56)] * 2, [12, 12])
     content = json.loads((folder / "classes.json").read_text())

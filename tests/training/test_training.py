@@ -178,6 +178,7 @@ def test_a_model_lost_after_the_last_epoch_is_written_from_the_checkpoint(data, 
     assert (tmp_path / "m_run/last.ckpt").stat().st_mtime_ns == stamp
 
 
+@pytest.mark.long
 def test_other_options_start_afresh_and_lose_nothing(data, copy, tmp_path, caplog):
     before = weights_of(copy)
     with caplog.at_level(logging.WARNING, "deepetpicker"):
@@ -238,6 +239,7 @@ def test_one_of_two_tables_is_empty(tmp_path):
     assert {i["name"]: i["role"] for i in manifest["items"]} == {"t0": "both", "t1": "training"}
 
 
+@pytest.mark.long
 def test_a_network_of_five_levels_is_validated_and_picks(tmp_path):
     """It takes tiles of multiples of 16 voxels; the held-out part has 48 x 72 x 29."""
     folder = write_set(tmp_path / "data", [(48, 72, 140)], [30])

@@ -125,6 +125,7 @@ def test_a_candidate_is_pulled_refused_by_the_right_button_and_clicks_beside_it_
     assert total(session, "particles") == before + 1
 
 
+@pytest.mark.long
 def test_a_click_in_two_views_puts_a_candidate_at_its_centre(window):
     session, more = window.session, begun(window)
     asked, (z, y, x) = more.current, more.centre
