@@ -28,7 +28,7 @@ PACKAGES = {ENGINE: "deepetpicker", PLUGIN: "deepetpicker_plugin"}
 IMPORT_NAMES = {"scipion-em-tomo": "tomo", "scipion-app": "scipion", "pytest-cov": "pytest_cov",
                 "dask-jobqueue": "dask_jobqueue"}
 COMES_WITH = {"pyworkflow": "scipion-em-tomo", "pwem": "scipion-em-tomo", "pandas": "starfile", "PIL": "matplotlib",
-              "dask": "distributed"}
+              "dask": "distributed", "numcodecs": "zarr"}
 ONLY_IN_TESTS = {"reliontomo", "emantomo", "dynamo", "starfile"}
 SCIPION_PINS = {"numpy": "1.26.1", "matplotlib": "3.8.1", "pillow": "10.1.0"}
 LEFT_OUT = shutil.ignore_patterns(".git", ".venv", "demo", "build", "dist", "*.egg-info", "__pycache__", ".*_cache")

@@ -163,6 +163,7 @@ def test_mirrored_looks_are_averaged(looks):
     np.testing.assert_allclose(often(TILES, keep), expected[(..., *keep)], atol=1e-3)
 
 
+@pytest.mark.long
 def test_eight_looks_make_a_mirrored_tile_a_mirrored_answer():
     often = Predictor(network(), Arithmetic(CPU, torch.float32, 2), 8)
     for axis in (1, 2, 3):

@@ -80,6 +80,7 @@ def test_the_page_of_a_run_names_no_folder_no_user_and_no_host(home, monkeypatch
     assert len(pictures[0]) > 2
 
 
+@pytest.mark.long
 def test_info_and_a_copy_of_the_model_name_none_either(home, capsys):
     options = NetworkOptions(widths=(4, 6), n_classes=2)
     told = card(network=options.to_dict(), notes={"made by": f"{USER} on {HOST}", "from": "/home/anna/w.ckpt"},

@@ -384,6 +384,7 @@ def test_figures_leave_matplotlib_and_torch_alone_at_import():
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.long
 def test_each_shown_tomogram_gets_a_picture_file(report, tmp_path):
     paths = write_slices(report, tmp_path / "pictures", limit=2)
     assert len(paths) == 2

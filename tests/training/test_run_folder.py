@@ -67,6 +67,7 @@ def test_corrected_tables_are_another_recipe(tmp_path, change):
     assert after["items"][1] == before["items"][1]
 
 
+@pytest.mark.long
 def test_swapped_classes_are_trained_anew(tmp_path, caplog):
     folder = write_set(tmp_path / "data", [(40, 48, 48)] * 2, [8, 8], n_classes=2)
     options = small(epochs=1)

@@ -359,6 +359,7 @@ def test_a_loss_that_is_not_a_number_stops_with_advice(data, tmp_path):
         train(data, tmp_path / "m.safetensors", small(epochs=6, learning_rate=1e30), quiet=True)
 
 
+@pytest.mark.long
 def test_a_single_bad_step_is_left_out(data, tmp_path, caplog):
     spoilt = []
 

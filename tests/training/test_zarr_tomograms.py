@@ -63,6 +63,7 @@ def words(place, kind, verb):
     return ["pick", str(place / "balls.safetensors"), *tomograms, *how]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("verb", ["pick", "propose"])
 def test_a_folder_gives_the_same_tables_as_the_file(place, tmp_path, verb):
     for kind in ("mrc", "zarr"):

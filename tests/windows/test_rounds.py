@@ -99,6 +99,7 @@ def test_the_rounds_of_a_file_are_found_beside_it(tmp_path):
     assert rounds_of_file(tmp_path / "nothing.safetensors") == []
 
 
+@pytest.mark.long
 def test_the_command_shows_curves_and_rounds_of_a_model_file(tmp_path, display):
     xdotool = shutil.which("xdotool")
     if xdotool is None:
