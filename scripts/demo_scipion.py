@@ -135,6 +135,8 @@ class Runner:
 
         self.protocols = Domain.getProtocols()
         self.project = Manager().createProject(PROJECT)
+        self.project.getSettings().setProtocolView("Tomography")  # of the window, which begins with single particles
+        self.project.saveSettings()
         os.chdir(self.project.path)  # paths in a project are relative to it
 
     def __call__(self, name: str, label: str, **settings: Any) -> Any:
