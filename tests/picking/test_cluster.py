@@ -145,7 +145,7 @@ def test_workers_on_this_machine_give_what_one_process_gives(data, alone, tmp_pa
     assert all(f"{name}: " in said and "3 of 4 tomograms done" in said for name in NAMES)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_what_a_killed_worker_had_is_picked_by_another_one(data, alone, tmp_path, quick_start):
     killed = []
 
