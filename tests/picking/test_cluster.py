@@ -111,6 +111,15 @@ def kill_one_at_work():
     return pid
 
 
+def wait_for(look, count):
+    """Return what there is to see as soon as it is so much; fail after a minute."""
+    end = time.monotonic() + 60
+    while len(seen := look()) < count:
+        assert time.monotonic() < end, f"expected {count}, saw {seen}"
+        time.sleep(0.002)
+    return seen
+
+
 # ---- the result
 
 def refusal_of(address):
@@ -145,7 +154,7 @@ def test_workers_on_this_machine_give_what_one_process_gives(data, alone, tmp_pa
     assert all(f"{name}: " in said and "3 of 4 tomograms done" in said for name in NAMES)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_what_a_killed_worker_had_is_picked_by_another_one(data, alone, tmp_path, quick_start):
     killed = []
 
@@ -157,6 +166,27 @@ def test_what_a_killed_worker_had_is_picked_by_another_one(data, alone, tmp_path
         run(data, tmp_path, cluster=ClusterOptions(cluster="local", workers=2, threads=1))
     assert killed[-1] > 0
     assert not pathlib.Path(f"/proc/{killed[-1]}").exists()
+    assert tables(tmp_path) == tables(alone)
+    assert whole(tmp_path) == whole(alone)
+
+
+@pytest.mark.long
+def test_what_was_done_on_a_worker_that_died_before_anybody_asked_is_done_again(data, alone, tmp_path, quick_start):
+    """While the first tomogram is told, another one ends, and then the workers that hold both results are killed."""
+    lost = []
+
+    def kill(text):
+        if "picks >=" not in text or lost:
+            return
+        client = distributed.default_client()
+        done = wait_for(lambda: [key for key, state in client.futures.items() if state.status == "finished"], 2)
+        for pid in client.run(os.getpid).values():
+            os.kill(pid, signal.SIGKILL)
+        lost.extend(wait_for(lambda: [key for key in done if client.futures[key].status != "finished"], len(done)))
+
+    with heard(kill):
+        run(data, tmp_path, cluster=ClusterOptions(cluster="local", workers=2, threads=1))
+    assert len(lost) >= 2
     assert tables(tmp_path) == tables(alone)
     assert whole(tmp_path) == whole(alone)
 

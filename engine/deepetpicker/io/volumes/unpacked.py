@@ -110,17 +110,25 @@ def _stored(stream: Any, length: int, limit: int) -> int:
 def _counted(make: Callable[[], Any]) -> Callable[[Any, int, int], int]:
     """Return what counts the bytes that streams, one after the other, unpack to; it stops above the limit."""
     def count(stream: Any, length: int, limit: int) -> int:
-        packed, at, found = memoryview(stream.read(max(0, length))), 0, 0
+        packed, found = memoryview(stream.read(max(0, length))), 0
         with contextlib.suppress(zlib.error, OSError, EOFError):  # zarr says what is wrong with it
-            while at < len(packed) and found <= limit:
-                for taken, made in _unpacked(make(), packed[at:]):
-                    at, found = at + taken, found + made
-                    if found > limit:
-                        break
-                at += _zeros(packed[at:])
+            for made in _pieces(make, packed):
+                found += made
+                if found > limit:
+                    break
         return found
 
     return count
+
+
+def _pieces(make: Callable[[], Any], packed: memoryview) -> Iterator[int]:
+    """Yield how many bytes the streams that follow each other make, piece by piece."""
+    at = 0
+    while at < len(packed):
+        for taken, made in _unpacked(make(), packed[at:]):
+            at += taken
+            yield made
+        at += _zeros(packed[at:])
 
 
 def _unpacked(one: Any, packed: memoryview) -> Iterator[Tuple[int, int]]:

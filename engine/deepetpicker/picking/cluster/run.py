@@ -27,6 +27,7 @@ from deepetpicker.picking.tomogram import Task, fail_item
 logger = logging.getLogger(__name__)
 
 POLL_S, COUNT_S, REMIND_S = 0.1, 2.0, 60.0
+AGAIN = ("lost", "pending")  # of what had ended: its worker died before the answer was fetched, and dask does it anew
 GONE = ("the scheduler of the cluster is gone: tomograms that were finished are kept, and the same command with "
         "--resume picks the others")
 DIED = ("each worker that picked it died: no memory left (set --memory-limit, or allow more), cut off by the queue "
@@ -110,6 +111,9 @@ def _handed_out(task: Task, items: Sequence[DataItem], workers: Workers, terms: 
         if not batch:
             time.sleep(POLL_S)
         for future in batch:
+            if future.status in AGAIN:
+                ended.add(future)
+                continue
             item = waiting.pop(future)
             if future.status == "error" and isinstance(future.exception(), KilledWorker):
                 given_up.append(item)
