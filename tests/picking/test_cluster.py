@@ -85,8 +85,8 @@ def run(data, out, names=NAMES, cluster=None, **values):
 
 
 def tables(out):
-    """Return the bytes of every table in an output folder, by name."""
-    return {path.name: path.read_bytes() for path in sorted(pathlib.Path(out).glob("*.csv"))}
+    """Return the bytes of every table in an output folder, by name; hidden is what a killed worker was writing."""
+    return {path.name: path.read_bytes() for path in sorted(pathlib.Path(out).glob("[!.]*.csv"))}
 
 
 def whole(out):
@@ -109,6 +109,25 @@ def kill_one_at_work():
     if pid:
         os.kill(pid, signal.SIGKILL)
     return pid
+
+
+@contextlib.contextmanager
+def killing(kill):
+    """Call a function that may kill a worker, ten times a second, beside the block."""
+    over = threading.Event()
+
+    def again():
+        while not over.wait(0.1):
+            with contextlib.suppress(ValueError, OSError, RuntimeError):  # before the cluster is there, or after
+                kill()
+
+    killer = threading.Thread(target=again)
+    killer.start()
+    try:
+        yield
+    finally:
+        over.set()
+        killer.join()
 
 
 def wait_for(look, count):
@@ -157,13 +176,9 @@ def test_workers_on_this_machine_give_what_one_process_gives(data, alone, tmp_pa
 @pytest.mark.long
 def test_what_a_killed_worker_had_is_picked_by_another_one(data, alone, tmp_path, quick_start):
     killed = []
-
-    def kill(text):
-        if "picks >=" in text and not any(killed):  # when a tomogram is done
-            killed.append(kill_one_at_work())
-
-    with heard(kill):
+    with killing(lambda: None if any(killed) else killed.append(kill_one_at_work())):
         run(data, tmp_path, cluster=ClusterOptions(cluster="local", workers=2, threads=1))
+    killed = [pid for pid in killed if pid]
     assert killed[-1] > 0
     assert not pathlib.Path(f"/proc/{killed[-1]}").exists()
     assert tables(tmp_path) == tables(alone)
@@ -195,24 +210,17 @@ def test_what_was_done_on_a_worker_that_died_before_anybody_asked_is_done_again(
 def test_a_tomogram_whose_workers_all_die_fails_and_the_one_beside_it_does_not(data, alone, tmp_path, quick_start,
                                                                               monkeypatch):
     monkeypatch.setitem(cluster_workers.SETTINGS, "distributed.scheduler.allowed-failures", 0)
-    failing, killed, over = tmp_path / "large" / "b.mrc", [], threading.Event()
+    failing, killed = tmp_path / "large" / "b.mrc", []
     # large, so that its worker is still at work when it is killed
     write_volume(failing, np.random.default_rng(1).normal(size=(96, 160, 160)).astype(np.float32), 10.0)
 
     def kill():
-        while not over.wait(0.1):
-            if not any(killed) or (tmp_path / "records" / f"{NAMES[0]}.json").exists():  # together, the second alone
-                with contextlib.suppress(ValueError, OSError, RuntimeError):  # before the cluster is there, or after
-                    killed.append(kill_one_at_work())
+        if not any(killed) or (tmp_path / "records" / f"{NAMES[0]}.json").exists():  # together, the second alone
+            killed.append(kill_one_at_work())
 
-    killer = threading.Thread(target=kill)
-    killer.start()
-    try:
+    with killing(kill):
         found = pick(data / "m.safetensors", [data / f"{NAMES[0]}.mrc", failing], tmp_path, PickOptions(**SET),
                      quiet=True, cluster=ClusterOptions(cluster="local", workers=1, threads=1))
-    finally:
-        over.set()
-        killer.join()
     assert [item["status"] for item in found["items"]] == ["done", "failed"]
     assert found["items"][1]["reason"].startswith("each worker that picked it died: no memory left")
     assert tables(tmp_path) == {name: table for name, table in tables(alone).items() if name.startswith(NAMES[0])}
