@@ -99,6 +99,16 @@ def test_the_rounds_of_a_file_are_found_beside_it(tmp_path):
     assert rounds_of_file(tmp_path / "nothing.safetensors") == []
 
 
+@pytest.mark.parametrize("name", ["a/b.safetensors", "../first.safetensors", "..", ".", "/", "a\0b", ""])
+def test_a_card_that_names_no_file_of_the_folder_leads_to_nothing_else(tmp_path, name):
+    (tmp_path / "in").mkdir()
+    digest = write(tmp_path / "first.safetensors", card_of(picks=picks(0.6, 0.8)))
+    write(tmp_path / "in" / "last.safetensors", card_of(round=2, started_from={"file": name, "sha256": digest}))
+    assert [one.number for one in rounds_of_file(tmp_path / "in" / "last.safetensors")] == [1, 2]
+    write(tmp_path / "in" / "first.safetensors", card_of(picks=picks(0.6, 0.8)))
+    assert [one.name for one in rounds_of_file(tmp_path / "in" / "last.safetensors")] == ["first", "last"]
+
+
 @pytest.mark.long
 def test_the_command_shows_curves_and_rounds_of_a_model_file(tmp_path, display):
     xdotool = shutil.which("xdotool")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 import pathlib
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
@@ -106,7 +107,7 @@ def _model_before(path: pathlib.Path, origin: Mapping[str, Any]) -> Optional[pat
     """Return the file beside a model that it went on from; None where there is none."""
     if not origin.get("sha256"):
         return None
-    named = path.with_name(str(origin.get("file") or path.name))
+    named = path.parent / os.path.basename(str(origin.get("file")))  # in this folder, whatever the card says
     others = [one for one in sorted(path.parent.glob(f"*{path.suffix}")) if one not in (path, named)]
     for one in (named, *others):
         try:
