@@ -14,6 +14,7 @@ from tomo.objects import SetOfCoordinates3D
 from deepetpicker.annotation.session import Session
 from deepetpicker.annotation.versions import save_version, versions
 from deepetpicker.errors import DeepETPickerError, InputError
+from deepetpicker.io.atomic import whole
 from deepetpicker.io.classes import ParticleClass, read_classes
 from deepetpicker.io.coordinates import CoordinateTable, read_coordinates
 from deepetpicker.io.regions import NEGATIVES, REGIONS, read_negatives
@@ -217,7 +218,7 @@ class ProtDeepETPickerAnnotate(ProtDeepETPickerBase):
     def _tables(folder: str, end: str) -> Dict[str, CoordinateTable]:
         """Return the particles of a version by tsId, or with ``NEGATIVES`` the places without one."""
         found = {}
-        for path in sorted(pathlib.Path(folder).glob("*.csv")):
+        for path in whole(pathlib.Path(folder).glob("*.csv")):
             beside = any(path.name.endswith(other) for other in (NEGATIVES, REGIONS))
             if end and path.name.endswith(end):
                 found[path.name[:-len(end)]] = CoordinateTable.from_positions(read_negatives(path), 0)

@@ -221,7 +221,8 @@ class TestAnnotate(WindowTest):
             protocol._prepare(session)
             session.add("TS_02", Negative((3.5, 4.25, 5.0)))
             session.add("TS_02", Region((0, 1, 2), (10, 20, 30)))
-            save_version(session)
+            version = save_version(session)
+        (pathlib.Path(version) / ".TS_01.123-0a1b2c3d.csv").write_text("x,y")  # as a killed writer leaves
         protocol.createOutputs()  # as after a death between the tables and the outputs
         self.assertFalse(hasattr(protocol, "coordinates"))
         (item,) = [c.clone() for c in protocol.negatives.iterCoordinates()]

@@ -399,6 +399,17 @@ def test_missing_and_spare_pick_files(tmp_path):
     assert any(text.startswith("TS_1: picks without truth") for text in report.warnings)
 
 
+def test_what_a_killed_writer_left_is_no_tomogram_that_hides_the_others(tmp_path):
+    truth, picks = make_folders(tmp_path, instances=False)
+    for path in truth.glob("*.mrc"):
+        path.unlink()
+    (truth / ".TS_01.123-0a1b2c3d.mrc").write_bytes(b"half")
+    (picks / ".TS_03.123-0a1b2c3d.csv").write_text("x,y")
+    (picks / "TS_01.csv").unlink()
+    report = evaluate(truth, picks, EvaluateOptions(rule="distance"))
+    assert (report.overall["TP"], report.overall["FN"]) == (25, 29)
+
+
 def test_no_name_in_common_is_an_error(tmp_path):
     truth, picks = make_folders(tmp_path)
     for path in list(picks.iterdir()):

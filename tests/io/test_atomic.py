@@ -3,11 +3,14 @@
 import errno
 import os
 import pathlib
+import signal
+import subprocess
+import sys
 
 import pytest
 
 from deepetpicker.errors import InputError, OutputError
-from deepetpicker.io.atomic import atomic_output, write_text
+from deepetpicker.io.atomic import atomic_output, whole, write_text
 
 
 def listing(folder):
@@ -109,3 +112,15 @@ def test_an_error_of_another_file_is_not_blamed_on_the_output(tmp_path):
 def test_a_block_that_writes_nothing_is_an_output_error(tmp_path):
     with pytest.raises(OutputError, match=r"cannot write .*a\.csv"), atomic_output(tmp_path / "a.csv"):
         pass
+
+
+def test_what_a_killed_writer_leaves_is_no_file_of_the_folder(tmp_path):
+    killed = ("import os, signal, sys\nfrom deepetpicker.io.atomic import atomic_output\n"
+              "with atomic_output(sys.argv[1]) as path:\n"
+              "    path.write_text('x')\n    os.kill(os.getpid(), signal.SIGKILL)")
+    for name in ("b.csv", "a.csv"):
+        write_text(tmp_path / name, "x")
+    done = subprocess.run([sys.executable, "-c", killed, str(tmp_path / "c.csv")], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert len(list(tmp_path.glob("*.csv"))) == 3
+    assert whole(tmp_path.glob("*.csv")) == [tmp_path / "a.csv", tmp_path / "b.csv"]

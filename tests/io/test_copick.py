@@ -112,6 +112,13 @@ def test_picks_go_into_a_project_under_a_user_and_come_back_as_they_were(project
     assert main(["convert", str(folder), str(project), "--session", "2"]) == 0
 
 
+def test_what_a_killed_writer_left_is_no_table(project, tmp_path):
+    folder = picked(tmp_path / "picks")
+    (folder / "manifest.json").unlink()
+    (folder / ".TS_02.123-0a1b2c3d.csv").write_text("x,y")
+    assert main(["convert", str(folder), str(project), "--voxel-size", "10"]) == 0
+
+
 def test_unknown_runs_and_objects_and_strange_words_are_refused_before_anything_is_written(project, tmp_path, capsys):
     folder = picked(tmp_path / "picks")
     for words, said in (([], "no object 'ribosom'; did you mean 'ribosome'?"), (["--user", "../x"], "--user: expected"),

@@ -29,6 +29,7 @@ from deepetpicker.io.modelcard import METADATA_KEY, ClassCard, ModelCard
 from deepetpicker.io.volumes import open_volume, write_volume
 from deepetpicker.report.crops import PANEL_PX, cuts
 from deepetpicker.report.run import evaluate, report, write_results
+from deepetpicker.report.sources import find_run
 
 SHAPE = (30, 40, 52)
 VOXEL = 10.0
@@ -267,6 +268,16 @@ def test_the_verb_writes_the_page_and_says_where(picks, tmp_path, capsys):
     assert main(["report", str(picks), "--out", str(tmp_path / "x/p.html"), "--crops", "1"]) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "x/p.html")
     assert "Best picks" in page_of(tmp_path / "x/p.html").text
+
+
+def test_what_killed_writers_left_is_no_model_and_no_table(run, tmp_path):
+    (tmp_path / ".m.123-0a1b2c3d.safetensors").write_bytes(b"half")
+    with pytest.raises(InputError, match=r"give \S+/m\.safetensors$"):
+        report([tmp_path])
+    folder = (tmp_path / "m_run").rename(tmp_path / "training")
+    run.rename(folder / "m.safetensors")
+    (folder / ".m.123-0a1b2c3d.safetensors").write_bytes(b"half")
+    assert find_run([str(folder)]).name == "m"
 
 
 def test_other_places_are_refused_with_advice(picks, run, tmp_path):

@@ -61,6 +61,7 @@ def from_copick(args: argparse.Namespace) -> int:
 def to_copick(args: argparse.Namespace) -> int:
     """Put a folder of picks into a copick project; return the exit code."""
     from deepetpicker.errors import InputError
+    from deepetpicker.io.atomic import whole
     from deepetpicker.io.classes import read_classes
     from deepetpicker.io.coordinates import read_coordinates
     from deepetpicker.io.coordinates.copick import Wanted, import_tables, open_project
@@ -68,7 +69,7 @@ def to_copick(args: argparse.Namespace) -> int:
     folder = pathlib.Path(args.source)
     classes, voxel_size_ang = read_classes(folder)
     picked, sizes = picks_of(folder)
-    paths = picked or {p.stem: p for p in sorted(folder.glob("*.csv"))}
+    paths = picked or {p.stem: p for p in whole(folder.glob("*.csv"))}
     if not paths:
         raise InputError(f"no picks in {folder}: expected NAME.csv per tomogram, as pick writes them")
     sizes = {name: args.voxel_size or sizes.get(name, 0.0) or voxel_size_ang for name in paths}

@@ -8,6 +8,7 @@ import pathlib
 from typing import Any, Dict, List, Mapping, Tuple, Union
 
 from deepetpicker.errors import FormatError, InputError
+from deepetpicker.io.atomic import whole
 from deepetpicker.io.coordinates import SUFFIXES, find_coordinates
 from deepetpicker.io.items import TOMOGRAM_SUFFIXES, check_names_differ, entries
 from deepetpicker.io.jsonvalues import number
@@ -82,7 +83,7 @@ def items_from_folders(truth: PathLike, picks: PathLike) -> Tuple[List[Evaluatio
     listed = _listed_candidates(pathlib.Path(picks))
     others = {path.stem for path in listed.values()}
     pick_tables = {name: path for name, path in pick_tables.items() if name not in others}
-    tomograms = {tomogram_name(p): p for p in sorted(pathlib.Path(truth).iterdir())
+    tomograms = {tomogram_name(p): p for p in whole(pathlib.Path(truth).iterdir())
                  if p.suffix.lower() in TOMOGRAM_SUFFIXES}
     names = [n for n in truth_tables if not tomograms or n in tomograms or n in pick_tables]
     if not names:
@@ -124,7 +125,7 @@ def _tables(folder: PathLike) -> Dict[str, pathlib.Path]:
     path = pathlib.Path(folder)
     if not path.is_dir():
         raise InputError(f"{'expected a folder, got a file' if path.exists() else 'no such folder'}: {folder}")
-    names = {p.stem for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file() and p.name[0] != "."}
+    names = {p.stem for p in whole(path.iterdir()) if p.suffix.lower() in SUFFIXES and p.is_file()}
     found = {name: find_coordinates(path / f"{name}.mrc") for name in sorted(names)}
     return {name: table for name, table in found.items() if table is not None}
 

@@ -7,7 +7,7 @@ import errno
 import os
 import pathlib
 import secrets
-from typing import Iterator, Union
+from typing import Iterable, Iterator, List, Union
 
 from deepetpicker.errors import DeepETPickerError, OutputError
 
@@ -80,6 +80,14 @@ def write_text(path: PathLike, text: str) -> None:
     """
     with atomic_output(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as stream:
         stream.write(text)
+
+
+def whole(paths: Iterable[pathlib.Path]) -> List[pathlib.Path]:
+    """Return files of a folder, sorted, without hidden ones, as writers that were killed leave them.
+
+    Wherever a folder is looked through for tables or models: ``glob("*.csv")`` finds hidden files too.
+    """
+    return sorted(path for path in paths if not path.name.startswith("."))
 
 
 def _sync(path: pathlib.Path) -> None:

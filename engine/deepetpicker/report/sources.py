@@ -8,6 +8,7 @@ import pathlib
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 from deepetpicker.errors import DeepETPickerError, InputError
+from deepetpicker.io.atomic import whole
 from deepetpicker.io.classes import ParticleClass, read_classes
 from deepetpicker.io.coordinates import CoordinateTable, read_coordinates
 from deepetpicker.io.items import TOMOGRAM_SUFFIXES
@@ -179,7 +180,7 @@ def _kind(place: pathlib.Path) -> str:
         raise InputError(f"{place} holds what {command} wrote: expected a training or picks")
     if (place / METRICS).is_file() and (place / PARAMS).is_file():
         return "train"
-    model = next(place.glob(f"*{MODEL_SUFFIX}"), None) if place.is_dir() else None
+    model = next(iter(whole(place.glob(f"*{MODEL_SUFFIX}"))), None) if place.is_dir() else None
     advice = f"; there is a model in it: give {model}" if model else ""
     raise InputError(f"expected a model file, the folder of a training (MODEL_run) or a folder of picks with its "
                      f"{MANIFEST}, got {place}{'' if place.exists() else ', which does not exist'}{advice}")
@@ -196,7 +197,7 @@ def _given(tomograms: Sequence[str]) -> Dict[str, str]:
     for one in map(pathlib.Path, tomograms):
         if not one.exists():
             raise InputError(f"--tomograms: no such file or folder: {one}")
-        files = sorted(one.iterdir()) if one.is_dir() and not is_ngff(one) else [one]
+        files = whole(one.iterdir()) if one.is_dir() and not is_ngff(one) else [one]
         found.update((tomogram_name(file), str(file)) for file in files if file.suffix.lower() in TOMOGRAM_SUFFIXES)
     return found
 
@@ -231,14 +232,14 @@ def _training(place: pathlib.Path, given: Mapping[str, str]) -> TrainingRun:
     if place.is_dir():
         folder = place
         model = place.with_name(place.name[:-len(RUN_SUFFIX)] + MODEL_SUFFIX) if place.name.endswith(RUN_SUFFIX) else \
-            next(iter(sorted(place.glob(f"*{MODEL_SUFFIX}"))), place / f"model{MODEL_SUFFIX}")
+            next(iter(whole(place.glob(f"*{MODEL_SUFFIX}"))), place / f"model{MODEL_SUFFIX}")
     else:
         folder, model = place.with_name(place.stem + RUN_SUFFIX), place
     card = read_card(model) if model.is_file() else None
     manifest = read_manifest(folder / MANIFEST) if (folder / MANIFEST).is_file() else {}
     rows = _rows(folder / METRICS) or ([dict(row) for row in card.validation] if card else [])
     held = []
-    for path in sorted(folder.glob(f"held_out/*{TRUTH}.csv")):
+    for path in whole(folder.glob(f"held_out/*{TRUTH}.csv")):
         name = path.stem[:-len(TRUTH)]
         held.append(HeldOut(name, read_coordinates(path.with_name(f"{name}.csv")), read_coordinates(path)))
     return TrainingRun(model.stem, folder, card, manifest, rows, _placed(manifest, folder, given), held)

@@ -14,7 +14,7 @@ import numpy as np
 
 from deepetpicker.config import SimulateOptions
 from deepetpicker.errors import InputError
-from deepetpicker.io.atomic import write_text
+from deepetpicker.io.atomic import whole, write_text
 from deepetpicker.io.classes import ParticleClass, write_classes
 from deepetpicker.io.items import check_name
 from deepetpicker.io.manifest import Manifest
@@ -147,8 +147,8 @@ def _table(placements: Sequence[packing.Placement], particles: Sequence[Particle
 def _warn_of_strangers(folder: pathlib.Path, manifest: Manifest) -> None:
     """Warn of tomograms in the folder that this run did not write: training on the folder would use them."""
     own: Set[str] = {pathlib.Path(item[key]).name for item in manifest.items for key in ("tomogram", "instances")}
-    others = sorted(p.name for p in folder.glob("*.mrc") if p.name not in own and not p.name.startswith(".")
-                    and not p.name.endswith("_instances.mrc"))
+    others = [p.name for p in whole(folder.glob("*.mrc"))
+              if p.name not in own and not p.name.endswith("_instances.mrc")]
     if others:
         text = (f"{folder} also holds {len(others)} tomograms of another run ({', '.join(others[:3])}"
                 f"{', ...' if len(others) > 3 else ''}): remove them unless they belong to the set")

@@ -9,6 +9,7 @@ import pathlib
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from deepetpicker.errors import DeepETPickerError
+from deepetpicker.io.atomic import whole
 from deepetpicker.io.modelcard import ModelCard, read_card
 from deepetpicker.report.charts import CYCLE, GREY, chart, finish as finish_axes, say_nothing
 
@@ -108,7 +109,7 @@ def _model_before(path: pathlib.Path, origin: Mapping[str, Any]) -> Optional[pat
     if not origin.get("sha256"):
         return None
     named = path.parent / os.path.basename(str(origin.get("file")))  # in this folder, whatever the card says
-    others = [one for one in sorted(path.parent.glob(f"*{path.suffix}")) if one not in (path, named)]
+    others = [one for one in whole(path.parent.glob(f"*{path.suffix}")) if one not in (path, named)]
     for one in (named, *others):
         try:
             if one != path and hashlib.sha256(one.read_bytes()).hexdigest() == origin["sha256"]:

@@ -17,7 +17,7 @@ from typing import Any, Dict, List, Mapping, Sequence, Set, Tuple, Union
 import numpy as np
 
 from deepetpicker.errors import FormatError, InputError, suggestion
-from deepetpicker.io.atomic import write_text
+from deepetpicker.io.atomic import whole, write_text
 from deepetpicker.io.classes import ParticleClass, default_class, write_classes
 from deepetpicker.io.coordinates.table import CoordinateTable
 from deepetpicker.io.items import check_name
@@ -82,9 +82,9 @@ class Project:
         """Return the files of picks of a run by user, session and object."""
         found: Dict[Tuple[str, str, str], pathlib.Path] = {}
         for folder in self.folders(run, _PICKS):
-            for path in sorted(folder.glob("*.json")) if os.path.isdir(folder) else ():
+            for path in whole(folder.glob("*.json")) if os.path.isdir(folder) else ():
                 parts = path.stem.split("_")
-                if len(parts) == 3 and not path.name.startswith("."):
+                if len(parts) == 3:
                     found[parts[0], parts[1], parts[2]] = path
         return found
 
