@@ -307,6 +307,22 @@ def built(tmp_path_factory: pytest.TempPathFactory, sources: pathlib.Path) -> Di
     return files
 
 
+def test_pages_that_were_built_stay_out_of_the_source_distribution(tmp_path: pathlib.Path,
+                                                                   monkeypatch: pytest.MonkeyPatch):
+    from setuptools.command.egg_info import FileList
+
+    for name in ("docs/a.rst", "docs/conf.py", "docs/pictures/p.png", "docs/_build/a.html", "docs/_build/.doctrees/a.x",
+                 "docs/api/b.rst", "deepetpicker_plugin/a.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    found = FileList()
+    for line in (ROOT / "MANIFEST.in").read_text("utf-8").splitlines():
+        if line and not line.startswith("#"):
+            found.process_template_line(line)
+    assert set(found.files) == {"docs/a.rst", "docs/conf.py", "docs/pictures/p.png", "deepetpicker_plugin/a.py"}
+
+
 def contents(path: pathlib.Path) -> Tuple[Set[str], List[str]]:
     """Return the names of the files in a wheel or source distribution, and its requirements."""
     if path.suffix == ".whl":

@@ -94,7 +94,7 @@ def chain(folder):
 def test_the_rounds_of_a_file_are_found_beside_it(tmp_path):
     last = chain(tmp_path)
     assert [(one.number, one.name) for one in rounds_of_file(last)] == [(1, "first"), (2, "renamed"), (3, "last")]
-    (tmp_path / "renamed.safetensors").rename(tmp_path / ".second.123-0a1b2c3d.safetensors")  # as a killed writer leaves
+    (tmp_path / "renamed.safetensors").rename(tmp_path / ".second.123-0a1b2c3d.safetensors")  # a killed writer's
     assert [(one.number, one.name) for one in rounds_of_file(last)] == [(2, "second.safetensors"), (3, "last")]
     assert rounds_of_file(tmp_path / "nothing.safetensors") == []
 
