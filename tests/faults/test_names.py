@@ -15,14 +15,17 @@ from deepetpicker.__main__ import main
 from deepetpicker.config import NetworkOptions
 from deepetpicker.errors import InputError
 from deepetpicker.io.atomic import write_text
+from deepetpicker.io.classes import read_classes
 from deepetpicker.io.coordinates import CoordinateTable, Frame, read_coordinates, write_coordinates
 from deepetpicker.io.items import items_from_params
-from deepetpicker.io.modelcard import ClassCard, ModelCard
+from deepetpicker.io.modelcard import ClassCard, ModelCard, read_card
 from deepetpicker.network.modelfile import save_model
 from deepetpicker.network.resunet import ResUNet3D
 
 ODD = ("a b", "it's", 'say "x"', "$HOME", "a;ls", "100%d", "back\\slash", "line\nend", "caf\u00e9", "cafe\u0301",
        "x" * 200, "-n", "<script>alert(1)", "--out", "{0}", "a,b", "#1", "*?[x]", "tab\tx", "\u7c92\u5b50" * 30)
+TRAIN = ("--epochs", "1", "--patch", "32", "--widths", "4,6", "--patches-per-epoch", "2", "--batch", "2",
+         "--device", "cpu", "--precision", "float32", "--no-check", "--recipe", "published", "--quiet")
 REFUSED = ("../out", "/tmp/out", "a/b", "..", ".", ".hidden", "a\0b", "x" * 221, "\u7c92" * 80, "\ud800")
 
 
@@ -78,6 +81,38 @@ def test_every_odd_name_is_picked_evaluated_compared_and_converted(tmp_path):
         assert main(["convert", truth, f"{out}/{name}.star", "--tomogram", "TS_1", "--quiet"]) == 0
         assert read_coordinates(out / f"{name}.star").equals(table)
     assert outside(tmp_path, out) - before == {tmp_path / "e", *(tmp_path / "e").rglob("*")}
+
+
+KINDS = ("it's \"one\"; $(touch ran), `x`", "100%s d\u00e9\\n", "-x\nline", "cafe\u0301", "caf\u00e9", "k" * 200)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("words", ["-m 'x'; $(touch ran)", "line\nend\\ %s"])
+def test_every_odd_name_of_tomogram_class_and_model_is_trained_on(tmp_path, words):
+    data, work, out = tmp_path / "da ta;$x", tmp_path / words, tmp_path / "picks"
+    data.mkdir()
+    rng = np.random.default_rng(2)
+    for name in ODD:
+        tomogram(data / f"{name}.mrc")
+        places = rng.uniform(4, 12, (len(KINDS), 3))
+        write_coordinates(data / f"{name}.csv", CoordinateTable(places, np.arange(len(KINDS)) + 1,
+                                                                np.full(len(KINDS), np.nan)))
+    kinds = [{"id": k + 1, "name": kind, "diameter_angstrom": 60 + k} for k, kind in enumerate(KINDS)]
+    write_text(data / "classes.json", json.dumps({"voxel_size_angstrom": 10.0, "classes": kinds}))
+    before = outside(tmp_path, work)
+    assert main(["train", f"--data={data}", f"--out={work}/{words}.safetensors", *TRAIN]) == 0
+    assert outside(tmp_path, work) == before
+    card = read_card(work / f"{words}.safetensors")
+    assert tuple(one.name for one in card.classes) == KINDS
+    assert {item["name"] for item in card.training["items"]} == set(ODD)
+    listed = json.loads((work / f"{words}_run" / "manifest.json").read_text())["items"]
+    assert {item["name"]: item["particles"] for item in listed} == dict.fromkeys(ODD, len(KINDS))
+    judged = [item["name"] for item in listed if item["role"] != "training"]
+    assert judged
+    held = {path.name for path in (work / f"{words}_run" / "held_out").iterdir()}
+    assert held == {f"{name}{end}" for name in judged for end in (".csv", "_truth.csv")}
+    assert main(["pick", f"{work}/{words}.safetensors", str(data / "-n.mrc"), f"--out={out}", "--quiet"]) == 0
+    assert [one.name for one in read_classes(out)[0]] == list(KINDS)
 
 
 IN_STAR = (*ODD, "_a", "data_a", "loop_a", " a", "a ", "01", "1e3", "nan", "a\u2028b", "a\u0085b")
