@@ -52,7 +52,7 @@ setup(
     ],
     python_requires=f">={PYTHONS[0]}",
     packages=find_packages(),
-    package_data={"deepetpicker.report": ["*.css", "*.jinja"], "deepetpicker.network": ["generic.safetensors"]},
+    package_data={"deepetpicker.report.pages": ["*.css", "*.jinja"], "deepetpicker.network": ["generic.safetensors"]},
     install_requires=[*BASE, *(f'{requirement}; python_version >= "3.9"' for requirement in ENGINE)],
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["deepetpicker = deepetpicker.__main__:main"]},

@@ -13,7 +13,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 BASE = ("deepetpicker.errors", "deepetpicker.options", "deepetpicker.config", "deepetpicker.geometry",
         "deepetpicker.progress", "deepetpicker.memory", "deepetpicker.perclass", "deepetpicker.calibration",
         "deepetpicker.outliers", "deepetpicker.verdict", "deepetpicker.io")
-FIGURES = ("deepetpicker.report", "deepetpicker.report.charts", "deepetpicker.report.slices")
+FIGURES = ("deepetpicker.report", "deepetpicker.report.charts", "deepetpicker.report.slices",
+           "deepetpicker.report.rounds")
 RANKING = ("deepetpicker.proposing.ranking", "deepetpicker.proposing.candidates")  # what the windows need of proposing
 # Each room and the rooms it may import from, the ground floor apart, which all may use.
 ROOMS = {

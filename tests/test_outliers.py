@@ -14,8 +14,8 @@ from deepetpicker.io.coordinates import read_coordinates
 from deepetpicker.io.manifest import read_manifest
 from deepetpicker.io.volumes import write_volume
 from deepetpicker.outliers import LAYERS, Spread, unlike_others
+from deepetpicker.report.pages.tally import rows_of
 from deepetpicker.report.sources import find_run
-from deepetpicker.report.tally import rows_of
 from deepetpicker.verdict import of_run
 from tests.detectors import write_detector
 

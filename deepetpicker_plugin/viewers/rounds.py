@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any, List, Optional
 
 from deepetpicker.errors import DeepETPickerError
-from deepetpicker.windows.rounds import Round, origin_of
+from deepetpicker.report.rounds import Round, origin_of
 from deepetpicker_plugin.objects import DeepETPickerModel
 
 

@@ -29,7 +29,14 @@ from deepetpicker.report import (
     training_figure,
     z_profile_figure,
 )
-from deepetpicker.report.page import Picture, page, reliability_figure, report_pictures, write_report, write_slices
+from deepetpicker.report.pages.evaluation import (
+    Picture,
+    page,
+    reliability_figure,
+    report_pictures,
+    write_report,
+    write_slices,
+)
 
 SHAPE = (24, 32, 40)
 EMPTY = CoordinateTable.empty()
@@ -378,7 +385,7 @@ def test_an_unwritable_page_leaves_nothing_behind(report, tmp_path):
 
 
 def test_figures_leave_matplotlib_and_torch_alone_at_import():
-    code = ("import sys, deepetpicker.evaluation, deepetpicker.report, deepetpicker.report.page; "
+    code = ("import sys, deepetpicker.evaluation, deepetpicker.report, deepetpicker.report.pages.evaluation; "
             "print([m for m in ('matplotlib', 'matplotlib.pyplot', 'torch') if m in sys.modules])")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

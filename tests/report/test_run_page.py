@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import hashlib
 import io
 import json
 import pathlib
@@ -27,7 +28,7 @@ from deepetpicker.io.coordinates import CoordinateTable, write_coordinates
 from deepetpicker.io.manifest import Manifest
 from deepetpicker.io.modelcard import METADATA_KEY, ClassCard, ModelCard
 from deepetpicker.io.volumes import open_volume, write_volume
-from deepetpicker.report.crops import PANEL_PX, cuts
+from deepetpicker.report.pages.crops import PANEL_PX, cuts
 from deepetpicker.report.run import evaluate, report, write_results
 from deepetpicker.report.sources import find_run
 
@@ -257,6 +258,59 @@ def test_where_many_particles_are_not_annotated_recall_counts(run, picks):
     assert "recall 0.950 on 20" in page_of(report([picks])).text  # its model is the same file
 
 
+def refined(folder, f1s, before=None) -> pathlib.Path:
+    """Write models that went on from each other, each in a folder of its own, with the manifests of their trainings.
+
+    ``f1s`` are theirs; the second and later ones have it from the value of ``before`` on the same particles.
+    """
+    path = pathlib.Path()
+    for number, f1 in enumerate(f1s, start=1):
+        training = {**card().training, "picks": [{**card().training["picks"][0], "f1": f1, "n_true": 20}],
+                    "items": [{"name": "old", "role": "both", "particles": 30 * number, "negatives": 9 * (number - 1)}]}
+        start = ""
+        if number > 1:
+            start = str(path.relative_to(folder.parent))
+            origin = {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "round": number - 1}
+            if before:
+                origin.update(f1_before=before[number - 2], f1_after=f1, n_true=20)
+            training.update(round=number, started_from=origin)
+        path = folder / f"00{number}_train/extra/model.safetensors"
+        (path.parent / "model_run").mkdir(parents=True)
+        write_model(path, card(training=training))
+        Manifest("train", {"init": start}).write(path.parent / "model_run/manifest.json")
+    return path
+
+
+def rounds_in(path):
+    """Return the cells of the table of rounds of a page, without the thresholds."""
+    table = path.read_text("utf-8").split("<h2>Rounds</h2>")[1].split("</tbody>")[0].split("<tbody>")[1]
+    return [re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", row)[:-1] for row in table.split("<tr>")[1:]]
+
+
+def test_the_rounds_that_led_to_a_model_are_side_by_side(tmp_path):
+    path = report([refined(tmp_path / "Runs", (0.7, 0.85, 0.8), (0.75, 0.88))])
+    page_of(path)
+    assert rounds_in(path) == [["1: 001_train", "30", "0", "0", "20", "-", "0.700", "-"],
+                               ["2: 002_train", "60", "9", "0", "20", "0.750", "0.850", "+0.100"],
+                               ["3: 003_train", "90", "18", "0", "20", "0.880", "0.800", "-0.080"]]
+    spoken = path.read_text("utf-8")  # for those who cannot see the chart
+    assert "F1 0.75 -&gt; 0.85 on the same 20 held-out particles" in spoken
+
+
+def test_a_first_model_has_no_rounds_and_a_lost_one_is_known_by_its_file(tmp_path):
+    last = refined(tmp_path / "Runs", (0.7, 0.85))
+    assert "Rounds" not in page_of(report([tmp_path / "Runs/001_train/extra/model.safetensors"])).text
+    shutil.rmtree(tmp_path / "Runs/001_train")
+    assert [row[0] for row in rounds_in(report([last]))] == ["1: model.safetensors", "2: model"]
+    assert set(rounds_in(report([last]))[0][1:]) == {"-"}
+
+
+def test_a_model_within_the_folder_of_its_training_is_said_to_be_there(run, tmp_path):
+    folder = (tmp_path / "m_run").rename(tmp_path / "training")
+    run.rename(folder / "m.safetensors")
+    assert str(folder / "m.safetensors") in page_of(report([folder])).text
+
+
 def test_a_model_alone(tmp_path):
     model = write_model(tmp_path / "alone.safetensors", card())
     page = page_of(report([model], tmp_path / "page.html"))
@@ -380,7 +434,8 @@ def test_pages_in_a_browser_have_no_errors_and_fit_paper(picks, run, tmp_path):
     long = [ClassCard(i, f"a_rather_long_name_of_a_particle_{i}", 80.0) for i in range(12)]
     write_classes(tmp_path / "truth", long)
     write_results(evaluate(tmp_path / "truth", picks, EvaluateOptions(voxel_size=10)), tmp_path / "e")
-    for number, path in enumerate((report([picks]), report([run]), tmp_path / "e/report.html")):
+    rounds = report([refined(tmp_path / "Runs", (0.7, 0.85, 0.8), (0.75, 0.88))])
+    for number, path in enumerate((report([picks]), report([run]), rounds, tmp_path / "e/report.html")):
         text = path.read_text("utf-8")
         assert "@media print" in text
         text = text.replace(str(tmp_path), "/" + 40 * "a_long_folder")  # paths have no blanks where they could break

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import pathlib
 import shutil
 import struct
 import subprocess
@@ -16,8 +17,8 @@ from virtual_screen import picture, pump, pumpUntil
 
 from deepetpicker.config import NetworkOptions
 from deepetpicker.io.modelcard import METADATA_KEY, ClassCard, ModelCard
+from deepetpicker.report.rounds import MOST, Round, origin_of, rounds_figure, rounds_of_file, told_apart
 from deepetpicker.windows import charts
-from deepetpicker.windows.rounds import MOST, Round, origin_of, rounds_figure, rounds_of_file
 
 pytestmark = pytest.mark.gui
 
@@ -97,6 +98,16 @@ def test_the_rounds_of_a_file_are_found_beside_it(tmp_path):
     (tmp_path / "renamed.safetensors").rename(tmp_path / ".second.123-0a1b2c3d.safetensors")  # a killed writer's
     assert [(one.number, one.name) for one in rounds_of_file(last)] == [(2, "second.safetensors"), (3, "last")]
     assert rounds_of_file(tmp_path / "nothing.safetensors") == []
+
+
+def test_models_of_the_same_name_are_told_apart_by_their_folders():
+    def named(*paths):
+        return told_apart([pathlib.Path(path) for path in paths])
+
+    assert named("a/one.x", "b/two.x") == ["one", "two"]
+    assert named("p/Runs/12_train/extra/model.x", "p/Runs/15_refine/extra/model.x") == ["12_train", "15_refine"]
+    assert named("p/a/model.x", "p/a/b/model.x", "p/model.x") == ["a/model", "a/b/model", "model"]
+    assert named("p/m.x", "p/m/a/m.x") == ["m", "m/a/m"]
 
 
 @pytest.mark.parametrize("name", ["a/b.safetensors", "../first.safetensors", "..", ".", "/", "a\0b", ""])

@@ -80,10 +80,10 @@ def view_training(place: str) -> None:
     DeepETPickerError
         If the file is no model, or the model says nothing about its training.
     """
+    from deepetpicker.report.rounds import rounds_of_file
     from deepetpicker.report.run import report
     from deepetpicker.report.sources import TrainingRun, find_run
     from deepetpicker.windows.charts import TrainingWindow
-    from deepetpicker.windows.rounds import rounds_of_file
 
     def run() -> TrainingRun:
         found = find_run([place])
@@ -93,10 +93,8 @@ def view_training(place: str) -> None:
     first = run()
     if not first.rows:
         raise InputError(f"{place} says nothing about its training: there are no curves to show")
-    model = pathlib.Path(place) if place.endswith(".safetensors") else first.folder.with_name(
-        f"{first.name}.safetensors")
     TrainingWindow(f"DeepETPicker training: {first.name}", lambda: run().rows, lambda: run().card is None,
-                   page=lambda: str(report([place])), rounds=lambda: rounds_of_file(model),
+                   page=lambda: str(report([place])), rounds=lambda: rounds_of_file(first.model),
                    partial=lambda: run().is_partial).show()
 
 

@@ -13,10 +13,10 @@ from deepetpicker.evaluation.results import EvaluationReport
 from deepetpicker.evaluation.run import Params
 from deepetpicker.io.anonymous import Anonymous
 from deepetpicker.io.atomic import write_text
-from deepetpicker.report.page import write_report, write_slices
-from deepetpicker.report.picks_page import picks_page
+from deepetpicker.report.pages.evaluation import write_report, write_slices
+from deepetpicker.report.pages.picks import picks_page
+from deepetpicker.report.pages.training import training_page
 from deepetpicker.report.sources import TrainingRun, find_run
-from deepetpicker.report.training_page import training_page
 
 PathLike = Union[str, "os.PathLike[str]"]
 REPORT_FILE = "report.html"

@@ -61,6 +61,8 @@ class TrainingRun:
         The tomograms by name.
     held_out : list of HeldOut
         Empty for runs that did not keep it.
+    model : pathlib.Path
+        Where the model file is, or is to be.
     """
 
     name: str
@@ -70,6 +72,7 @@ class TrainingRun:
     rows: List[Dict[str, Any]]
     places: Dict[str, Place]
     held_out: List[HeldOut]
+    model: pathlib.Path
 
     @property
     def is_partial(self) -> bool:
@@ -242,7 +245,7 @@ def _training(place: pathlib.Path, given: Mapping[str, str]) -> TrainingRun:
     for path in whole(folder.glob(f"held_out/*{TRUTH}.csv")):
         name = path.stem[:-len(TRUTH)]
         held.append(HeldOut(name, read_coordinates(path.with_name(f"{name}.csv")), read_coordinates(path)))
-    return TrainingRun(model.stem, folder, card, manifest, rows, _placed(manifest, folder, given), held)
+    return TrainingRun(model.stem, folder, card, manifest, rows, _placed(manifest, folder, given), held, model)
 
 
 def _rows(path: pathlib.Path) -> List[Dict[str, Any]]:

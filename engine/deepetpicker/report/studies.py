@@ -10,7 +10,7 @@ import numpy as np
 from deepetpicker.evaluation.pairing import PathLike
 from deepetpicker.io.atomic import write_text
 from deepetpicker.report.charts import CYCLE, INK, chart, finish, plain
-from deepetpicker.report.markup import render, svg
+from deepetpicker.report.pages.markup import render, svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,7 +13,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 import numpy as np
 
 from deepetpicker.report import training_figure
-from deepetpicker.windows.rounds import MOST, Round, rounds_figure
+from deepetpicker.report.rounds import MOST, Round, rounds_figure
 from deepetpicker.windows.window import INK, FigureWindow, canvas_of
 
 REFRESH_MS = 3000

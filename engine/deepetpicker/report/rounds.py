@@ -1,9 +1,10 @@
-"""The rounds of a model: models that went on from each other, side by side."""
+"""The rounds of a model: models that went on from each other, side by side, for windows and pages."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import os
 import pathlib
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
@@ -11,9 +12,10 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 from deepetpicker.errors import DeepETPickerError
 from deepetpicker.io.atomic import whole
 from deepetpicker.io.modelcard import ModelCard, read_card
-from deepetpicker.report.charts import CYCLE, GREY, chart, finish as finish_axes, say_nothing
+from deepetpicker.report.charts import CYCLE, GREY, INK, chart, finish as finish_axes, plain, say_nothing
 
 MOST = 8  # rounds that have room side by side: the newest
+PANELS = ("f1", "threshold", "labels")
 NAME_LETTERS = 18
 
 
@@ -89,28 +91,42 @@ def origin_of(card: ModelCard) -> Optional[Round]:
 def rounds_of_file(path: pathlib.Path) -> List[Round]:
     """Return the rounds that lead to a model file, oldest first.
 
-    The models before it are looked for in its folder, by the digest that its card has of the file. Of one that is not
-    there, what the card says of it is the first. None where there is no such file.
+    The models before it are looked for in its folder and where the manifest of its training says, by the digest that
+    its card has of the file. Of one that is not there, what the card says of it is the first. None where there is no
+    such file.
     """
-    found: List[Round] = []
+    files: List[Tuple[pathlib.Path, ModelCard]] = []
+    first: List[Round] = []
     model: Optional[pathlib.Path] = path if path.is_file() else None
     while model is not None:
-        card = read_card(model)
-        found.append(Round.of(card, model.stem))
-        origin, before = origin_of(card), model
+        card, before = read_card(model), model
+        files.append((model, card))
         model = _model_before(before, card.training.get("started_from") or {})
+        origin = origin_of(card)
         if origin is not None and model is None:
-            found.append(origin)
-    return found[::-1]
+            first = [origin]
+    names = told_apart([file for file, _ in files])
+    return first + [Round.of(card, name) for name, (_, card) in zip(names, files)][::-1]
+
+
+def told_apart(files: Sequence[pathlib.Path]) -> List[str]:
+    """Return names of files without their suffix; where some have the same, the folders in which they differ."""
+    names = [file.stem for file in files]
+    if len(set(names)) == len(names):
+        return names
+    ways = [(*file.absolute().parent.parts, file.stem) for file in files]
+    common = next((at for at, parts in enumerate(zip(*ways)) if len(set(parts)) > 1), min(map(len, ways)) - 1)
+    firsts = [way[common] for way in ways]
+    return firsts if len(set(firsts)) == len(firsts) else ["/".join(way[common:]) for way in ways]
 
 
 def _model_before(path: pathlib.Path, origin: Mapping[str, Any]) -> Optional[pathlib.Path]:
-    """Return the file beside a model that it went on from; None where there is none."""
+    """Return the file that a model went on from, beside it or where its training found it; None where there is none."""
     if not origin.get("sha256"):
         return None
     named = path.parent / os.path.basename(str(origin.get("file")))  # in this folder, whatever the card says
     others = [one for one in whole(path.parent.glob(f"*{path.suffix}")) if one not in (path, named)]
-    for one in (named, *others):
+    for one in (named, *_start_of_run(path), *others):
         try:
             if one != path and hashlib.sha256(one.read_bytes()).hexdigest() == origin["sha256"]:
                 read_card(one)
@@ -120,39 +136,69 @@ def _model_before(path: pathlib.Path, origin: Mapping[str, Any]) -> Optional[pat
     return None
 
 
-def rounds_figure(rounds: Sequence[Round]) -> Any:
-    """Return F1, threshold and labels of rounds, the oldest on the left, as a matplotlib figure."""
-    figure, (left, middle, right) = chart(3)
+def _start_of_run(path: pathlib.Path) -> List[pathlib.Path]:
+    """Return the model file that the training of a model was told to start from, where its manifest says and it is."""
+    try:
+        content = json.loads(path.with_name(f"{path.stem}_run").joinpath("manifest.json").read_text("utf-8"))
+        named = content["options"]["init"]
+        near = [pathlib.Path(), *path.absolute().parents]  # as written, or below a folder that holds both
+        return [base / named for base in near if named.endswith(path.suffix) and (base / named).is_file()][:1]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # there is no manifest that can be read
+        return []
+
+
+def rounds_figure(rounds: Sequence[Round], panels: Sequence[str] = PANELS) -> Any:
+    """Return rounds side by side, the oldest on the left, as a matplotlib figure.
+
+    Parameters
+    ----------
+    rounds : sequence of Round
+        The newest of them are shown.
+    panels : sequence of str
+        From left to right: ``"f1"``, ``"threshold"``, ``"labels"``.
+    """
+    figure, cells = chart(len(panels))
     shown = list(rounds)[-MOST:]
-    places = range(len(shown))
-    _draw_f1(left, shown)
-    names = sorted({name for one in shown for name in one.thresholds})
-    for name, (colour, dashes) in zip(names, CYCLE * (1 + len(names) // len(CYCLE))):
-        points = [(x, one.thresholds[name]) for x, one in zip(places, shown) if name in one.thresholds]
-        middle.plot(*zip(*points), color=colour, linestyle=dashes, marker="o", markersize=5, label=name)
-    for word, colour, hatch, below, values in _stacks(shown):
-        right.bar(places, values, 0.6, bottom=below, color=colour, hatch=hatch, edgecolor="white", label=word)
-    for axes, what, known in ((left, "F1 on held-out particles", True), (middle, "score threshold", bool(names)),
-                              (right, "labels", any(one.particles is not None for one in shown))):
-        if not known:
+    draw = {"f1": (_draw_f1, "F1 on held-out particles"), "threshold": (_draw_thresholds, "score threshold"),
+            "labels": (_draw_labels, "labels")}
+    for panel, axes in zip(panels, cells):
+        draw_it, what = draw[panel]
+        if not draw_it(axes, shown):
             say_nothing(axes, "not known")
             continue
         finish_axes(axes, "", what, legend=bool(axes.get_legend_handles_labels()[0]))
-        axes.set_xticks(list(places), [f"{one.number}: {_short(one.name)}" + ("\n(running)" if one.is_running else "")
-                                       for one in shown], rotation=20, ha="right", fontsize=8)
+        axes.set_xticks(range(len(shown)), [f"{one.number}: {_short(one.name)}" + ("\n(running)" if one.is_running
+                                                                                  else "") for one in shown],
+                        rotation=20, ha="right", fontsize=8)
         axes.set_xlim(-0.6, len(shown) - 0.4)
-        if axes is right:
+        if panel == "labels":
             axes.set_ylim(0, 1.4 * axes.get_ylim()[1])  # room for the legend
         else:
             axes.set_ylim(0, 1.05)
-    for axes in (left, middle):
-        if axes.get_legend():
-            axes.legend(loc="lower right", fontsize=8, framealpha=0.8)
+            if axes.get_legend():
+                axes.legend(loc="lower right", fontsize=8, facecolor="none", edgecolor=GREY, labelcolor=INK)
     return figure
 
 
-def _draw_f1(axes: Any, rounds: Sequence[Round]) -> None:
-    """Draw F1 of rounds, and from which one on the same particles each of them went on."""
+def _draw_thresholds(axes: Any, rounds: Sequence[Round]) -> bool:
+    """Draw the thresholds of each class; return whether there are any."""
+    names = sorted({name for one in rounds for name in one.thresholds})
+    for name, (colour, dashes) in zip(names, CYCLE * (1 + len(names) // len(CYCLE))):
+        points = [(x, one.thresholds[name]) for x, one in enumerate(rounds) if name in one.thresholds]
+        axes.plot(*zip(*points), color=colour, linestyle=dashes, marker="o", markersize=5, label=plain(name))
+    return bool(names)
+
+
+def _draw_labels(axes: Any, rounds: Sequence[Round]) -> bool:
+    """Draw how many labels each round had; return whether that is known."""
+    for word, colour, hatch, below, values in _stacks(rounds):
+        axes.bar(range(len(rounds)), values, 0.6, bottom=below, color=colour, hatch=hatch, edgecolor="white",
+                 label=word)
+    return any(one.particles is not None for one in rounds)
+
+
+def _draw_f1(axes: Any, rounds: Sequence[Round]) -> bool:
+    """Draw F1 of rounds, and from which one on the same particles each of them went on; return True."""
     own = [(x, one.f1 if one.after is None else one.after) for x, one in enumerate(rounds)]
     known = [(x, value) for x, value in own if value is not None]
     if known:
@@ -165,7 +211,8 @@ def _draw_f1(axes: Any, rounds: Sequence[Round]) -> None:
         if after is not None:
             axes.annotate("", (x, after), (x, before), arrowprops={"arrowstyle": "->", "color": GREY})
     for x, value in known:
-        axes.annotate(f"{value:.2f}", (x, value), (8, -3), textcoords="offset points", fontsize=8)
+        axes.annotate(f"{value:.2f}", (x, value), (8, -3), textcoords="offset points", fontsize=8, color=INK)
+    return True
 
 
 def _stacks(rounds: Sequence[Round]) -> List[Tuple[str, str, str, List[int], List[int]]]:
@@ -178,5 +225,5 @@ def _stacks(rounds: Sequence[Round]) -> List[Tuple[str, str, str, List[int], Lis
 
 
 def _short(name: str) -> str:
-    """Return a name, cut where it is long."""
-    return name if len(name) <= NAME_LETTERS else name[:NAME_LETTERS - 1] + "\u2026"
+    """Return a name as matplotlib shows it, cut where it is long."""
+    return plain(name if len(name) <= NAME_LETTERS else name[:NAME_LETTERS - 1] + "\u2026")

@@ -10,7 +10,7 @@ from deepetpicker.config import TrainOptions
 from deepetpicker.evaluation import match_by_distance
 from deepetpicker.io.classes import ParticleClass
 from deepetpicker.report import score_histogram, training_figure
-from deepetpicker.report.crops import (
+from deepetpicker.report.pages.crops import (
     EDGE_DIAMETERS,
     Group,
     Spot,
@@ -21,8 +21,9 @@ from deepetpicker.report.crops import (
     spread,
     width,
 )
-from deepetpicker.report.facts import model_facts, option_facts, place_cells, run_facts, said_of_missing
-from deepetpicker.report.markup import Chart, chart, duration, number, plural, render
+from deepetpicker.report.pages.facts import model_facts, option_facts, place_cells, run_facts, said_of_missing
+from deepetpicker.report.pages.markup import Chart, chart, duration, number, plural, render
+from deepetpicker.report.rounds import Round, rounds_figure, rounds_of_file
 from deepetpicker.report.sources import HeldOut, Place, TrainingRun
 
 GRADES = {"good": "The model is good", "doubtful": "The model is doubtful", "not usable": "The model is not usable"}
@@ -52,6 +53,7 @@ def training_page(run: TrainingRun, crops: int) -> str:
         "name": " and ".join(one.name for one in classes) or run.name, "subtitle": _subtitle(run),
         "verdict": _verdict(run), "warnings": _warnings(run), "partial": PARTIAL if run.is_partial else "",
         "tiles": _tiles(run, picks), "classes": [_class_row(run, one, picks.get(one.id, {})) for one in classes],
+        "rounds": _rounds(run),
         "charts": _charts(run, judged), "sheets": sheets, "rings": rings(), "width": width(), "edge": EDGE_DIAMETERS,
         "absent": said_of_missing(opener), "items": _items(run), "model": model_facts(run.card),
         "options": option_facts(TrainOptions(), run.manifest.get("options") or training.get("options") or {}),
@@ -70,7 +72,7 @@ def _subtitle(run: TrainingRun) -> str:
     if not run.card:
         return (f"The training has not ended: {plural(len(run.rows), 'epoch')} so far. The same command goes on from "
                 "the last whole epoch.")
-    model = f"{run.folder.with_name(run.name)}.safetensors, made {run.card.created.replace('T', ' ') or 'some time'}"
+    model = f"{run.model}, made {run.card.created.replace('T', ' ') or 'some time'}"
     if not items:
         return f"The model {model}."
     count = sum(int(item.get("particles") or 0) for item in items)
@@ -128,6 +130,29 @@ def _class_row(run: TrainingRun, one: ParticleClass, score: Mapping[str, Any]) -
     return [f"{one.name} ({one.id})", f"{one.diameter_ang:.4g} Å, {one.diameter_ang / voxel:.1f} voxels",
             str(counted.get(str(one.id), "-")), str("-" if held is None else held), *figures,
             number(run.card.thresholds[one.id])]
+
+
+def _rounds(run: TrainingRun) -> Dict[str, Any]:
+    """Return the models that went on from each other up to this one, as cells and a chart; empty for a first one."""
+    rounds = rounds_of_file(run.model)
+    if len(rounds) < 2:
+        return {}
+    caption = ("Filled: a round on its own held-out part. Open, with an arrow: the model it started from, on the same "
+               "particles.")
+    return {"cells": [_round_cells(one) for one in rounds],
+            "chart": chart("Rounds", caption, rounds_figure(rounds, ("f1", "labels")), True,
+                           "; ".join(map(str, rounds)))}
+
+
+def _round_cells(one: Round) -> List[str]:
+    """Return what is known of a round as cells."""
+    after = one.f1 if one.after is None else one.after
+    change = one.after - one.before if one.after is not None and one.before is not None else None
+    nothing = one.particles is None
+    return [f"{one.number}: {one.name}", "-" if nothing else str(one.particles), "-" if nothing else str(one.negatives),
+            "-" if nothing else str(one.boxes), str(one.n_true or "-"), number(one.before), number(after),
+            "-" if change is None else f"{change:+.3f}",
+            ", ".join(f"{name} {value:.3f}" for name, value in one.thresholds.items()) or "-"]
 
 
 class _Judged:

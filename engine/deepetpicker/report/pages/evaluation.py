@@ -30,7 +30,7 @@ from deepetpicker.report import (
     slices_with_picks,
     z_profile_figure,
 )
-from deepetpicker.report.markup import SLICE_DPI, Chart, chart, number, render
+from deepetpicker.report.pages.markup import SLICE_DPI, Chart, chart, number, render
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -10,7 +10,7 @@ import numpy as np
 from deepetpicker.errors import DeepETPickerError, InputError
 from deepetpicker.io.coordinates import CoordinateTable
 from deepetpicker.io.volumes import Volume, open_volume, release_pages
-from deepetpicker.report.markup import grey_jpeg
+from deepetpicker.report.pages.markup import grey_jpeg
 
 EDGE_DIAMETERS = 1.8   # edge of a crop
 PANEL_PX, GAP_PX = 96, 3

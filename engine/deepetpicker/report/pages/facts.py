@@ -8,8 +8,8 @@ from typing import Any, List, Mapping, Optional, Tuple
 from deepetpicker.calibration import scores_are
 from deepetpicker.config import Options
 from deepetpicker.io.modelcard import ModelCard
-from deepetpicker.report.crops import Tomograms
-from deepetpicker.report.markup import duration
+from deepetpicker.report.pages.crops import Tomograms
+from deepetpicker.report.pages.markup import duration
 from deepetpicker.report.sources import Place
 
 Facts = List[Tuple[str, str, bool]]

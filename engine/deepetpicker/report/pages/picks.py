@@ -13,7 +13,7 @@ from deepetpicker.io.volumes import release_pages
 from deepetpicker.outliers import LIMIT
 from deepetpicker.report import PictureStyle, choose_planes, score_histogram, slices_with_picks
 from deepetpicker.report.charts import counts_figure, depth_figure
-from deepetpicker.report.crops import (
+from deepetpicker.report.pages.crops import (
     EDGE_DIAMETERS,
     Group,
     Spot,
@@ -24,7 +24,7 @@ from deepetpicker.report.crops import (
     spread,
     width,
 )
-from deepetpicker.report.facts import (
+from deepetpicker.report.pages.facts import (
     model_facts,
     option_facts,
     place_cells,
@@ -32,10 +32,10 @@ from deepetpicker.report.facts import (
     said_of_missing,
     short_path,
 )
-from deepetpicker.report.markup import Chart, chart, duration, number, plural, render
+from deepetpicker.report.pages.markup import Chart, chart, duration, number, plural, render
+from deepetpicker.report.pages.tally import EDGE_SHARE, TomogramRow, at_the_edge, depths_of, rows_of
 from deepetpicker.report.slices import CLASS_LOOKS, DEFAULT_DIAMETER_VOX
 from deepetpicker.report.sources import PickedTomogram, PickRun
-from deepetpicker.report.tally import EDGE_SHARE, TomogramRow, at_the_edge, depths_of, rows_of
 
 SHOWN_SLICES = 4
 DASHES = {"-": "", "--": "4 2.5", "-.": "7 2 1 2", ":": "1.5 2"}

@@ -1,0 +1,1 @@
+"""Pages of HTML: one file each, which needs no other and no network."""
