@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ast
 import collections
+import functools
 import pathlib
-from typing import Dict, Iterator, List, Set
+from typing import Dict, FrozenSet, Iterable, Iterator, List, Set
 
 import pytest
 
@@ -81,7 +82,8 @@ def walk(node: ast.AST, inside_functions: bool) -> Iterator[ast.AST]:
         yield from walk(child, inside_functions)
 
 
-def imports(name: str, inside_functions: bool = True) -> Set[str]:
+@functools.lru_cache(maxsize=None)
+def imports(name: str, inside_functions: bool = True) -> FrozenSet[str]:
     """Return the full names a module imports; ``from a import b`` gives a.b where that is a module, else a."""
     found: Set[str] = set()
     path = {**ENGINE, **PLUGIN}[name]
@@ -95,17 +97,26 @@ def imports(name: str, inside_functions: bool = True) -> Set[str]:
             for alias in node.names:
                 full = f"{source}.{alias.name}"
                 found.add(full if full in ENGINE or full in PLUGIN else source)
-    return found
+    return frozenset(found)
 
 
-def own(names: Set[str], package: str = "deepetpicker") -> Set[str]:
+def own(names: Iterable[str], package: str = "deepetpicker") -> Set[str]:
     """Return the names that belong to a package."""
     return {name for name in names if name == package or name.startswith(package + ".")}
 
 
-def roots(names: Set[str]) -> Set[str]:
+def roots(names: Iterable[str]) -> Set[str]:
     """Return the top-level packages of names."""
     return {name.partition(".")[0] for name in names}
+
+
+def offenders(found: Dict[str, Iterable[str]]) -> Dict[str, List[str]]:
+    """Return the modules of which something was found, each with what it is."""
+    return {name: sorted(what) for name, what in found.items() if what}
+
+
+COMMANDS = [name for name in ENGINE if name.startswith(("deepetpicker.cli", "deepetpicker.__main__"))]
+REST = [name for name in ENGINE if name not in COMMANDS]
 
 
 def test_the_reader_of_imports_sees_every_form():
@@ -115,48 +126,51 @@ def test_the_reader_of_imports_sees_every_form():
     assert len(ENGINE) >= 5
 
 
-@pytest.mark.parametrize("name", [name for name in ENGINE if is_base(name)])
-def test_base_imports_only_base_and_no_torch(name: str):
-    beyond = [other for other in own(imports(name)) if not is_base(other)]
-    assert beyond == [], f"{name} belongs to the base group and must not import {beyond}"
-    assert not imports(name) & TORCH
-    assert not roots(imports(name)) & roots(TORCH - {"safetensors.torch"})
+def test_base_imports_only_base_and_no_torch():
+    base = [name for name in ENGINE if is_base(name)]
+    beyond = {name: [other for other in own(imports(name)) if not is_base(other)] for name in base}
+    assert offenders(beyond) == {}, "the base group imports nothing else of ours"
+    assert offenders({name: imports(name) & TORCH for name in base}) == {}
+    assert offenders({name: roots(imports(name)) & roots(TORCH - {"safetensors.torch"}) for name in base}) == {}
+    assert len(base) > 30
 
 
-@pytest.mark.parametrize("name", list(ENGINE))
-def test_engine_knows_nothing_of_scipion(name: str):
-    assert not roots(imports(name)) & SCIPION
+def test_engine_knows_nothing_of_scipion():
+    assert offenders({name: roots(imports(name)) & SCIPION for name in ENGINE}) == {}
 
 
-@pytest.mark.parametrize("name", [n for n in ENGINE if not n.startswith(("deepetpicker.cli", "deepetpicker.__main__"))])
-def test_nothing_imports_the_command_line(name: str):
-    upward = [o for o in own(imports(name)) if o.startswith(("deepetpicker.cli", "deepetpicker.__main__"))]
-    assert upward == []
+def test_nothing_imports_the_command_line():
+    assert offenders({name: own(imports(name)) & set(COMMANDS) for name in REST}) == {}
 
 
-@pytest.mark.parametrize("name", [n for n in ENGINE if n.startswith(("deepetpicker.cli", "deepetpicker.__main__"))])
-def test_command_line_imports_no_numpy_and_no_torch_at_start(name: str):
+def loaded_with(name: str) -> Set[str]:
+    """Return the modules of ours that are imported with one at start, itself and their packages included."""
     seen: Set[str] = set()
     todo = [name]
     while todo:
         module = todo.pop()
-        if module in seen:
-            continue
-        seen.add(module)
-        found = imports(module, inside_functions=False)
-        assert not roots(found) & {"numpy", "scipy", "torch", "lightning", "matplotlib", "mrcfile"}, module
-        parents = {m.rpartition(".")[0] for m in own(found)}
-        todo += [m for m in own(found) | own(parents) if m in ENGINE]
-    assert name in seen
+        if module not in seen:
+            seen.add(module)
+            found = own(imports(module, inside_functions=False))
+            todo += [m for m in found | own(m.rpartition(".")[0] for m in found) if m in ENGINE]
+    return seen
+
+
+def test_command_line_imports_no_numpy_and_no_torch_at_start():
+    heavy = {"numpy", "scipy", "torch", "lightning", "matplotlib", "mrcfile"}
+    loaded = set().union(*map(loaded_with, COMMANDS))
+    assert offenders({name: roots(imports(name, inside_functions=False)) & heavy for name in loaded}) == {}
+    assert loaded > {*COMMANDS, "deepetpicker.config", "deepetpicker.errors"}
 
 
 OPTIONAL = {"dask", "distributed", "dask_jobqueue", "cryptography", "bokeh"}
 
 
-@pytest.mark.parametrize("name", list(ENGINE))
-def test_what_only_clusters_need_is_imported_by_nothing_at_start(name: str):
-    assert not roots(imports(name, inside_functions=False)) & OPTIONAL
-    assert name.startswith("deepetpicker.picking.cluster") or not roots(imports(name)) & OPTIONAL
+def test_what_only_clusters_need_is_imported_by_nothing_at_start():
+    assert offenders({name: roots(imports(name, inside_functions=False)) & OPTIONAL for name in ENGINE}) == {}
+    later = offenders({name: roots(imports(name)) & OPTIONAL for name in ENGINE})
+    assert later
+    assert [name for name in later if not name.startswith("deepetpicker.picking.cluster")] == []
 
 
 def room(name: str) -> str:
@@ -165,10 +179,10 @@ def room(name: str) -> str:
     return "" if is_base(name) else part
 
 
-@pytest.mark.parametrize("name", [n for n in ENGINE if not n.startswith(("deepetpicker.cli", "deepetpicker.__main__"))])
-def test_rooms_import_along_the_arrows(name: str):
-    allowed = {"", room(name), *ROOMS.get(room(name), set())}
-    assert {other for other in own(imports(name)) if room(other) not in allowed} == set()
+def test_rooms_import_along_the_arrows():
+    allowed = {name: {"", room(name), *ROOMS.get(room(name), set())} for name in REST}
+    assert offenders({name: [other for other in own(imports(name)) if room(other) not in allowed[name]]
+                      for name in REST}) == {}
 
 
 def test_rooms_are_listed_and_not_crowded():
@@ -188,11 +202,12 @@ def test_figures_import_only_base_and_numpy_at_start():
         assert not roots(found) & (roots(TORCH) | {"scipy", "matplotlib"}), name
 
 
-@pytest.mark.parametrize("name", [name for name in ENGINE if is_windows(name)])
-def test_windows_import_only_base_figures_numpy_and_tkinter_at_start(name: str):
-    found = imports(name, inside_functions=False)
-    assert [other for other in own(found) if not plugin_may(other)] == []
-    assert not roots(found) & {"torch", "lightning", "scipy", "matplotlib", "PIL"}
+def test_windows_import_only_base_figures_numpy_and_tkinter_at_start():
+    found = {name: imports(name, inside_functions=False) for name in ENGINE if is_windows(name)}
+    assert len(found) > 15
+    assert offenders({name: [o for o in own(names) if not plugin_may(o)] for name, names in found.items()}) == {}
+    heavy = {"torch", "lightning", "scipy", "matplotlib", "PIL"}
+    assert offenders({name: roots(names) & heavy for name, names in found.items()}) == {}
 
 
 def test_plugin_imports_only_base_figures_windows_and_no_torch():
@@ -225,10 +240,11 @@ def test_no_import_cycle(modules: Dict[str, pathlib.Path]):
 SCRIPTS = [path for folder in ("benchmarks", "scripts", "tests") for path in sorted((ROOT / folder).rglob("*.py"))]
 
 
-def bound(tree: ast.Module) -> Set[str]:
-    """Return the names a module binds outside its functions and classes."""
+@functools.lru_cache(maxsize=None)
+def names_of(module: str) -> FrozenSet[str]:
+    """Return the names that a module of ours binds outside its functions and classes."""
     names: Set[str] = set()
-    nodes: List[ast.AST] = list(tree.body)
+    nodes: List[ast.AST] = list(TREES[module].body)
     for node in nodes:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
             names.add(node.name)
@@ -238,20 +254,35 @@ def bound(tree: ast.Module) -> Set[str]:
             names.add(node.id)
         else:
             nodes.extend(ast.iter_child_nodes(node))
-    return names
+    return frozenset(names)
 
 
-@pytest.mark.parametrize("path", SCRIPTS, ids=[str(path.relative_to(ROOT)) for path in SCRIPTS])
-def test_what_scripts_and_tests_import_from_us_exists(path: pathlib.Path):
-    """What mypy does not see: a function that moves takes its users along."""
-    for node in ast.walk(ast.parse(path.read_text("utf-8"), str(path))):
+@functools.lru_cache(maxsize=None)
+def tree_of(path: pathlib.Path) -> ast.Module:
+    """Return the syntax tree of a script or a test."""
+    return ast.parse(path.read_text("utf-8"), str(path))
+
+
+def missing_in(tree: ast.Module) -> Iterator[str]:
+    """Yield what a script or a test imports from us and is not there."""
+    for node in ast.walk(tree):
         if not isinstance(node, ast.ImportFrom) or (node.module or "").partition(".")[0] not in FOLDERS:
             continue
-        assert node.module in TREES, f"line {node.lineno}: there is no {node.module}"
-        known = bound(TREES[node.module])
-        for alias in node.names:
-            there = alias.name in known or "__getattr__" in known or f"{node.module}.{alias.name}" in TREES
-            assert there, f"line {node.lineno}: {node.module} has no {alias.name}"
+        if node.module not in TREES:
+            yield f"line {node.lineno}: there is no {node.module}"
+            continue
+        known = names_of(node.module)
+        yield from (f"line {node.lineno}: {node.module} has no {alias.name}" for alias in node.names
+                    if not {alias.name, "__getattr__"} & known and f"{node.module}.{alias.name}" not in TREES)
+
+
+def test_what_scripts_and_tests_import_from_us_exists():
+    """What mypy does not see: a function that moves takes its users along."""
+    wrong = "from deepetpicker.errors import InputError, Nothing\nfrom deepetpicker.nowhere import InputError"
+    assert list(missing_in(ast.parse(wrong))) == ["line 1: deepetpicker.errors has no Nothing",
+                                                  "line 2: there is no deepetpicker.nowhere"]
+    assert offenders({str(path.relative_to(ROOT)): list(missing_in(tree_of(path))) for path in SCRIPTS}) == {}
+    assert len(SCRIPTS) > 120
 
 
 def replaced(tree: ast.Module) -> Iterator[str]:
@@ -266,21 +297,21 @@ def test_tests_replace_nothing_private():
     """What nobody else may use may be moved, renamed or called in another way: a test of it would fail for nothing."""
     theirs = ("os._exit", "._streamingSleepOnWait")  # the first of Python, the other of Scipion, made to be replaced
     paths = [path for folder in ("tests", "deepetpicker_plugin/tests") for path in (ROOT / folder).rglob("test_*.py")]
-    found = {path.name: [name for name in replaced(ast.parse(path.read_text("utf-8"))) if "._" in name.replace(
-        "__", "") and not name.endswith(theirs)] for path in paths}
+    found = {path.name: [name for name in replaced(tree_of(path)) if "._" in name.replace("__", "")
+                         and not name.endswith(theirs)] for path in paths}
     assert len(paths) > 100
-    assert {name: names for name, names in found.items() if names} == {}
+    assert offenders(found) == {}
 
 
-@pytest.mark.parametrize("name", [*ENGINE, *PLUGIN])
-def test_no_drawer_for_odds_and_ends(name: str):
-    assert name.rpartition(".")[2] not in ("utils", "util", "helpers", "misc", "common")
+def test_no_drawer_for_odds_and_ends():
+    drawers = ("utils", "util", "helpers", "misc", "common")
+    assert [name for name in [*ENGINE, *PLUGIN] if name.rpartition(".")[2] in drawers] == []
 
 
-@pytest.mark.parametrize("name", [n for n in [*ENGINE, *PLUGIN] if ".tests" not in n])
-def test_everything_public_is_documented(name: str):
-    missing = [] if ast.get_docstring(TREES[name]) else ["the module"]
-    todo = [("", TREES[name])]
+def undocumented(tree: ast.Module) -> List[str]:
+    """Return what is public in a module and has no docstring, the module itself included."""
+    missing = [] if ast.get_docstring(tree) else ["the module"]
+    todo = [("", tree)]
     while todo:
         prefix, parent = todo.pop()
         for node in ast.iter_child_nodes(parent):
@@ -289,17 +320,31 @@ def test_everything_public_is_documented(name: str):
                     missing.append(prefix + node.name)
                 if isinstance(node, ast.ClassDef):
                     todo.append((f"{prefix}{node.name}.", node))
-    assert missing == [], f"{name}: no docstring on {', '.join(missing)}"
+    return missing
 
 
-@pytest.mark.parametrize("name", [n for n in [*ENGINE, *PLUGIN] if is_base(n) or is_windows(n) or n in PLUGIN])
-def test_base_windows_and_plugin_are_python_3_8(name: str):
-    path = {**ENGINE, **PLUGIN}[name]
+def test_everything_public_is_documented():
+    example = "def f():\n    def inside(): ...\nclass A:\n    '''Of A.'''\n    def g(self): ...\ndef _h(): ..."
+    assert undocumented(ast.parse(example)) == ["the module", "f", "A.g"]
+    found = {name: undocumented(TREES[name]) for name in [*ENGINE, *PLUGIN] if ".tests" not in name}
+    assert offenders(found) == {}, "these have no docstring"
+
+
+def newer_than_3_8(path: pathlib.Path) -> List[str]:
+    """Return what a module has that Python 3.8 does not know; syntax that it does not know is an error."""
     tree = ast.parse(path.read_text("utf-8"), str(path), feature_version=(3, 8))
     annotated = any(isinstance(node, (ast.arg, ast.AnnAssign)) and node.annotation for node in ast.walk(tree))
     future = any(isinstance(node, ast.ImportFrom) and node.module == "__future__" for node in tree.body)
-    assert future or not annotated, "begin with: from __future__ import annotations"
-    newer = [kw.arg for node in ast.walk(tree) if isinstance(node, ast.Call)
+    newer = [str(kw.arg) for node in ast.walk(tree) if isinstance(node, ast.Call)
              for kw in node.keywords if kw.arg in ("slots", "kw_only", "strict")
              and getattr(node.func, "attr", getattr(node.func, "id", "")) in ("dataclass", "zip", "field")]
-    assert newer == []
+    return newer if future or not annotated else ["begin with: from __future__ import annotations", *newer]
+
+
+def test_base_windows_and_plugin_are_python_3_8(tmp_path: pathlib.Path):
+    (tmp_path / "new.py").write_text("def f(a: int): return zip(a, a, strict=True)", "utf-8")
+    assert newer_than_3_8(tmp_path / "new.py") == ["begin with: from __future__ import annotations", "strict"]
+    both = {**ENGINE, **PLUGIN}
+    found = {n: newer_than_3_8(both[n]) for n in both if is_base(n) or is_windows(n) or n in PLUGIN}
+    assert offenders(found) == {}
+    assert len(found) > 100
