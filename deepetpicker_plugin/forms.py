@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any, Dict, List, Sequence, Type
 
 from pyworkflow.protocol import params
@@ -51,6 +52,28 @@ def labelOf(field: Any, label: str = "", hint: str = "") -> str:
     unit = UNITS.get(field.metadata["unit"], field.metadata["unit"])
     inside = "; ".join(part for part in (unit, hint) if part)
     return f"{words} ({inside})" if inside else words
+
+
+def inFormWords(text: str, protocol: Any) -> str:
+    """Return what the engine says in the words of a form: flags that are parameters there become their labels.
+
+    ``train longer (--epochs or --minutes)`` becomes ``train longer ("Epochs" or "Time limit")``.
+
+    Parameters
+    ----------
+    text : str
+        Of the engine, with flags of its command line; those that the form has not stay.
+    protocol : Protocol
+        Has the form.
+    """
+    def label(found: Any) -> str:
+        param = protocol.getParam(paramName(found[1].replace("-", "_")))
+        if param is None:
+            return str(found[0])
+        words = re.sub(r" \(.*\)$", "", str(param.label.get()))
+        return f'"{words}"' + (f": {found[2]}" if found[2] else "")
+
+    return re.sub(r"--([a-z][a-z-]*[a-z])(?: (unknown|background|yes|no)\b)?", label, text)
 
 
 def addOption(form: Any, cls: Type[Options], name: str, label: str = "", hint: str = "", **overrides: Any) -> None:

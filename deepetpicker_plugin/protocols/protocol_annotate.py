@@ -31,6 +31,11 @@ AUTOMATIC, KEEP, LEAVE = range(len(UNSEEN))
 COORDINATES, NEGATIVE_OUTPUT, REGION_OUTPUT = "coordinates", "negatives", "regions"
 
 
+def counted(count: int, word: str) -> str:
+    """Return a number with its word: ``1 particle``, ``3 particles``."""
+    return f"{count} {word}{'' if count == 1 else 's'}"
+
+
 class ProtDeepETPickerAnnotate(ProtDeepETPickerBase):
     """Mark particles, places without one, and boxes that are annotated completely, in a window.
 
@@ -275,12 +280,14 @@ class ProtDeepETPickerAnnotate(ProtDeepETPickerBase):
         if not found:
             return ["Nothing was annotated yet: *Execute* opens the window."]
         tables, negatives = self._tables(str(found[-1]), ""), self._tables(str(found[-1]), NEGATIVES)
-        lines = [f"*{sum(map(len, tables.values()))} particles* in {sum(bool(len(t)) for t in tables.values())} "
-                 f"tomograms, {sum(map(len, negatives.values()))} places without one",
+        lines = [f"*{counted(sum(map(len, tables.values())), 'particle')}* in "
+                 f"{counted(sum(bool(len(t)) for t in tables.values()), 'tomogram')}, "
+                 f"{counted(sum(map(len, negatives.values())), 'place')} without one",
                  *tableLines(read_classes(found[-1])[0], self._tomograms().getSamplingRate())]
         if len(found) > 1:
             lines.append(f"{len(found)} versions; the newest output has the number {found[-1].name[-3:].lstrip('0')}")
-        return [*lines, "*Execute* opens the window again where it ended."]
+        return [*lines, "*Execute* opens the window again where it ended. Next: *train*, or *refine model* where there "
+                "is a model."]
 
     def _methods(self) -> List[str]:
         """Return a sentence for a methods section."""

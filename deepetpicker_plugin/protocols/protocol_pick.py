@@ -29,7 +29,7 @@ from deepetpicker_plugin.engine import (
     stopLeftovers,
     writeParams,
 )
-from deepetpicker_plugin.forms import addOption, addOptions, expertNames, readOptions
+from deepetpicker_plugin.forms import addOption, addOptions, expertNames, inFormWords, readOptions
 from deepetpicker_plugin.growing import GrowingSet
 from deepetpicker_plugin.objects import SetOfFailedTomograms
 from deepetpicker_plugin.outputs import OutputsMixin
@@ -358,7 +358,8 @@ class ProtDeepETPickerPick(OutputsMixin, ProtDeepETPickerBase, ProtStreamingBase
             best = max((r["best_score"] or 0.0 for r in done), default=0.0)
             lines.append(f"The best score is {best:.2f}: lower the threshold with *threshold picks*, without a new "
                          "run.")
-        lines += picked.verdictLines(done)
+        lines += [inFormWords(line, self) for line in picked.verdictLines(done)]
+        lines += ["Next: *Analyze results* shows them and leads to *review picks*."] if done else []
         lines += [f"{ts} failed: {r['reason']}" for ts, r in results.items() if r["status"] == "failed"]
         return lines or ["Nothing was picked yet."]
 

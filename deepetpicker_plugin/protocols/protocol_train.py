@@ -36,7 +36,7 @@ from deepetpicker_plugin.constants import (
 )
 from deepetpicker_plugin.corrections import addCorrectionParams, correctionItems
 from deepetpicker_plugin.engine import EngineError, readManifest, writeParams
-from deepetpicker_plugin.forms import addOption, addOptions, addTrainingOptions, expertNames, readOptions
+from deepetpicker_plugin.forms import addOption, addOptions, addTrainingOptions, expertNames, inFormWords, readOptions
 from deepetpicker_plugin.objects import DeepETPickerModel
 from deepetpicker_plugin.protocols.protocol_base import ProtDeepETPickerBase
 
@@ -327,8 +327,9 @@ class ProtDeepETPickerTrain(ProtDeepETPickerBase):
         lines += [f"Verdict: *{outputs['verdict']['text']}*"] if outputs.get("verdict") else []
         lines += keptLines(rows, outputs)
         if hasattr(self, "model"):
-            lines.append(f"Model: {self.model}")
-        return (lines or ["Nothing was trained yet."]) + self._warnings_of(manifest)
+            lines += [f"Model: {self.model}", "Next: *pick* takes it."]
+        return [inFormWords(line, self) for line in [*(lines or ["Nothing was trained yet."]),
+                                                     *self._warnings_of(manifest)]]
 
     def _scaleLines(self) -> List[str]:
         """Return diameters and scale in angstrom and voxels; nothing when the form does not say them yet."""

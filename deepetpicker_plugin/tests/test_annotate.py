@@ -111,7 +111,7 @@ class TestAnnotate(WindowTest):
         self.assertEqual(positions(protocol.coordinates)["TS_01"].tolist(), found["TS_01"].tolist())
         self.assertEqual(len(positions(protocol.coordinates_2)["TS_01"]), 1)
         self.assertEqual(newestCoordinates(protocol).getSize(), 1)
-        self.assertIn("*1 particles* in 1 tomograms", "\n".join(protocol._summary()))
+        self.assertIn("*1 particle* in 1 tomogram, 0 places without one", "\n".join(protocol._summary()))
 
         self.launched(protocol)  # nothing is changed: no output more
         self.closed(protocol)

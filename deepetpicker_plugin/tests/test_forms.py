@@ -73,6 +73,17 @@ class TestForms(PluginTest):
             self.assertIn(told, "\n".join(protocol._summary()))
             self.assertEqual(len(readRows(protocol.getMetricsFile())), epochs)
 
+    def test_flags_of_the_engine_are_said_in_the_words_of_the_form(self):
+        train, pick = self.newProtocol(ProtDeepETPickerTrain), self.newProtocol(ProtDeepETPickerPick)
+        self.assertEqual(forms.inFormWords("train longer (--epochs or --minutes)", train),
+                         'train longer ("Epochs" or "Time limit")')
+        self.assertEqual(forms.inFormWords("train with --unannotated unknown, else not", train),
+                         'train with "What is not annotated": unknown, else not')
+        self.assertEqual(forms.inFormWords("ask for a rate (--fdr), and look", pick),
+                         'ask for a rate ("False-discovery rate"), and look')
+        for text in ("--class-map says it", "a -- b", "--unheard-of 3"):
+            self.assertEqual(forms.inFormWords(text, train), text)
+
     def test_activation_of_another_environment(self):
         before = Plugin._vars["DEEPETPICKER_ENV_ACTIVATION"]
         Plugin._vars["DEEPETPICKER_ENV_ACTIVATION"] = ". /opt/env/bin/activate && "

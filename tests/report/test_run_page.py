@@ -166,6 +166,16 @@ def test_the_page_of_picks_says_what_was_picked_and_what_to_look_into(picks):
     assert "<rod>, Best picks, score 0." in sheets[6]["alt"]
 
 
+def test_what_the_picking_said_of_a_tomogram_is_not_said_again(picks):
+    path = picks / "manifest.json"
+    (said,) = re.findall(r"<li>(poor: few picks[^<]*)</li>", report([picks]).read_text("utf-8"))
+    content = json.loads(path.read_text("utf-8"))
+    content["warnings"] = [f"{said}, and more: look at it before its picks are used"]
+    path.write_text(json.dumps(content), "utf-8")
+    notes = re.findall(r"<li>(poor: few picks[^<]*)</li>", report([picks]).read_text("utf-8"))
+    assert notes == content["warnings"]
+
+
 def test_the_best_pick_is_shown_at_its_place(picks, tmp_path):
     """The first picture of the sheet is dark where the tomogram of the best pick has a hole, in all three slices."""
     best = max((float(t.scores[0]), name) for name, t in ((f"a<script>{i}", table(40, i)) for i in range(4)))[1]

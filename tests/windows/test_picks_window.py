@@ -49,6 +49,15 @@ def test_the_picture_on_the_screen_has_the_voxel_at_its_place(window):
     assert picture[int(picture.shape[0] - y), int(x)] > 200
 
 
+def test_the_scale_bar_lies_on_the_picture(window):
+    window.top.geometry("1300x460")  # with room on both sides
+    pump(window.top, 0.5)
+    assert window.panel.axes[0].get_xlim()[1] > 60  # of 56 voxels
+    bar = next(line for line in reversed(window.panel.axes[0].lines) if line.get_color() == "white")
+    assert bar.get_xdata().max() < 55.5
+    assert bar.get_ydata().min() > -0.5
+
+
 def test_click_moves_the_cross_and_the_wheel_steps(window):
     touch(window.panel, 0, (30, 12), "<ButtonPress-1>")
     touch(window.panel, 0, (30, 12), "<ButtonRelease-1>")

@@ -62,6 +62,7 @@ def test_precision_that_nobody_knows_is_not_shown():
     partial = Round.of(card_of(picks=picks(0.2, 0.3), options={"unannotated": "unknown"}), "train")
     assert partial.f1 is None
     assert "F1" not in str(partial)
+    assert str(Round.of(card_of(picks=picks(0.5, n_true=1)), "train")).endswith("F1 0.50 on 1 held-out particle")
     assert str(Round.of(card_of(), "import")) == "round 1 (import): nothing more is known"
 
 

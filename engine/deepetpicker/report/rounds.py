@@ -78,7 +78,7 @@ class Round:
         if self.before is not None and self.after is not None:
             words.append(f"F1 {self.before:.2f} -> {self.after:.2f} on the same {self.n_true} held-out particles")
         elif self.f1 is not None:
-            words.append(f"F1 {self.f1:.2f} on {self.n_true} held-out particles")
+            words.append(f"F1 {self.f1:.2f} on {self.n_true} held-out particle{'' if self.n_true == 1 else 's'}")
         return f"round {self.number} ({self.name}): {', '.join(words) or 'nothing more is known'}"
 
 
@@ -175,8 +175,8 @@ def rounds_figure(rounds: Sequence[Round], panels: Sequence[str] = PANELS) -> An
             axes.set_ylim(0, 1.4 * axes.get_ylim()[1])  # room for the legend
         else:
             axes.set_ylim(0, 1.05)
-            if axes.get_legend():
-                axes.legend(loc="lower right", fontsize=8, facecolor="none", edgecolor=GREY, labelcolor=INK)
+            if axes.get_legend():  # above, where no point can lie
+                axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncol=3, fontsize=8, frameon=False, labelcolor=INK)
     return figure
 
 
@@ -202,16 +202,18 @@ def _draw_f1(axes: Any, rounds: Sequence[Round]) -> bool:
     own = [(x, one.f1 if one.after is None else one.after) for x, one in enumerate(rounds)]
     known = [(x, value) for x, value in own if value is not None]
     if known:
-        axes.plot(*zip(*known), color=CYCLE[0][0], linestyle="none", marker="o", markersize=7, label="this round")
+        axes.plot(*zip(*known), color=CYCLE[0][0], linestyle="none", marker="o", markersize=7, label="this round",
+                  zorder=3)
     earlier = [(x, one.before, one.after) for x, one in enumerate(rounds) if one.before is not None]
     if earlier:
         axes.plot([x for x, _, _ in earlier], [b for _, b, _ in earlier], color=GREY, linestyle="none", marker="o",
-                  markerfacecolor="white", markersize=7, label="the model it started from,\nsame particles")
+                  markerfacecolor="none", markeredgewidth=1.5, markersize=10,
+                  label="the model it started from,\nsame particles")
     for x, before, after in earlier:
         if after is not None:
             axes.annotate("", (x, after), (x, before), arrowprops={"arrowstyle": "->", "color": GREY})
     for x, value in known:
-        axes.annotate(f"{value:.2f}", (x, value), (8, -3), textcoords="offset points", fontsize=8, color=INK)
+        axes.annotate(f"{value:.2f}", (x, value), (9, -3), textcoords="offset points", fontsize=8, color=INK)
     return True
 
 

@@ -237,7 +237,8 @@ class SlicePanel(ttk.Frame):
             axes.plot([x, a, a, x, x], [y, y, b, b, y], color=BAND, linewidth=1.4)
         if axis == 0:
             length, label = scale_bar(end - left, self.scene.voxel_size_ang(self.tomogram))
-            x, y = end - 0.03 * (end - left), low + 0.03 * (high - low)
+            x = min(end, self.scene.shape_zyx(self.tomogram)[2] - 0.5) - 0.03 * (end - left)
+            y = max(low, -0.5) + 0.03 * (high - low)  # on the picture, not beside it
             axes.plot([x - length, x], [y, y], color="black", linewidth=6, solid_capstyle="butt", alpha=0.6)
             axes.plot([x - length, x], [y, y], color="white", linewidth=3, solid_capstyle="butt")
             axes.annotate(label, (x - length / 2, y), xytext=(0, 5), textcoords="offset points", ha="center",

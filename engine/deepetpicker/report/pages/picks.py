@@ -93,7 +93,9 @@ def _warnings(run: PickRun, rows: Sequence[TomogramRow]) -> List[str]:
     verdict = (run.card.training.get("verdict") or {}) if run.card else {}
     if verdict.get("grade") in ("doubtful", "not usable"):
         lines.append(f"the model is {verdict.get('text')}")
-    lines += [f"{row.name}: {remark}" for row in rows if not row.is_failed for remark in row.remarks]
+    remarks = [(row.name, remark) for row in rows if not row.is_failed for remark in row.remarks]
+    lines += [f"{name}: {remark}" for name, remark in remarks
+              if not any(text.startswith(f"{name}: ") and remark in text for text in run.warnings)]
     near, expected = at_the_edge(run.tomograms, {one.id: one.diameter_ang for one in run.classes})
     if near > max(EDGE_SHARE, 1.5 * expected):
         lines.append(f"{near:.0%} of the picks lie within half a diameter of the top or bottom of their tomogram, "

@@ -16,7 +16,7 @@ from deepetpicker.windows.sheet import Sheet
 from deepetpicker.windows.window import contrast_keys, heading, slider
 
 ORDERS = ((SCORE, "score"), (DOUBT, "doubt"), (TOMOGRAM, "tomogram"))
-SHOWN = ((NEW, "not yet seen"), (ALL, "all"), (REFUSED_ONLY, "refused"))
+SHOWN = ((NEW, "not seen"), (ALL, "all"), (REFUSED_ONLY, "refused"))
 EVERYTHING = "all tomograms"
 
 
