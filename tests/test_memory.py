@@ -73,3 +73,26 @@ def test_a_matrix_product_with_too_little_memory_is_an_error_and_no_wait_without
     words = [sys.executable, "-c", LITTLE.format(spare=spare)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60)
     assert told in done.stdout + done.stderr
+
+
+VERB = """
+import resource, sys
+import deepetpicker.evaluation.run, deepetpicker.report.run
+from deepetpicker.__main__ import main
+from deepetpicker.memory import MIB
+
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 10 * MIB,) * 2)
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs the limits of Linux")
+def test_verbs_with_too_little_memory_end_with_one_line(tmp_path):
+    (tmp_path / "a.csv").write_text("x,y,z,score\n1,2,3,0.5\n4,5,6,0.7\n")
+    (tmp_path / "classes.json").write_text(
+        '{"voxel_size_angstrom": 10.0, "classes": [{"id": 1, "name": "ring", "diameter_angstrom": 80}]}')
+    words = ["evaluate", "--truth", str(tmp_path), "--picks", str(tmp_path), "--out", str(tmp_path / "out"), "--quiet"]
+    done = subprocess.run([sys.executable, "-c", VERB, *words], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, len(done.stderr.strip().splitlines())) == (2, 1)
+    assert "evaluate: error: not enough memory" in done.stderr

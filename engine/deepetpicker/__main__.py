@@ -26,7 +26,7 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from deepetpicker import __version__
 from deepetpicker.errors import DeepETPickerError, suggestion
-from deepetpicker.memory import NO_MEMORY, on_lost_file
+from deepetpicker.memory import NO_MEMORY, on_lost_file, take_blas_memory
 
 # What help says of each verb; written here so that help imports no module.
 VERBS: Dict[str, str] = {
@@ -61,6 +61,7 @@ KEPT: Dict[str, str] = {
 KEPT_ELSE = "files that were finished are kept"
 DONE, SOME_FAILED, BAD_INPUT, INTERNAL, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 3, 130, 141
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+WITHOUT_ARRAYS = ("info", "rerun")
 GRACE_S, STUCK_S = 2.0, 5.0
 
 
@@ -276,7 +277,10 @@ def run(args: argparse.Namespace) -> int:
     # cores from others, and crawl beside them (docs/performance.rst)
     with console(args.debug, args.quiet, args.verb) as interrupts:
         try:
-            status = int(load(args.verb).main(args) or DONE)
+            verb = load(args.verb)
+            if args.verb not in WITHOUT_ARRAYS:
+                take_blas_memory()
+            status = int(verb.main(args) or DONE)
             sys.stdout.flush()
         except SystemExit:
             if interrupts.first is None:

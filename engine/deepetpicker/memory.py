@@ -12,7 +12,7 @@ import sys
 from typing import Any, Callable, Iterator, Optional
 
 MIB = 1 << 20
-BLAS_BYTES = 32 * MIB  # what OpenBLAS takes for a thread
+BLAS_BYTES, MOST_BLAS_THREADS = 32 * MIB, 64  # what OpenBLAS takes for a thread, and how many numpy's has
 # how libraries say it, PyTorch as a plain RuntimeError; the last three: oneDNN, cuDNN or cuBLAS without workspace
 NO_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc", "not enough memory", "could not create a memory",
              "could not create a primitive", "STATUS_ALLOC_FAILED", "unable to find an engine")
@@ -83,7 +83,8 @@ _kept: Any = None  # the function that the signal calls must live as long as the
 def take_blas_memory() -> None:
     """Let numpy's matrix products take the memory they work in, which they keep.
 
-    OpenBLAS, which numpy comes with, asks for it at the first product, and where there is none asks again without end.
+    OpenBLAS, which numpy comes with, asks for it at the first product, for each of its threads, and where there is none
+    asks again without end. So every verb calls this before it starts (``__main__``).
 
     Raises
     ------
@@ -92,7 +93,9 @@ def take_blas_memory() -> None:
     """
     import numpy as np
 
-    mmap.mmap(-1, 2 * BLAS_BYTES).close()
+    given = os.environ.get("OPENBLAS_NUM_THREADS") or os.environ.get("OMP_NUM_THREADS") or ""
+    threads = int(given) if given.isdecimal() and int(given) else os.cpu_count() or 1
+    mmap.mmap(-1, (1 + min(threads, MOST_BLAS_THREADS)) * BLAS_BYTES).close()
     np.matmul(*[np.ones((256, 256), np.float32)] * 2)
 
 

@@ -21,7 +21,6 @@ from deepetpicker.io.items import DataItem, items_from_files, items_from_params
 from deepetpicker.io.manifest import Manifest
 from deepetpicker.io.volumes import Volume, open_volume
 from deepetpicker.io.voxelsize import folder_size, given_sizes
-from deepetpicker.memory import take_blas_memory
 from deepetpicker.progress import progress
 from deepetpicker.proposing.features import features_at, n_features
 from deepetpicker.proposing.ranking import FEWEST, apart, rank_like, snapped
@@ -84,7 +83,6 @@ def propose(tomograms: Sequence[PathLike] = (), out: PathLike = "proposals", opt
     if not options.diameter_angstrom > 0:
         raise InputError("expected a particle diameter in angstrom, got none: give --diameter-angstrom")
     items = items_from_params(params) if params and params.get("items") else items_from_files(tomograms)
-    take_blas_memory()
     manifest, folder = Manifest("propose", options.to_dict()), pathlib.Path(out)
     has_examples = bool(str(like)) or any(item.coordinates for item in items)
     finder = finder_of(options, folder, quiet)
