@@ -28,6 +28,28 @@ def addCorrectionParams(form: Any) -> None:
                   "them, what is not annotated is taken for unknown unless said otherwise below.")
 
 
+def leftBehind(protocol: Any) -> List[str]:
+    """Return, as warnings, what was annotated or refused together with the coordinates of a form and is not chosen.
+
+    Parameters
+    ----------
+    protocol : Protocol
+        With ``inputCoordinates`` and the parameters of :func:`addCorrectionParams`.
+    """
+    chosen = protocol.inputCoordinates.get()
+    if chosen is None or chosen.getObjParentId() is None:
+        return []
+    maker, name = protocol.getProject().getProtocol(int(chosen.getObjParentId())), str(chosen.getLastName())
+    lines = []
+    for pointer, kind, label in ((protocol.inputNegatives, "negatives", "Places without a particle"),
+                                 (protocol.inputRegions, "regions", "Complete boxes")):
+        output = name.replace("coordinates", kind)
+        if pointer.get() is None and output != name and getattr(maker, output, None) is not None:
+            lines.append(f"*{label}* is empty, but *{maker.getObjLabel() or maker.getRunName()}*, which made the "
+                         f"coordinates, has some: choose its output *{output}*, or they are not learnt.")
+    return lines
+
+
 def correctionItems(protocol: Any, targets: Dict[str, convert.Place], folder: str) -> Dict[str, Dict[str, str]]:
     """Write the negatives and boxes that a form gives; return the members of the engine's items by tsId.
 

@@ -34,7 +34,7 @@ from deepetpicker_plugin.constants import (
     TRAINING_DIR,
     TRAINING_MANIFEST,
 )
-from deepetpicker_plugin.corrections import addCorrectionParams, correctionItems
+from deepetpicker_plugin.corrections import addCorrectionParams, correctionItems, leftBehind
 from deepetpicker_plugin.engine import EngineError, readManifest, writeParams
 from deepetpicker_plugin.forms import addOption, addOptions, addTrainingOptions, expertNames, inFormWords, readOptions
 from deepetpicker_plugin.objects import DeepETPickerModel
@@ -304,7 +304,7 @@ class ProtDeepETPickerTrain(ProtDeepETPickerBase):
         """Return what the user should know before the run."""
         model, errors = self.getStartModel(), []  # type: ignore[var-annotated]
         classes = self._collect(errors, self.getClasses) if self.inputCoordinates.get() is not None else None
-        lines = super()._warnings()
+        lines = super()._warnings() + leftBehind(self)
         if model is None or classes is None:
             return lines
         return lines + [f"*Start from* {text}: what the model's output says of this class starts anew"

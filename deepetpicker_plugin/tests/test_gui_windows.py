@@ -138,7 +138,6 @@ class TestGuiWindows(PluginTest):
         window = self.view(self.train)
         self.assertEqual(len(window.shown), 2)
         self.assertIn("2 epochs", window.text.get())
-        picture(window.top, "viewer_training")
         model = self.view(self.train.model)
         self.assertIn("epochs", model.text.get())
 

@@ -13,12 +13,15 @@ from pyworkflow.object import Pointer
 from tomo.constants import BOTTOM_LEFT_CORNER
 from tomo.objects import Coordinate3D, SetOfCoordinates3D
 
+from deepetpicker.annotation.records import Negative, Particle
+from deepetpicker.annotation.session import Session
+from deepetpicker.annotation.versions import save_version
 from deepetpicker.config import RefineOptions, TrainOptions
 from deepetpicker.io.regions import Region, read_negatives, read_regions, write_regions
 from deepetpicker_plugin.convert import Place
-from deepetpicker_plugin.corrections import correctionItems, transferBoxes
+from deepetpicker_plugin.corrections import correctionItems, leftBehind, transferBoxes
 from deepetpicker_plugin.objects import DeepETPickerModel, DeepETPickerRegions
-from deepetpicker_plugin.protocols import ProtDeepETPickerRefine, ProtDeepETPickerTrain
+from deepetpicker_plugin.protocols import ProtDeepETPickerAnnotate, ProtDeepETPickerRefine, ProtDeepETPickerTrain
 from deepetpicker_plugin.tests.base import PluginTest, dataFolder, python, slow, tinyModel
 from deepetpicker_plugin.viewers.registered import DeepETPickerTrainingViewer
 from deepetpicker_plugin.viewers.rounds import roundsOf
@@ -89,6 +92,31 @@ class TestCorrections(PluginTest):
             low, high = (np.array(edge) * factor for edge in (box.low_zyx_vox, box.high_zyx_vox))
             for inwards in (low - BOX.low_zyx_vox, BOX.high_zyx_vox - high):  # never outwards, at most a coarse voxel
                 self.assertTrue(((inwards >= 0) & (inwards <= 2 * (factor - 1))).all(), inwards)
+
+    def test_what_was_refused_with_the_particles_is_not_forgotten_unseen(self):
+        for end, versions in (("", 1), ("_2", 2)):
+            made = self.newProtocol(ProtDeepETPickerAnnotate, inputTomograms=self.tomograms, classNames="ring",
+                                    diameterAngstrom="168")
+            made.setObjLabel("review of mine")
+            self.proj.saveProtocol(made)
+            made.makePathsAndClean()
+            with Session(made.getFolder()) as session:
+                made._prepare(session)
+                session.add(self.name, Negative((4.0, 5.0, 6.0)))
+                for number in range(versions):
+                    session.add(self.name, Particle((9.0, 9.0, 9.0 + 20 * number), 1))
+                    save_version(session)
+            made.createOutputs()  # of the newest version
+            self.proj._storeProtocol(made)
+            protocol = self.newProtocol(ProtDeepETPickerTrain, inputCoordinates=getattr(made, f"coordinates{end}"))
+            (line,) = leftBehind(protocol)
+            self.assertIn("*Places without a particle* is empty, but *review of mine*", line)
+            self.assertIn(f"choose its output *negatives{end}*", line)
+            self.assertIn(line, protocol._warnings())
+            protocol.inputNegatives = Pointer(getattr(made, f"negatives{end}"))
+            self.assertEqual(leftBehind(protocol), [])
+        self.assertEqual(leftBehind(self.newProtocol(ProtDeepETPickerTrain, inputCoordinates=self.coordinates)), [])
+        self.assertEqual(leftBehind(self.newProtocol(ProtDeepETPickerTrain)), [])
 
     def test_a_box_too_thin_for_a_coarser_tomogram_is_left_out(self):
         fine, coarse = Place("TS", "", 5.0, (80, 80, 80), (0, 0, 0)), Place("TS", "", 20.0, (20, 20, 20), (0, 0, 0))
