@@ -27,7 +27,7 @@ MANY, FEW = 36, 12        # particles of a tomogram, and of the one that is unli
 LABELLED, TRAINED = 12, 3  # labels of each tomogram in the first training, and tomograms with labels
 NEAR_VOX = 6.0            # a pick farther from all centres hits nothing
 EPOCHS, REFINED = "12", "4"
-PATIENCE_S = 180.0        # for the candidates of the first tomogram
+PATIENCE_S = 600.0        # for the candidates of the first tomogram
 PAGE_SIZE = (1100, 1500)
 
 
@@ -122,7 +122,7 @@ def review(work: pathlib.Path, screen: Any, root: Any) -> None:
         prepare_session(session, scene, picks, classes)
         lows = thresholds("", [str(work / "picks")], list(classes))
         window = ReviewWindow(session, scene, parent=root, thresholds=lows).open()
-        window.set_look(smooth_vox=1.0)
+        window.smoothed.set(1.0)
         screen.pump(window.top, 0.5)
         window.top.focus_force()
         for number in range(3 * window.sheet.columns):  # the first rows
@@ -151,8 +151,8 @@ def find_more(work: pathlib.Path, screen: Any, root: Any) -> None:
     """Picture the window when it asks about a candidate, some answers on."""
     with annotating(work, "find_more", root) as window:
         window.top.event_generate("<Key-f>")
-        asked = "Is it a"
-        screen.pumpUntil(window.top, lambda: any(asked in text for text in screen.texts(window.top)), PATIENCE_S)
+        screen.pumpUntil(window.top, window.more.ranked, PATIENCE_S)
+        screen.pump(window.top, 2.0)
         for key in ("space", "space", "space"):
             window.top.event_generate(f"<{key}>")
             screen.pump(window.top, 1.0)

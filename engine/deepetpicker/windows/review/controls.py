@@ -76,7 +76,7 @@ class ReviewControls:
         size.set(self.sheet.edge_px)
         look = self.sheet.look
         slider(parent, "average (± planes)", (0, 10), lambda v: self.set_look(average=int(v))).set(look.average)
-        slider(parent, "low-pass (voxels)", (0, 5), lambda v: self.set_look(smooth_vox=v), 0.25)
+        self.smoothed = slider(parent, "low-pass (voxels)", (0, 5), lambda v: self.set_look(smooth_vox=v), 0.25)
         self.clipped = slider(parent, "contrast (%; , .)", (0, 10), lambda v: self.set_look(clipped_percent=v), 0.1)
         self.clipped.set(look.clipped_percent)
         row = ttk.Frame(parent)
