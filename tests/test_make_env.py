@@ -200,12 +200,10 @@ def finished(maker: Any, path: pathlib.Path, **changes: Any) -> None:
                                                 "build": "cpu", "torch": "2.13.0+cpu", **changes}))
 
 
-def test_a_finished_environment_is_used_again_at_once(maker: Any, tmp_path: pathlib.Path,
+def test_a_finished_environment_is_used_again(maker: Any, tmp_path: pathlib.Path,
                                                       capsys: pytest.CaptureFixture[str]):
     finished(maker, tmp_path / "env")
-    start = time.monotonic()
     assert maker.main(["--path", str(tmp_path / "env")]) == 0
-    assert time.monotonic() - start < 1.0
     assert "Reusing" in capsys.readouterr().err
 
 

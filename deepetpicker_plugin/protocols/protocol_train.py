@@ -92,6 +92,7 @@ class ProtDeepETPickerTrain(ProtDeepETPickerBase):
         addCorrectionParams(form)
         addOption(form, TrainOptions, "unannotated", "What is not annotated")
         addOption(form, TrainOptions, "self_training", "Train with sure finds too?")
+        addOption(form, TrainOptions, "refit", "Learn what was held out in the end?")
         addOption(form, TrainOptions, "validation", "Tomograms kept for validation (tsIds)")
         form.addParam("startFrom", params.EnumParam, choices=list(STARTS), default=AUTOMATIC, label="Start from",
                       help="automatic: the model below, if one is chosen; else on a CPU the default recipe starts from "

@@ -22,7 +22,7 @@ from deepetpicker_plugin.protocols import ProtDeepETPickerAnnotate, ProtDeepETPi
 from deepetpicker_plugin.protocols.protocol_annotate import newestCoordinates
 from deepetpicker_plugin.tests.base import RATE, alive, noiseTomograms, positions
 from deepetpicker_plugin.tests.screen import gui, pump
-from deepetpicker_plugin.tests.window import WindowTest, xdotool
+from deepetpicker_plugin.tests.window import WindowTest, windowNamed, xdotool
 
 SHAPES = {"TS_01": (32, 64, 80), "TS_02": (24, 48, 40)}
 TITLE = "Annotate particles: "
@@ -139,8 +139,7 @@ class TestAnnotate(WindowTest):
         window = viewer._windows(given)[0]
         self.assertEqual([text for text, _ in window.extras], ["Review these", "Annotate from these"])
         made = viewer.annotate(given)
-        found = xdotool("search", "--onlyvisible", "--sync", "--name", TITLE)[0]
-        xdotool("windowfocus", "--sync", found)
+        windowNamed(TITLE)
         time.sleep(1.0)
         first = sorted(positions(given))[0]
         number = len(positions(given)[first])

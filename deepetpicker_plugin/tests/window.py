@@ -18,6 +18,27 @@ def xdotool(*words: Any) -> List[str]:
                           check=True).stdout.split()
 
 
+def windowsNamed(title: str) -> List[str]:
+    """Return the numbers of the windows that are there now and whose titles have a text."""
+    return subprocess.run(["xdotool", "search", "--onlyvisible", "--name", title], capture_output=True, text=True,
+                          timeout=90, check=False).stdout.split()
+
+
+def windowNamed(title: str, seconds: float = 90.0) -> str:
+    """Wait until a window is there, give it the keyboard, and return its number.
+
+    xdotool's own waiting (--sync) ends with an error when another window closes while it looks.
+    """
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        found = windowsNamed(title)
+        if found:
+            xdotool("windowfocus", "--sync", found[0])
+            return found[0]
+        time.sleep(0.1)
+    raise AssertionError(f"no window with {title!r} in its title within {seconds:g} s")
+
+
 class WindowTest(PluginTest):
     """Tests of a protocol that opens a window; ``title`` is how the window's title begins."""
 
@@ -38,8 +59,7 @@ class WindowTest(PluginTest):
 
     def opened(self) -> str:
         """Wait for the window, and return its number."""
-        window = xdotool("search", "--onlyvisible", "--sync", "--name", self.title)[0]
-        xdotool("windowfocus", "--sync", window)
+        window = windowNamed(self.title)
         time.sleep(1.0)
         return window
 
@@ -51,8 +71,7 @@ class WindowTest(PluginTest):
     def closed(self, protocol: Any) -> Any:
         """Close the window with the keyboard and wait for the protocol."""
         def ended() -> bool:
-            for window in subprocess.run(["xdotool", "search", "--onlyvisible", "--name", self.title],
-                                         capture_output=True, text=True, check=False).stdout.split():
+            for window in windowsNamed(self.title):
                 subprocess.run(["xdotool", "windowfocus", window, "key", "ctrl+w"], capture_output=True, check=False)
             with contextlib.suppress(AssertionError):  # a busy window may miss a key, which is then pressed again
                 self.waitFor(lambda: self.refresh(protocol).getStatus() not in ("running", "launched"), 2)

@@ -107,6 +107,11 @@ class TrainOptions(Options):
         "auto", "train twice: what a short first training surely finds where nothing is annotated become labels of the "
         "second: 'yes', 'no', or 'auto': as the recipe does where many particles are not annotated (the default recipe "
         "does)", choices=("auto", "yes", "no"))
+    refit: str = opt(
+        "auto", "at the end go on with what was held out, when it has served to judge the training, as labels, too: "
+        "'yes', 'no', or 'auto': as the recipe does (the default recipe does), but not with --epochs, --validation, or where "
+        "many particles are not annotated",
+        choices=("auto", "yes", "no"))
     check: bool = opt(True, "look before the training whether the coordinates mark anything in their tomograms")
     background_fraction: float = opt(0.1, "share of the patches drawn anywhere instead of around a particle",
                                      check=between(0, 0.9))

@@ -36,7 +36,8 @@ def clock(monkeypatch):
 @pytest.mark.long
 def test_a_training_ends_within_its_minutes_at_the_lowest_rate(data, tmp_path, clock, caplog):
     with caplog.at_level(logging.INFO, "deepetpicker"):
-        manifest = train(data, tmp_path / "m.safetensors", small(epochs=0, minutes=0.5, validate_every=4), quiet=True)
+        manifest = train(data, tmp_path / "m.safetensors", small(epochs=0, minutes=0.5, validate_every=4, refit="no"),
+                         quiet=True)
     rows = read_metrics(tmp_path / "m_run/metrics.csv")
     planned = "23 epochs of 2 steps with 2 patches of 32 voxels; about 29 s, at most 0.5 min"
     assert planned in caplog.text
@@ -50,7 +51,7 @@ def test_a_training_ends_within_its_minutes_at_the_lowest_rate(data, tmp_path, c
 
 @pytest.mark.long
 def test_an_interrupted_one_goes_on_with_its_plan(data, tmp_path, clock):
-    options = small(epochs=0, minutes=0.5, validate_every=4)
+    options = small(epochs=0, minutes=0.5, validate_every=4, refit="no")
     with steps_of_training(interrupted_after=11), pytest.raises(KeyboardInterrupt):  # two an epoch
         train(data, tmp_path / "m.safetensors", options, quiet=True)
     plan = read_checkpoint(tmp_path / "m_run/last.ckpt").schedule

@@ -10,7 +10,7 @@ from deepetpicker.config import TrainOptions
 from deepetpicker.training.recipe import RECIPES, epochs_for, filled_in, patch_for
 
 OURS = {"cpu_widths", "patches_per_class", "starts_generic", "warm_learning_rate", "trains_itself",
-        "second_learning_rate"}  # not options of the user
+        "second_learning_rate", "refits"}  # not options of the user
 
 
 def test_the_published_recipe_is_one_switch():

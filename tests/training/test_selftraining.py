@@ -17,10 +17,11 @@ from deepetpicker.io.coordinates import CoordinateTable, read_coordinates
 from deepetpicker.io.manifest import read_manifest
 from deepetpicker.network.modelfile import load_model
 from deepetpicker.sampling.certain import Certain
-from deepetpicker.training import selftraining
 from deepetpicker.training.recipe import filled_in, second_rate
 from deepetpicker.training.run import train
 from deepetpicker.training.run_folder import read_metrics
+from deepetpicker.training.stages import selftraining
+from deepetpicker.training.stages.budget import with_first
 from deepetpicker.training.validation import Looked
 from tests.moments import steps_of_training
 
@@ -104,7 +105,7 @@ def test_it_is_refused_where_it_is_not_done():
 
 @pytest.mark.parametrize(("epochs", "minutes"), [(9, 0.0), (1, 0.0), (0, 0.0), (0, 6.0), (9, 6.0)])
 def test_the_budget_is_divided(epochs, minutes):
-    first, second = selftraining.divided(options(epochs=epochs, minutes=minutes), 1, 64)
+    first, second = with_first(options(epochs=epochs, minutes=minutes), 1, 64)
     assert first.minutes + second.minutes == pytest.approx(minutes)
     assert first.minutes <= second.minutes
     if epochs > 1:

@@ -12,7 +12,6 @@ from balls import small, write_set
 from deepetpicker.evaluation.thresholds import ClassScore, PickScores
 from deepetpicker.io.modelcard import ClassCard, read_card
 from deepetpicker.training import validation
-from deepetpicker.training.loop.callbacks import rank
 from deepetpicker.training.run import train
 from deepetpicker.training.run_folder import read_metrics
 from deepetpicker.training.verdict import doubts
@@ -56,22 +55,6 @@ def test_picks_that_look_like_particles_nobody_annotated_are_reported():
 def test_precision_does_not_count_when_many_are_not_annotated():
     scores = [score(1, 0.2, 0.9), score(4, 0.9, 0.9), score(5, 0.9, 0.5)]
     assert [text[:7] for text in doubts(scores, CLASSES, {1: 9, 4: 9, 5: 9}, is_unknown=True)] == ["class 5"]
-
-
-@pytest.mark.parametrize(("worse", "better"), [
-    ((0.9, 0.9, 0.9, 0.4), (1.0, 0.9, 0.2, 0.3)), ((0.9, 0.9, 0.8, 0.4), (0.9, 0.9, 0.9, 0.3)),
-    ((0.9, 0.9, 0.8, 0.3), (0.9, 0.9, 0.8, 0.4))])
-def test_picks_go_before_voxels(worse, better):
-    """Figures: precision and recall of the picks, average precision, F_alpha of the voxels."""
-    keys = [rank({"f_alpha": alpha, "val_loss": 0.5}, PickScores((score(1, p, r, ap=ap),), 0.4, 1.0), "picks")
-            for p, r, ap, alpha in (worse, better)]
-    assert keys[0] < keys[1]
-
-
-def test_voxels_choose_when_asked_for():
-    picks = [PickScores((score(1, p, p),), 0.4, 1.0) for p in (0.9, 0.5)]
-    keys = [rank({"f_alpha": a, "val_loss": 0.5}, p, "voxels") for a, p in zip((0.3, 0.4), picks)]
-    assert keys[0] < keys[1]
 
 
 @pytest.fixture(scope="module")

@@ -29,6 +29,7 @@ from deepetpicker.io.volumes import write_volume
 from deepetpicker.windows.annotate import AnnotateWindow
 from deepetpicker.windows.inputs import find_tomograms, prepare_session
 from deepetpicker.windows.scene import AXES, Scene
+from tests.windows.hands import window_named, xdotool
 
 pytestmark = pytest.mark.gui
 SHAPE = (24, 40, 56)
@@ -301,17 +302,9 @@ def annotate(folder, *words, **options):
     return subprocess.Popen(start, stderr=subprocess.PIPE, text=True, env=dict(os.environ), **options)
 
 
-def xdotool(*words):
-    """Use mouse and keyboard of the virtual screen."""
-    done = subprocess.run(["xdotool", *map(str, words)], capture_output=True, text=True, timeout=60, check=True)
-    return done.stdout.split()
-
-
 def found_window(name="DeepETPicker: annotate"):
     """Wait until the window is there and return its number."""
-    window = xdotool("search", "--onlyvisible", "--sync", "--name", name)[0]
-    xdotool("windowfocus", "--sync", window)
-    return window
+    return window_named(name)
 
 
 @pytest.mark.long

@@ -19,6 +19,7 @@ from deepetpicker.config import NetworkOptions
 from deepetpicker.io.modelcard import METADATA_KEY, ClassCard, ModelCard
 from deepetpicker.report.rounds import MOST, Round, origin_of, rounds_figure, rounds_of_file, told_apart
 from deepetpicker.windows import charts
+from tests.windows.hands import window_named, xdotool
 
 pytestmark = pytest.mark.gui
 
@@ -123,16 +124,13 @@ def test_a_card_that_names_no_file_of_the_folder_leads_to_nothing_else(tmp_path,
 
 @pytest.mark.long
 def test_the_command_shows_curves_and_rounds_of_a_model_file(tmp_path, display):
-    xdotool = shutil.which("xdotool")
-    if xdotool is None:
+    if shutil.which("xdotool") is None:
         pytest.skip("needs xdotool")
     words = [sys.executable, "-m", "deepetpicker", "view", str(chain(tmp_path))]
     process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
-    search = [xdotool, "search", "--onlyvisible", "--sync", "--name", "DeepETPicker training: last"]
-    window = subprocess.run(search, capture_output=True, text=True, timeout=90, check=True).stdout.split()[0]
-    shape = subprocess.run([xdotool, "getwindowgeometry", window], capture_output=True, text=True, check=True).stdout
-    assert "1050x860" in shape  # with room for the rounds
-    subprocess.run([xdotool, "windowfocus", "--sync", window, "key", "ctrl+w"], timeout=20, check=True)
+    window = window_named("DeepETPicker training: last")
+    assert "1050x860" in xdotool("getwindowgeometry", window)  # with room for the rounds
+    xdotool("windowfocus", "--sync", window, "key", "ctrl+w")
     assert process.wait(timeout=40) == 0
     assert process.stderr is not None
     assert process.stderr.read() == ""

@@ -16,6 +16,7 @@ from deepetpicker.io.classes import ParticleClass, write_classes
 from deepetpicker.io.coordinates import CoordinateTable, write_coordinates
 from deepetpicker.io.volumes import write_volume
 from deepetpicker.windows.inputs import find_classes, find_tomograms, picks_scene, read_tables
+from tests.windows.hands import window_named, xdotool
 
 SHAPE = (20, 30, 40)
 
@@ -97,13 +98,10 @@ def test_without_tkinter_it_says_what_to_install(folder, monkeypatch, capfd):
 def test_the_command_opens_the_window_and_ends_with_it(folder, display):
     words = [sys.executable, "-m", "deepetpicker", "view", str(folder), "--picks", str(folder)]
     process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
-    xdotool = shutil.which("xdotool")
-    if xdotool is None:
+    if shutil.which("xdotool") is None:
         process.kill()
         pytest.skip("needs xdotool")
-    search = [xdotool, "search", "--onlyvisible", "--sync", "--name", "DeepETPicker: 2 tomograms"]
-    window = subprocess.run(search, capture_output=True, text=True, timeout=60, check=True).stdout.split()[0]
-    subprocess.run([xdotool, "windowfocus", "--sync", window, "key", "ctrl+w"], timeout=20, check=True)
+    xdotool("windowfocus", "--sync", window_named("DeepETPicker: 2 tomograms"), "key", "ctrl+w")
     assert process.wait(timeout=20) == 0
     assert process.stderr is not None
     assert process.stderr.read() == ""

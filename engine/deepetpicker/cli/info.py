@@ -62,7 +62,8 @@ def write_copy(model: str, out: str, card: ModelCard, is_anonymous: bool) -> Non
         raise InputError("expected --anonymous with --out, got --out alone: a plain copy is made with cp")
     if os.path.exists(out):
         raise InputError(f"{out} is there already: expected the name of a new file for the copy")
-    save_model(out, load_model(model)[0], card)
+    judged = load_model(model, is_judged=True)[0].state_dict() if card.is_refitted else None
+    save_model(out, load_model(model)[0], card, judged=judged)
 
 
 def of_tomogram(path: str) -> Dict[str, Any]:

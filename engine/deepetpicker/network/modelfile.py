@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pathlib
-from typing import Any, Dict, Mapping, Sequence, Tuple, Union
+from typing import Any, Dict, Mapping, Optional, Sequence, Tuple, TypeVar, Union
 
 import safetensors
 import safetensors.torch
@@ -14,14 +14,16 @@ from deepetpicker.config import NetworkOptions, from_mapping
 from deepetpicker.errors import InputError, ModelFileError
 from deepetpicker.io.atomic import atomic_output
 from deepetpicker.io.classes import ParticleClass, same_particle
-from deepetpicker.io.modelcard import METADATA_KEY, ModelCard, read_card, read_header
+from deepetpicker.io.modelcard import JUDGED, METADATA_KEY, ModelCard, read_card, read_header
 from deepetpicker.network.resunet import ResUNet3D
 
 PathLike = Union[str, pathlib.Path]
+Value = TypeVar("Value")
 DIGEST_KEY = "sha256"
 
 
-def save_model(path: PathLike, network: ResUNet3D, card: ModelCard, is_half: bool = False) -> None:
+def save_model(path: PathLike, network: ResUNet3D, card: ModelCard, is_half: bool = False,
+               judged: Optional[Mapping[str, torch.Tensor]] = None) -> None:
     """Write the network's weights and its card to one file, whole or not at all.
 
     Parameters
@@ -34,13 +36,16 @@ def save_model(path: PathLike, network: ResUNet3D, card: ModelCard, is_half: boo
         Written into the file's metadata as JSON.
     is_half : bool
         Write weights as float16, in half the space, instead of float32.
+    judged : mapping of str to torch.Tensor, optional
+        State of the network that was judged, where another one picks: it has seen nothing of what was held out.
 
     Raises
     ------
     OutputError
         If the file cannot be written.
     """
-    tensors = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in network.state_dict().items()}
+    states = {**network.state_dict(), **{JUDGED + name: value for name, value in (judged or {}).items()}}
+    tensors = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in states.items()}
     kind = torch.float16 if is_half else torch.float32
     tensors = {k: v.to(kind) if v.is_floating_point() else v for k, v in tensors.items()}
     text = card.to_json()
@@ -58,8 +63,15 @@ def digest_of(card: str, tensors: Mapping[str, torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
-def load_model(path: PathLike) -> Tuple[ResUNet3D, ModelCard]:
+def load_model(path: PathLike, is_judged: bool = False) -> Tuple[ResUNet3D, ModelCard]:
     """Return the network (evaluation mode, CPU, float32) and the card of a model file.
+
+    Parameters
+    ----------
+    path : path
+        ``*.safetensors``.
+    is_judged : bool
+        Return the network that was judged, where the file has another one to pick with: to go on from.
 
     Raises
     ------
@@ -69,10 +81,13 @@ def load_model(path: PathLike) -> Tuple[ResUNet3D, ModelCard]:
     card = read_card(path)
     try:
         options = from_mapping(NetworkOptions, card.network)
-        check_fits(options, {name: tensor.get("shape") for name, tensor in read_header(path)[1].items()})
+        shapes = {name: tensor.get("shape") for name, tensor in read_header(path)[1].items()}
+        has_judged = any(name.startswith(JUDGED) for name in shapes)
+        for prefix in ("", JUDGED) if has_judged else ("",):
+            check_fits(options, of_network(shapes, prefix))
         network = ResUNet3D(options)
         weights = safetensors.torch.load_file(str(path))
-        network.load_state_dict(weights, strict=True)
+        network.load_state_dict(of_network(weights, JUDGED if is_judged and has_judged else ""), strict=True)
     except (safetensors.SafetensorError, RuntimeError, InputError, TypeError, ValueError) as error:
         text = str(error).splitlines()[0]
         raise ModelFileError(
@@ -85,6 +100,12 @@ def load_model(path: PathLike) -> Tuple[ResUNet3D, ModelCard]:
     if not all(torch.isfinite(v).all() for v in network.state_dict().values() if v.is_floating_point()):
         raise ModelFileError(f"{path}: expected finite weights, found NaN or infinite ones: train the model again")
     return network.eval(), card
+
+
+def of_network(values: Mapping[str, Value], prefix: str = "") -> Dict[str, Value]:
+    """Return what a file has of one of its networks, by the names in it: of the one that picks, or the judged one."""
+    return {name[len(prefix):]: value for name, value in values.items()
+            if (name.startswith(JUDGED) if prefix else not name.startswith(JUDGED))}
 
 
 def check_fits(options: NetworkOptions, shapes: Mapping[str, Any]) -> None:

@@ -115,10 +115,10 @@ def training_options(task: Task) -> TrainOptions:
     """
     study, data = task.options, task.data
     values: Dict[str, Any] = {"seed": task.seed, "device": study.device, "check": False, "patience": 0,
-                              **task.variant.train}
+                              "refit": "no", **task.variant.train}
     if sum(map(len, task.labels.values())) < data.n_labels:
         values["unannotated"] = "unknown"
-        values["self_training"] = "no"  # one training each, or budgets would differ
+        values["self_training"] = "no"  # one training each as with "refit", or budgets would differ
     if study.quick:
         values.update(widths=(4, 6), patch=32, batch=2)
     options = from_mapping(TrainOptions, values)

@@ -23,13 +23,15 @@ from deepetpicker.sampling.holdout import uses
 from deepetpicker.training.job import Job
 from deepetpicker.training.rounds import looked_of
 from deepetpicker.training.seen import seen, with_scores
+from deepetpicker.training.stages.refit import Refit
 from deepetpicker.training.validation import BORDER, FLOOR
 from deepetpicker.training.verdict import Change, Evidence, doubts, judge
 
 log = logging.getLogger(__name__)
 
 
-def finish(job: Job, best: Mapping[str, Any], curve: List[Dict[str, float]], manifest: Manifest) -> Dict[str, Any]:
+def finish(job: Job, best: Mapping[str, Any], curve: List[Dict[str, float]], manifest: Manifest,
+           refit: Optional[Refit] = None) -> Dict[str, Any]:
     """Write the model file and the manifest, and say what to think of them; return the manifest.
 
     Parameters
@@ -42,9 +44,14 @@ def finish(job: Job, best: Mapping[str, Any], curve: List[Dict[str, float]], man
         Metrics of every epoch.
     manifest : Manifest
         With inputs and warnings.
+    refit : Refit, optional
+        What went on with the held-out particles; its network is the one that picks where it is no worse.
     """
+    is_refitted = refit is not None and refit.is_kept
     network = ResUNet3D(job.network.options)
-    network.load_state_dict(best["weights"])
+    network.load_state_dict(refit.weights if refit and is_refitted else best["weights"])
+    if refit and not is_refitted:
+        manifest.warn(f"the refit is left out: {refit}")
     picks = [ClassScore(**one) for one in best["picks"]]
     for text in doubts(picks, job.gathered.classes, job.gathered.n_particles, job.validator.is_unknown):
         if text not in manifest.warnings:
@@ -52,7 +59,7 @@ def finish(job: Job, best: Mapping[str, Any], curve: List[Dict[str, float]], man
         manifest.warn(text)
     change = job.origin.change(best.get("looked", ()), job.validator) if job.origin else None
     mistaken = job.validator.taken_for([looked_of(one) for one in best.get("looked", ())])
-    verdict = judge(_evidence(job, picks, curve, change, mistaken))
+    verdict = judge(_evidence(job, picks, curve, change, mistaken, is_refitted))
     card = make_card(job, best, curve, manifest.warnings)
     card.training["verdict"] = verdict.to_dict()
     if job.origin:
@@ -61,7 +68,9 @@ def finish(job: Job, best: Mapping[str, Any], curve: List[Dict[str, float]], man
     if job.found:
         card.training["found"] = job.found
         manifest.outputs["found"] = job.found
-    save_model(job.run.model, network, card)
+    if refit:
+        card.training["refit"] = manifest.outputs["refit"] = refit.to_dict()
+    save_model(job.run.model, network, card, judged=best["weights"] if is_refitted else None)
     for item, facts in zip(job.gathered.items, card.training["items"]):
         manifest.add_item(status="done", tomogram=item.tomogram, **facts)
     row, speed = curve[int(best["epoch"])], statistics.median(r["patches_per_second"] for r in curve)
@@ -86,14 +95,14 @@ def finish(job: Job, best: Mapping[str, Any], curve: List[Dict[str, float]], man
 
 
 def _evidence(job: Job, picks: Sequence[ClassScore], curve: Sequence[Mapping[str, float]],
-              change: Optional[Change], mistaken: Mapping[str, np.ndarray]) -> Evidence:
+              change: Optional[Change], mistaken: Mapping[str, np.ndarray], is_refitted: bool) -> Evidence:
     """Return what the verdict rests on."""
     ours = np.mean([one.quantiles for one in job.gathered.intensities], axis=0).tolist()
     started = job.origin.card.intensity if job.origin else {}
     steps = len(curve) * job.length // job.options.batch
     return Evidence(picks, job.gathered.classes, job.gathered.n_particles, curve, steps, job.misfits,
                     job.validator.is_unknown, ours, [float(started[str(p)]) for p in QUANTILES if str(p) in started],
-                    change, mistaken)
+                    change, mistaken, is_refitted)
 
 
 def make_card(job: Job, best: Mapping[str, Any], curve: List[Dict[str, float]],

@@ -31,6 +31,8 @@ class Job:
         Checked input.
     train, validation : list of Annotated
         The regions to train on and those held out.
+    whole : list of Annotated
+        The tomograms that both are parts of.
     rule : PatchRule
         How patches are drawn.
     network : ResUNet3D
@@ -57,6 +59,7 @@ class Job:
     gathered: Gathered
     train: List[Annotated]
     validation: List[Annotated]
+    whole: List[Annotated]
     rule: PatchRule
     network: ResUNet3D
     validator: Validator

@@ -129,7 +129,7 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def plan(options: TrainOptions, n_classes: int, steps_per_epoch: int, pace: Pace) -> Schedule:
+def plan(options: TrainOptions, n_classes: int, steps_per_epoch: int, pace: Pace, share: float = 1.0) -> Schedule:
     """Return the plan of a run: the epochs asked for, those of the recipe, or those that fit the time.
 
     Parameters
@@ -142,14 +142,25 @@ def plan(options: TrainOptions, n_classes: int, steps_per_epoch: int, pace: Pace
         Optimiser steps of an epoch.
     pace : Pace
         Of this machine.
+    share : float
+        Of the minutes, where more is left for what comes after: of the rest it takes what the recipe's number of
+        epochs needs.
     """
     usual = epochs_for(n_classes, steps_per_epoch * options.batch, options.recipe)
     epochs, limit = options.epochs or usual, 60 * options.minutes - pace.spent_s
     if not options.minutes:
         return Schedule(epochs, steps_per_epoch)
-    looks = min(LOOKS, max(FEWEST_LOOKS, int(LOOKING * limit / max(pace.validation_s, 1e-9))))
-    most = options.epochs or MOST_TIMES_THE_RECIPE * usual
+    whole = _within(limit, options.epochs or usual, steps_per_epoch, options.validate_every, pace)
+    if share < 1 and pace.seconds(usual, steps_per_epoch, options.validate_every, whole.looks) > share * limit:
+        return whole
+    return _within(share * limit, options.epochs or MOST_TIMES_THE_RECIPE * usual, steps_per_epoch,
+                   options.validate_every, pace)
+
+
+def _within(limit_s: float, most: int, steps_per_epoch: int, validate_every: int, pace: Pace) -> Schedule:
+    """Return the plan of the epochs, at most so many, that fit a time."""
+    looks = min(LOOKS, max(FEWEST_LOOKS, int(LOOKING * limit_s / max(pace.validation_s, 1e-9))))
     fitting = 1
-    while fitting < most and pace.seconds(fitting + 1, steps_per_epoch, options.validate_every, looks) < limit:
+    while fitting < most and pace.seconds(fitting + 1, steps_per_epoch, validate_every, looks) < limit_s:
         fitting += 1
-    return Schedule(fitting, steps_per_epoch, max(limit, 1e-3), looks, most)
+    return Schedule(fitting, steps_per_epoch, max(limit_s, 1e-3), looks, most)

@@ -39,9 +39,12 @@ class Recipe:
         it; several classes have to be told apart, which is new to it: they are learnt as from chance. 0 is the same as
         from chance.
     trains_itself : bool
-        Whether a training where many particles are not annotated goes on with those that it finds (``selftraining``).
+        Whether a training where many particles are not annotated goes on with those that it finds
+        (``stages.selftraining``).
     second_learning_rate : float
         Learning rate of the second training then, in the place of ``warm_learning_rate``.
+    refits : bool
+        Whether a training goes on with what was held out when that has served to judge it (``stages.refit``).
     learning_rate, cross_entropy, balance, prior, averaging, patience, validate_every
         As in ``TrainOptions``; validate_every 0 spreads some validations over the run.
     """
@@ -63,16 +66,18 @@ class Recipe:
     warm_learning_rate: float = 0.0
     trains_itself: bool = False
     second_learning_rate: float = 0.0
+    refits: bool = False
 
 
 RECIPES: Dict[str, Recipe] = {
     "default": Recipe(patch=0, batch=8, epochs=0, learning_rate=4e-3, cross_entropy=1.0, balance=0.5, prior=0.01,
                       averaging=0.97, patience=5, validate_every=0, cpu_widths=(16, 32, 48, 64), starts_generic=True,
-                      warm_learning_rate=5e-4, trains_itself=True, second_learning_rate=2e-3),
+                      warm_learning_rate=5e-4, trains_itself=True, second_learning_rate=2e-3, refits=True),
     "published": Recipe(patch=72, batch=8, epochs=60, learning_rate=1e-3, cross_entropy=0.0, balance=0.0, prior=0.0,
                         averaging=0.0, patience=0, validate_every=1),
     "refine": Recipe(patch=0, batch=8, epochs=0, learning_rate=1e-3, cross_entropy=1.0, balance=0.5, prior=0.01,
-                     averaging=0.97, patience=5, validate_every=0, cpu_widths=(16, 32, 48, 64), patches_per_class=600),
+                     averaging=0.97, patience=5, validate_every=0, cpu_widths=(16, 32, 48, 64), patches_per_class=600,
+                     refits=True),
 }
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import os
 import pathlib
-from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 import torch
 from torch.utils.data import DataLoader
@@ -23,7 +23,6 @@ from deepetpicker.sampling.augment import Augmentation
 from deepetpicker.sampling.gather import Gathered, annotate, gather, misfits
 from deepetpicker.sampling.holdout import split
 from deepetpicker.sampling.patches import EpochSampler, ParticlePatches, PatchRule
-from deepetpicker.training import selftraining
 from deepetpicker.training.finish import finish
 from deepetpicker.training.job import Job
 from deepetpicker.training.loop.callbacks import (
@@ -40,6 +39,7 @@ from deepetpicker.training.pace import Pace, measure, plan
 from deepetpicker.training.recipe import filled_in, second_rate
 from deepetpicker.training.rounds import Origin
 from deepetpicker.training.run_folder import MetricsFile, RunFolder, changed_since, recipe_of
+from deepetpicker.training.stages import budget, refit, selftraining
 from deepetpicker.training.start import NO_START, THE_GENERIC, build_network, choose_start
 from deepetpicker.training.validation import Validator
 
@@ -94,7 +94,7 @@ def train(data: PathLike = "", out: PathLike = "model.safetensors", options: Tra
     given, options = options, filled_in(
         options, [c.diameter_ang / gathered.voxel_size_ang for c in gathered.classes], device.type == "cuda",
         start.widths, start.is_generic, sum(gathered.n_particles.values()))
-    trains_twice = selftraining.is_wanted(options)
+    has_first = selftraining.is_wanted(options)
     network = build_network(options, gathered, start)
     origin = Origin.of(start.path, start.card) if start.card else None
     recipe = {**recipe_of(options, gathered), "init_sha256": start.digest}
@@ -120,17 +120,22 @@ def train(data: PathLike = "", out: PathLike = "model.safetensors", options: Tra
         manifest.warn(text)
         if processes.is_first:
             log.warning("%s", text)
-    if trains_twice:
+    has_refit = refit.is_wanted(options, job)
+    if has_refit:
+        job = dataclasses.replace(job, options=budget.without_refit(options))
+    if has_first:
         job = _with_first_training(job, recipe, second_rate(given, options), quiet)
         for text in job.found_oddly:
             manifest.warn(text)
-    best, curve = _fit(job, goes_on, quiet)
+    best, curve = _fit(job, goes_on, quiet, budget.JUDGED_SHARE if has_refit else 1.0)
     if not processes.is_first:
         return {}
+    refitted = _refitted(job, recipe, best, curve, quiet) if has_refit else None
     for text in changed_since(recipe):
         log.warning("%s", text)
         manifest.warn(text)
-    return finish(job, best, curve, manifest)
+    whole = dataclasses.replace(job.options, epochs=options.epochs, minutes=options.minutes)
+    return finish(dataclasses.replace(job, options=whole), best, curve, manifest, refitted)
 
 
 def refine(model: PathLike, data: PathLike = "", out: PathLike = "refined.safetensors",
@@ -216,7 +221,8 @@ def _prepare(options: TrainOptions, gathered: Gathered, network: ResUNet3D, run:
     if options.select == "picks" and validator.against_picks and validator.n_particles:
         gathered.warnings.append(f"{validator.against_picks}: the epoch to keep is not chosen by the picks on the "
                                  "held-out part, but the last one is kept")
-    return Job(options, gathered, kept, held, rule, network, validator, arithmetic, run, processes, origin=origin)
+    return Job(options, gathered, kept, held, tomograms, rule, network, validator, arithmetic, run, processes,
+               origin=origin)
 
 
 def _with_first_training(job: Job, recipe: Mapping[str, Any], learning_rate: float, quiet: bool) -> Job:
@@ -233,12 +239,9 @@ def _with_first_training(job: Job, recipe: Mapping[str, Any], learning_rate: flo
     quiet : bool
         True shows no progress.
     """
-    first_of, second_of = selftraining.divided(job.options, len(job.gathered.classes), job.length)
+    first_of, second_of = budget.with_first(job.options, len(job.gathered.classes), job.length)
     first = selftraining.first_job(job, first_of)
-    goes_on = first.run.prepare({**recipe, "of": "the first training"},
-                                "" if not first.run.checkpoint.is_file() or is_readable(first.run.checkpoint) else
-                                f"{first.run.checkpoint.name} is damaged")
-    best, _ = _fit(first, goes_on and job.options.resume, quiet)
+    best, _ = _fit(first, _goes_on(first, recipe, "the first training"), quiet)
     trained, counts = selftraining.with_found(job, best["weights"])
     selftraining.write_found(job, trained)
     log.info("%s: %s", job.run.model.stem, selftraining.in_words(job, counts))
@@ -251,7 +254,40 @@ def _with_first_training(job: Job, recipe: Mapping[str, Any], learning_rate: flo
                                found_oddly=[text] if text else [])
 
 
-def _fit(job: Job, goes_on: bool, quiet: bool) -> Tuple[Dict[str, Any], List[Dict[str, float]]]:
+def _refitted(job: Job, recipe: Mapping[str, Any], best: Mapping[str, Any], curve: Sequence[Mapping[str, float]],
+              quiet: bool) -> Optional[refit.Refit]:
+    """Train on with what was held out; return what became of it, None when no time is left.
+
+    Parameters
+    ----------
+    job : Job
+        The judged run.
+    recipe : mapping
+        From :func:`recipe_of`.
+    best, curve : mapping, sequence of dict
+        The kept epoch of the judged run, and the metrics of all.
+    quiet : bool
+        True shows no progress.
+    """
+    options = budget.of_refit(job.options, curve)
+    if options is None:
+        log.info("%s: no time is left to go on with what was held out (--minutes)", job.run.model.stem)
+        return None
+    last = refit.job_of(job, options, best)
+    end, rows = _fit(last, _goes_on(last, recipe, "the refit"), quiet)
+    result = refit.result(job, last, best, end, len(rows))
+    log.log(logging.INFO if result.is_kept else logging.WARNING, "%s: refit: %s", job.run.model.stem, result)
+    return result
+
+
+def _goes_on(job: Job, recipe: Mapping[str, Any], of: str) -> bool:
+    """Make the folder of another stage of a run ready; return whether it goes on from its checkpoint."""
+    is_damaged = job.run.checkpoint.is_file() and not is_readable(job.run.checkpoint)
+    goes_on = job.run.prepare({**recipe, "of": of}, f"{job.run.checkpoint.name} is damaged" if is_damaged else "")
+    return goes_on and job.options.resume
+
+
+def _fit(job: Job, goes_on: bool, quiet: bool, share: float = 1.0) -> Tuple[Dict[str, Any], List[Dict[str, float]]]:
     """Run the epochs that are left; return the best epoch with its weights, and the metrics of all epochs."""
     options, processes = job.options, job.processes
     state = read_checkpoint(job.run.checkpoint) if goes_on else None
@@ -268,7 +304,7 @@ def _fit(job: Job, goes_on: bool, quiet: bool) -> Tuple[Dict[str, Any], List[Dic
     pace = Pace()
     if processes.is_first:
         pace = measure(job.network.options, dataset, job.validator, options, job.arithmetic)
-    schedule = plan(options, len(job.gathered.classes), len(sampler), pace)
+    schedule = plan(options, len(job.gathered.classes), len(sampler), pace, share)
     if processes.world > 1:
         use_global_statistics(job.network)
     network = job.network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]

@@ -74,7 +74,7 @@ def choose_start(options: TrainOptions, on_gpu: bool) -> Start:
         Whether a GPU trains, on which the recipe's networks are wider.
     """
     if options.init not in ("", NO_START, THE_GENERIC):
-        return Start(*load_model(options.init), options.init)
+        return Start(*load_model(options.init, is_judged=True), options.init)
     recipe = RECIPES[options.recipe]
     widths = tuple(options.widths) or (recipe.widths if on_gpu else recipe.cpu_widths)
     plain = NetworkOptions(widths=widths)

@@ -75,6 +75,8 @@ class Evidence:
         Against the model to start from.
     taken_for : mapping
         Held-out tomogram to how many particles of each class pass for each class there, (C, C + 1) int, last: none.
+    is_refitted : bool
+        Whether the network went on with the held-out particles after it was judged.
     """
 
     scores: Sequence[ClassScore]
@@ -88,6 +90,7 @@ class Evidence:
     started_quantiles: Sequence[float] = ()
     change: Optional[Change] = None
     taken_for: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    is_refitted: bool = False
 
 
 def judge(evidence: Evidence) -> Verdict:
@@ -106,7 +109,8 @@ def judge(evidence: Evidence) -> Verdict:
     reasons = [*_of_change(evidence), *_of_confusion(evidence), *data, *(r for r in hurts if r), *classes]
     grade = "good" if not reasons else "not usable" if worths and mean < USABLE_F1 and n_held >= FEWEST else "doubtful"
     name = "recall" if evidence.is_unknown else "F1"
-    figures = (f"mean {name} of its picks {mean:.2f} on {n_held} held-out particles" if judged
+    later = ", before it went on with them" if evidence.is_refitted else ""
+    figures = (f"mean {name} of its picks {mean:.2f} on {n_held} held-out particles{later}" if judged
                else "no held-out particles")
     return Verdict(grade, tuple(reasons), figures + (f"; {evidence.change}" if evidence.change else ""))
 

@@ -102,11 +102,16 @@ class ModelCard:
         verdict = str((self.training.get("verdict") or {}).get("text", ""))
         return (self.training.get("options") or {}).get("unannotated") == "unknown" or RECALL_COUNTS in verdict
 
+    @property
+    def is_refitted(self) -> bool:
+        """Whether it went on with what was held out, after it was judged: its picks there say little about others."""
+        return bool((self.training.get("refit") or {}).get("kept"))
+
     def use_of(self, name: str, fingerprint: str = "") -> str:
         """Return what a tomogram served for: ``training``, ``validation``, ``both``; empty when the model is new to it.
 
         Picks on a tomogram that was trained on say little about others. ``both`` is a tomogram of which a slab was held
-        out, or one used twice for want of particles.
+        out, or one used twice, for want of particles or by a refit.
 
         Parameters
         ----------
@@ -118,7 +123,8 @@ class ModelCard:
         """
         for item in self.training.get("items") or []:
             if item.get("name") == name or (fingerprint and item.get("fingerprint") == fingerprint):
-                return str(item.get("role", ""))
+                role = str(item.get("role", ""))
+                return "both" if role == "validation" and self.is_refitted else role
         trained, held = (name in (self.training.get(key) or []) for key in ("tomograms", "validation"))
         return "both" if trained and held else "training" if trained else "validation" if held else ""
 

@@ -13,6 +13,7 @@ from deepetpicker.io.modelcard.card import ModelCard
 from deepetpicker.io.plainfile import check_plain
 
 METADATA_KEY = "deepetpicker"
+JUDGED = "judged."  # begins the names of the weights that were judged, where others pick
 MAX_HEADER_BYTES = 100_000_000
 
 PathLike = Union[str, "os.PathLike[str]"]

@@ -9,7 +9,7 @@ from typing import Any, Dict, Mapping, Union
 
 from deepetpicker.calibration import scores_are
 from deepetpicker.io.modelcard.card import ModelCard
-from deepetpicker.io.modelcard.header import read_card, read_header
+from deepetpicker.io.modelcard.header import JUDGED, read_card, read_header
 
 PathLike = Union[str, "os.PathLike[str]"]
 
@@ -25,7 +25,8 @@ def info(path: PathLike) -> Dict[str, Any]:
     card = read_card(path)
     content: Dict[str, Any] = json.loads(card.to_json())
     _, directory = read_header(path)
-    content["parameters"] = sum(math.prod(map(int, t.get("shape", []))) for t in directory.values())
+    content["parameters"] = sum(math.prod(map(int, t.get("shape", []))) for name, t in directory.items()
+                                if not name.startswith(JUDGED))
     content["path"] = str(path)
     return content
 
@@ -46,7 +47,7 @@ def format_info(card: ModelCard) -> str:
                      f"({one.diameter_ang / voxel:.1f} voxels), label {one.label_diameter_vox:.3g} voxels "
                      f"({one.label_diameter_vox * voxel:.4g} angstrom), threshold {card.thresholds[one.id]:.3g}")
         lines.append(f"       {scores_are(one.calibration)}")
-    told = ("picks", "items", "seen", "verdict", "round", "started_from")
+    told = ("picks", "items", "seen", "verdict", "round", "started_from", "refit")
     training = {key: value for key, value in card.training.items() if key not in told}
     for title, content in (("network", card.network), ("training", training), ("intensity", card.intensity),
                            ("notes", card.notes)):
@@ -57,6 +58,8 @@ def format_info(card: ModelCard) -> str:
         if one.get("n_true"):
             lines.append(f"held-out particles  class {one['class_id']} ({one.get('name', '')}): F1 {one['f1']:.3f}, "
                          f"precision {one['precision']:.3f}, recall {one['recall']:.3f} on {one['n_true']}")
+    if card.is_refitted:
+        lines.append(f"refit               went on with these, too: {card.training['refit']['particles']} particles")
     origin = card.training.get("started_from")
     if origin:
         lines.append(f"round               {card.training.get('round')}, from {origin.get('file')} (round "

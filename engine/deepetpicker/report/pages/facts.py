@@ -52,6 +52,10 @@ def model_facts(card: Optional[ModelCard]) -> Facts:
         rows.append(("trained on", ", ".join(map(str, training["tomograms"]))))
     if training.get("validation"):
         rows.append(("validated on", ", ".join(map(str, training["validation"]))))
+    if training.get("refit"):
+        refit = training["refit"]
+        rows.append(("then went on with" if card.is_refitted else "not kept: went on with",
+                     f"all {refit.get('particles')} particles, {refit.get('new')} of them held out until then"))
     if training.get("verdict"):
         rows.append(("verdict", str(training["verdict"].get("text", ""))))
     rows += [(str(key), _short(value)) for key, value in card.notes.items()]

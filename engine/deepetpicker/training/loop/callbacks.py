@@ -14,7 +14,7 @@ import threading
 import time
 import warnings as python_warnings
 import zipfile
-from typing import Any, Dict, Iterator, List, Mapping, Optional
+from typing import Any, Dict, Iterator, List, Optional
 
 import lightning.pytorch as pl
 import numpy as np
@@ -22,9 +22,9 @@ import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint
 
 from deepetpicker.errors import OutputError
-from deepetpicker.evaluation.thresholds import PickScores
 from deepetpicker.io.atomic import explain
 from deepetpicker.network.predictor import Arithmetic
+from deepetpicker.training.loop.kept import is_better, key_of
 from deepetpicker.training.loop.module import PickerModule
 from deepetpicker.training.loop.schedule import Plateau, Schedule
 from deepetpicker.training.run_folder import MetricsFile
@@ -56,9 +56,9 @@ class EpochEnd(Callback):
     curve : list of dict
         Metrics of each epoch so far.
     best : dict
-        ``epoch``, ``key`` (what it was chosen by, see :func:`rank`), ``threshold`` of all classes together, ``picks``
-        (the fields of each class's ClassScore), ``calibrations`` (of each class, or none), ``weights`` of the kept
-        model and ``looked`` (:func:`rows_of` what was found in the held-out part); empty before.
+        ``epoch``, ``key`` (what it was chosen by, see :func:`kept.key_of`), ``threshold`` of all classes together,
+        ``picks`` (the fields of each class's ClassScore), ``calibrations`` (of each class, or none), ``weights`` of the
+        kept model and ``looked`` (:func:`rows_of` what was found in the held-out part); empty before.
     """
 
     def __init__(self, validator: Validator, arithmetic: Arithmetic, metrics: Optional[MetricsFile], bar: Any,
@@ -134,16 +134,17 @@ class EpochEnd(Callback):
         voxels, picks = self.validator(module.picker, self.arithmetic)
         self.validation_s = time.perf_counter() - start
         by = self.validator.chooses_by(module.options.select)
-        key = [float(epoch)] if by == "last" else rank(voxels, picks, by)
-        is_better = not self.best or key > self.best["key"]
-        if is_better:
+        key = key_of(epoch, voxels, picks.mean("f1"), by)
+        best_f1 = max([picks.mean("f1"), *(row["pick_f1"] for row in self.curve if row["pick_f1"] == row["pick_f1"])])
+        is_kept = not self.best or is_better(key, self.best["key"], by, best_f1, self.validator.n_particles)
+        if is_kept:
             weights = {k: v.detach().to("cpu", copy=True) for k, v in module.picker.state_dict().items()}
             self.best = {"epoch": epoch, "key": key, "threshold": picks.threshold, "weights": weights,
                          "picks": [dataclasses.asdict(one) for one in picks.classes],
                          "calibrations": [one and one.to_dict() for one in picks.calibrations],
                          "looked": [rows_of(one) for one in self.validator.looked]}
         means = {f"pick_{name}": picks.mean(name) for name in ("precision", "recall", "f1", "average_precision")}
-        return {**voxels, **means, "pick_distance_vox": picks.distance_vox, "kept": float(is_better)}
+        return {**voxels, **means, "pick_distance_vox": picks.distance_vox, "kept": float(is_kept)}
 
     def state_dict(self) -> Dict[str, Any]:
         """Return what a resumed run needs."""
@@ -164,23 +165,6 @@ def rows_of(looked: Looked) -> Dict[str, Any]:
     """
     truth, found = (np.column_stack([t.class_ids, t.positions_zyx_vox, t.scores]) for t in (looked.truth, looked.found))
     return {"name": looked.name, "truth": torch.from_numpy(truth[:, :4].copy()), "found": torch.from_numpy(found)}
-
-
-def rank(voxels: Mapping[str, float], picks: PickScores, by: str) -> List[float]:
-    """Return by what epochs are compared, the most important figure first; more is better.
-
-    Parameters
-    ----------
-    voxels : mapping
-        ``f_alpha`` and ``val_loss``.
-    picks : PickScores
-        Of the same epoch.
-    by : str
-        ``picks``: mean F1 of the classes, then their mean average precision, then as with ``voxels``; ``voxels``:
-        F_alpha, then the loss.
-    """
-    key = [voxels["f_alpha"], -voxels["val_loss"]]
-    return [picks.mean("f1"), picks.mean("average_precision"), *key] if by == "picks" else key
 
 
 class LastCheckpoint(Checkpoint):

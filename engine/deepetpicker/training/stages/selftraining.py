@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import logging
-import math
 import shutil
 from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
@@ -23,14 +22,12 @@ from deepetpicker.io.coordinates import CoordinateTable, write_coordinates
 from deepetpicker.network.resunet import ResUNet3D
 from deepetpicker.sampling.patches import Annotated
 from deepetpicker.training.job import Job
-from deepetpicker.training.recipe import RECIPES, epochs_for
+from deepetpicker.training.recipe import RECIPES
 from deepetpicker.training.run_folder import RunFolder
 from deepetpicker.training.validation import Looked, Validator
 
 log = logging.getLogger(__name__)
 
-FIRST_SHARE = 1 / 2  # of the budget
-LONGER = 4 / 3  # both together, where the recipe chooses how long one takes
 SURE = 0.5  # height of a peak that becomes a label (an ideal one has 0.75), and of a pick unless more is known
 LOOKED_AT = 8  # times the tiles of a validation
 DOUBTFUL = 0.3  # height of what may be a particle
@@ -53,31 +50,6 @@ def is_wanted(options: TrainOptions) -> bool:
         return False
     return options.self_training == "yes" or (options.self_training == "auto" and options.unannotated == "unknown"
                                               and RECIPES[options.recipe].trains_itself)
-
-
-def divided(options: TrainOptions, n_classes: int, patches_per_epoch: int) -> Tuple[TrainOptions, TrainOptions]:
-    """Return the options of the first and of the second training, which divide the epochs or minutes that are given.
-
-    Parameters
-    ----------
-    options : TrainOptions
-        With the recipe's values filled in.
-    n_classes : int
-        Number of particle classes.
-    patches_per_epoch : int
-        Of the labels there are; more labels do not make an epoch longer.
-    """
-    same: Dict[str, Any] = {"patches_per_epoch": patches_per_epoch}
-    if options.minutes and not options.epochs:
-        parts: Sequence[Dict[str, Any]] = [{"minutes": options.minutes * share} for share in
-                                           (FIRST_SHARE, 1 - FIRST_SHARE)]
-    else:
-        whole = options.epochs or round(LONGER * epochs_for(n_classes, patches_per_epoch, options.recipe))
-        first = math.ceil(whole * FIRST_SHARE)
-        parts = [{"epochs": first, "minutes": options.minutes * FIRST_SHARE},
-                 {"epochs": max(1, whole - first), "minutes": options.minutes * (1 - FIRST_SHARE)}]
-    first_of, second_of = (dataclasses.replace(options, **same, **part) for part in parts)
-    return first_of, second_of
 
 
 def first_job(job: Job, options: TrainOptions) -> Job:
