@@ -109,9 +109,8 @@ class TrainOptions(Options):
         "does)", choices=("auto", "yes", "no"))
     refit: str = opt(
         "auto", "at the end go on with what was held out, when it has served to judge the training, as labels, too: "
-        "'yes', 'no', or 'auto': as the recipe does (the default recipe does), but not with --epochs, --validation, or where "
-        "many particles are not annotated",
-        choices=("auto", "yes", "no"))
+        "'yes', 'no', or 'auto': as the recipe does (the default one does), but not with --epochs, --validation, or "
+        "where many particles are not annotated", choices=("auto", "yes", "no"))
     check: bool = opt(True, "look before the training whether the coordinates mark anything in their tomograms")
     background_fraction: float = opt(0.1, "share of the patches drawn anywhere instead of around a particle",
                                      check=between(0, 0.9))
