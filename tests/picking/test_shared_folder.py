@@ -13,19 +13,17 @@ import time
 
 import numpy as np
 import pytest
-import torch
 
 from deepetpicker import pick
 from deepetpicker.__main__ import main
-from deepetpicker.config import NetworkOptions, PickOptions
+from deepetpicker.config import PickOptions
 from deepetpicker.errors import InputError
 from deepetpicker.io.coordinates import read_coordinates
 from deepetpicker.io.manifest import read_manifest
-from deepetpicker.io.modelcard import ClassCard, ModelCard
+from deepetpicker.io.modelcard import ClassCard
 from deepetpicker.io.volumes import write_volume
-from deepetpicker.network.modelfile import save_model
-from deepetpicker.network.resunet import ResUNet3D
 from deepetpicker.picking.run import shard_of
+from tests.detectors import write_detector
 from tests.moments import SCANS, heard, interrupted_at
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -36,13 +34,10 @@ SET = {"device": "cpu", "precision": "float32", "threshold": 0.2, "tile": 32, "b
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """A folder with a small untrained model and five tomograms, one of them with a warning."""
+    """A folder with a model that takes bumps of noise for particles, and five tomograms."""
     folder = tmp_path_factory.mktemp("data")
-    torch.manual_seed(0)
-    network = NetworkOptions(widths=(4, 6, 8, 10))
-    card = ModelCard(network=network.to_dict(), classes=(ClassCard(1, "blob", 60.0, 5.0),), voxel_size_ang=10.0,
-                     patch_vox=32, border_vox=4, label="tball", normalisation="robust", threshold=0.2, score_floor=0.1)
-    save_model(folder / "m.safetensors", ResUNet3D(network), card)
+    write_detector(folder / "m.safetensors", ClassCard(1, "blob", 60.0, 5.0), gain=25.0, patch_vox=32, border_vox=4,
+                   threshold=0.2)
     random_zyx = np.random.default_rng(0)
     for name in NAMES:
         write_volume(folder / f"{name}.mrc", random_zyx.normal(size=SHAPE).astype(np.float32), 10.0)
