@@ -30,8 +30,8 @@ from deepetpicker.picking.planning import Workplace, make_plan
 from tests.detectors import blob_detector, detector_card, write_detector
 from tests.moments import SCANS, heard, interrupted_at
 
-CENTRES = np.array([[12.3, 20.0, 15.5], [30.0, 44.7, 60.2], [33.0, 80.4, 33.8], [20.0, 61.0, 90.1]])
-SHAPE = (45, 100, 110)
+CENTRES = np.array([[12.3, 14.0, 12.5], [24.0, 30.7, 44.2], [22.0, 52.4, 22.8], [14.0, 41.0, 58.1]])
+SHAPE = (36, 64, 72)
 
 
 def density(centres, shape=SHAPE, sigma=2.5, scale=1.0):
@@ -119,7 +119,7 @@ def test_blobs_are_picked_at_their_centres(model, tomogram, tmp_path):
     assert manifest["items"][0]["status"] == "done"
 
 
-@pytest.mark.parametrize("values", [{"tile": 64}, {"tile": 72}, {"tile": 96}, {"batch": 4}, {"slab": 5},
+@pytest.mark.parametrize("values", [{"tile": 48}, {"tile": 64}, {"tile": 80}, {"batch": 4}, {"slab": 5},
                                     {"slab": 200}, {"border": 8}])
 def test_picks_do_not_depend_on_tile_batch_or_slab(model, tomogram, tmp_path, values):
     expected = run(model, tomogram, tmp_path / "a")
@@ -136,7 +136,7 @@ def test_two_runs_give_the_same_bytes(model, tomogram, tmp_path):
 
 def test_a_finer_tomogram_is_resampled_and_picks_come_back_in_its_own_voxels(model, tmp_path):
     path = tmp_path / "fine.mrc"
-    write_volume(path, density(CENTRES[:2] + 0.25, (60, 90, 120), scale=2.0 * 0.8), 6.25)
+    write_volume(path, density(CENTRES[:2] + 0.25, (56, 72, 96), scale=2.0 * 0.8), 6.25)
     picks = run(model, path, tmp_path / "out")
     assert len(picks) == 2
     assert nearest(picks, (CENTRES[:2] + 0.25) * 1.6).max() < 0.3
@@ -223,16 +223,16 @@ def test_maps_are_written_with_the_voxel_size(model, tomogram, tmp_path):
 
 def test_a_mask_keeps_the_picks_inside_it(model, tomogram, tmp_path):
     mask = np.zeros(SHAPE, np.int8)
-    mask[:, :50] = 1
+    mask[:, :36] = 1
     write_volume(tmp_path / "mask.mrc", mask, 10.0)
     picks = run(model, tomogram, tmp_path / "out", mask=str(tmp_path / "mask.mrc"))
     assert len(picks) == 2
-    assert (picks.positions_zyx_vox[:, 1] < 50).all()
+    assert (picks.positions_zyx_vox[:, 1] < 36).all()
 
 
 def test_each_item_may_have_its_own_mask(model, tomogram, tmp_path):
     mask = np.zeros(SHAPE, np.int8)
-    mask[:, 50:] = 1
+    mask[:, 36:] = 1
     write_volume(tmp_path / "mask.mrc", mask, 10.0)
     params = {"items": [{"name": "a", "tomogram": str(tomogram), "mask": str(tmp_path / "mask.mrc")},
                         {"name": "b", "tomogram": str(tomogram)}]}
@@ -244,7 +244,7 @@ def test_each_item_may_have_its_own_mask(model, tomogram, tmp_path):
 def test_a_mask_that_cannot_be_used_is_told_before_the_scan(model, tomogram, tmp_path, caplog, kind):
     mask = tmp_path / "mask.mrc"
     if kind == "ill-shaped":
-        write_volume(mask, np.ones((45, 100, 70), np.int8), 10.0)
+        write_volume(mask, np.ones((36, 64, 50), np.int8), 10.0)
     elif kind == "not in the folder":
         mask = tmp_path / "masks"
         mask.mkdir()
@@ -344,7 +344,7 @@ def test_params_name_the_items(model, tomogram, tmp_path):
     assert len(read_coordinates(manifest["items"][0]["picks"])) == 4
 
 
-@pytest.mark.parametrize("shape", [(20, 200, 150), (61, 67, 71), (8, 30, 40)])
+@pytest.mark.parametrize("shape", [(20, 110, 80), (61, 67, 71), (8, 30, 40)])
 def test_shapes_smaller_than_a_tile_and_odd_ones(model, tmp_path, shape):
     centre = (np.array(shape) - 1) / 2 + 0.3
     write_volume(tmp_path / "odd.mrc", density([centre], shape), 10.0)
@@ -355,8 +355,8 @@ def test_shapes_smaller_than_a_tile_and_odd_ones(model, tmp_path, shape):
 
 def test_a_tomogram_inside_a_larger_one_gives_the_same_picks(model, tmp_path):
     small = density(CENTRES)
-    large = np.random.default_rng(1).normal(0, 0.02, (70, 140, 150)).astype(np.float32)
-    large[9:54, 17:117, 21:131] = small
+    large = np.random.default_rng(1).normal(0, 0.02, (52, 90, 104)).astype(np.float32)
+    large[9:45, 17:81, 21:93] = small
     write_volume(tmp_path / "small.mrc", small, 10.0)
     write_volume(tmp_path / "large.mrc", large, 10.0)
     a, b = (run(model, tmp_path / f"{n}.mrc", tmp_path / n) for n in ("small", "large"))
@@ -456,17 +456,19 @@ def test_a_tomogram_without_memory_fails_and_says_so_in_the_manifest(model, tomo
 @pytest.mark.parametrize("error", [MemoryError("much"), RuntimeError("CUDA out of memory")])
 def test_without_memory_for_the_peaks_blocks_shrink(model, tomogram, tmp_path, caplog, error):
     expected = run(model, tomogram, tmp_path / "a")
-    with TooLarge(error, 300_000, "empty_like") as memory:
+    with TooLarge(error, 100_000, "empty_like") as memory:
         found = run(model, tomogram, tmp_path / "b")
     np.testing.assert_allclose(found.positions_zyx_vox, expected.positions_zyx_vox, atol=1e-3)
     assert memory.refused >= 1
     assert "looking for peaks in blocks" in caplog.text
 
 
-def test_without_memory_for_the_map_it_goes_to_a_file(model, tomogram, tmp_path):
-    expected = run(model, tomogram, tmp_path / "a")
-    with TooLarge(MemoryError(), np.prod(SHAPE) - 1, "zeros") as memory:
-        found = run(model, tomogram, tmp_path / "b")
+def test_without_memory_for_the_map_it_goes_to_a_file(model, tmp_path):
+    shape = (44, 72, 80)  # larger than the tiles that are timed before
+    write_volume(tmp_path / "TS_1.mrc", density(CENTRES, shape), 10.0)
+    expected = run(model, tmp_path / "TS_1.mrc", tmp_path / "a")
+    with TooLarge(MemoryError(), np.prod(shape) - 1, "zeros") as memory:
+        found = run(model, tmp_path / "TS_1.mrc", tmp_path / "b")
     assert memory.refused == 1
     np.testing.assert_array_equal(found.positions_zyx_vox, expected.positions_zyx_vox)
 
