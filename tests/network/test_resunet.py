@@ -137,7 +137,7 @@ def published(network):
 def test_a_training_step_is_that_of_the_published_network(switch, layout):
     ours = network(**switch).double().train()
     theirs = published(ours)
-    x, weight = torch.randn(2, 1, 16, 24, 32).double(), torch.randn(2, 1, 16, 24, 32).double()
+    x, weight = torch.randn(2, 1, 8, 24, 16).double(), torch.randn(2, 1, 8, 24, 16).double()
     ours.to(memory_format=layout)
     out = ours(x.contiguous(memory_format=layout))
     (out * weight).sum().backward()

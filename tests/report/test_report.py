@@ -86,6 +86,16 @@ def written(report, tmp_path_factory) -> pathlib.Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def nothing(tmp_path_factory):
+    """The evaluation of a tomogram without particles and without picks."""
+    place = tmp_path_factory.mktemp("nothing")
+    for name in ("truth", "picks"):
+        (place / name).mkdir()
+        write_coordinates(place / name / "t.csv", EMPTY)
+    return evaluate(place / "truth", place / "picks", EvaluateOptions(radius_angstrom=30, voxel_size=10))
+
+
 def drawn(figure) -> Tuple[int, int, int]:
     """Render a figure; return its size in pixels and the number of distinct grey values."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -353,19 +363,15 @@ def test_pictures_go_from_the_poorest_to_the_best_tomogram(report):
     assert [scores[name] for name in shown] == [min(scores.values()), max(scores.values())]
 
 
-def test_page_of_nothing(tmp_path, volume_zyx):
-    for name in ("truth", "picks"):
-        (tmp_path / name).mkdir()
-        write_coordinates(tmp_path / name / "t.csv", EMPTY)
-    report = evaluate(tmp_path / "truth", tmp_path / "picks", EvaluateOptions(radius_angstrom=30, voxel_size=10))
-    reader = read(page(report, report_pictures(report)))
+def test_page_of_nothing(nothing):
+    reader = read(page(nothing, report_pictures(nothing)))
     assert reader.open == []
     assert "0 picks against 0 true particles in 1 tomogram" in reader.text
 
 
-def test_own_pictures_replace_the_slices(report, volume_zyx):
+def test_own_pictures_replace_the_slices(nothing, volume_zyx):
     figure = slices_with_picks(volume_zyx, particles(), style=PictureStyle(planes=(3,), bare=True))
-    reader = read(page(report, [Picture("mine & yours", "z = 3", figure)]))
+    reader = read(page(nothing, [Picture("mine & yours", "z = 3", figure)]))
     assert reader.tags.count("img") == 1
     assert "mine & yours" in reader.text
 
@@ -377,10 +383,10 @@ def test_a_vanished_tomogram_is_left_out_of_the_pictures(tmp_path):
     assert report_pictures(report) == []
 
 
-def test_an_unwritable_page_leaves_nothing_behind(report, tmp_path):
+def test_an_unwritable_page_leaves_nothing_behind(nothing, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot write"):
-        write_report(report, tmp_path / "file" / "r.html", [])
+        write_report(nothing, tmp_path / "file" / "r.html", [])
     assert (tmp_path / "file").read_text() == ""
 
 
