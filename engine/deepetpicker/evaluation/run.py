@@ -117,12 +117,7 @@ def _summarise(tomograms: Sequence[TomogramResult], setting: Setting, manifest: 
     confusion = np.sum([measures.confusion_matrix(t.truth.class_ids, t.picks.class_ids, t.match, list(names))
                         for t in tomograms], axis=0)
     curve = curve_of(together(Hits(t.scored.scores, t.adds_hit, len(t.truth)) for t in tomograms), beta)
-    if any(len(t.scored) for t in tomograms) and not len(curve):
-        warn(manifest, "the picks have no scores, so there are no curves and no best threshold")
-    hollow, masked = sum(t.n_hollow for t in tomograms), sum(len(t.truth) for t in tomograms if t.rule == "mask")
-    if hollow > HOLLOW_SHARE * masked:
-        warn(manifest, f"the centres of {hollow} of {masked} particles lie outside their own instance mask (hollow "
-             "particles?): by the mask rule even a perfect pick of them is no hit; consider the distance rule")
+    _warn_of_all(tomograms, curve, manifest)
     hits = {number: _class_hits(number, tomograms) for number in names}
     trust = {number: reliability(own.scores, own.adds_hit) for number, own in hits.items()}
     per_class = tuple(_class_row(number, name, row, curve_of(hits[number], beta), trust[number])
@@ -131,19 +126,38 @@ def _summarise(tomograms: Sequence[TomogramResult], setting: Setting, manifest: 
                "macro_F1": measures.macro_f1(per_class),
                "average_precision": curve.average_precision,
                "calibration_error": reliability(*together(hits.values())[:2]).error,
-               "beta": beta, "n_tomograms": len(tomograms),
-               "n_truth": curve.n_truth, "n_picks": sum(len(t.picks) for t in tomograms),
-               "confidence_over": "tomograms" if len(tomograms) > 1 else "particles",
-               "confidence_95": measures.bootstrap_intervals(
-                   np.array([[t.match.tp, t.match.fp, t.match.fn] for t in tomograms]), beta)}
+               **_counts(tomograms, curve, beta)}
     return EvaluationReport(
-        overall, {t.name: {"rule": t.rule, **({"seen": t.seen} if t.seen else {}),
-                           **measures.localisation_metrics(t.match, beta, t.voxel_size_ang)} for t in tomograms},
-        per_class, confusion, tuple(names), names,
+        overall, {t.name: _tomogram_row(t, beta) for t in tomograms}, per_class, confusion, tuple(names), names,
         {c.id: c.diameter_ang for c in setting.classes.values() if c.diameter_ang > 0}, curve,
         {metric: curve.best(metric) for metric in ("F1", "Fbeta")}, tuple(tomograms), setting.options.to_dict(),
         tuple(manifest.warnings), {i["name"]: i["reason"] for i in manifest.items if i["status"] == "failed"}, manifest,
         {names[number]: one for number, one in trust.items()})
+
+
+def _warn_of_all(tomograms: Sequence[TomogramResult], curve: ScoreCurve, manifest: Manifest) -> None:
+    """Warn of what keeps the figures of all tomograms from saying what they seem to say."""
+    if any(len(t.scored) for t in tomograms) and not len(curve):
+        warn(manifest, "the picks have no scores, so there are no curves and no best threshold")
+    hollow, masked = sum(t.n_hollow for t in tomograms), sum(len(t.truth) for t in tomograms if t.rule == "mask")
+    if hollow > HOLLOW_SHARE * masked:
+        warn(manifest, f"the centres of {hollow} of {masked} particles lie outside their own instance mask (hollow "
+             "particles?): by the mask rule even a perfect pick of them is no hit; consider the distance rule")
+
+
+def _counts(tomograms: Sequence[TomogramResult], curve: ScoreCurve, beta: float) -> Dict[str, Any]:
+    """Return how much there was of what, and how sure the ratios of all tomograms are."""
+    counts = np.array([[t.match.tp, t.match.fp, t.match.fn] for t in tomograms])
+    return {"beta": beta, "n_tomograms": len(tomograms), "n_truth": curve.n_truth,
+            "n_picks": sum(len(t.picks) for t in tomograms),
+            "confidence_over": "tomograms" if len(tomograms) > 1 else "particles",
+            "confidence_95": measures.bootstrap_intervals(counts, beta)}
+
+
+def _tomogram_row(one: TomogramResult, beta: float) -> Dict[str, Any]:
+    """Return the metrics of one tomogram, by which rule they are, and whether the model had seen it."""
+    return {"rule": one.rule, **({"seen": one.seen} if one.seen else {}),
+            **measures.localisation_metrics(one.match, beta, one.voxel_size_ang)}
 
 
 def _localisation(tomograms: Sequence[TomogramResult], beta: float) -> Dict[str, Any]:
