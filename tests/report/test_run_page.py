@@ -321,6 +321,17 @@ def test_a_model_within_the_folder_of_its_training_is_said_to_be_there(run, tmp_
     assert str(folder / "m.safetensors") in page_of(report([folder])).text
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_refitted_model_says_that_its_figures_are_of_the_one_before(tmp_path, kept):
+    training = {**card().training, "refit": {"kept": kept, "particles": 42, "new": 20}}
+    model = write_model(tmp_path / "m.safetensors", card(training=training))
+    words = " ".join(page_of(report([model], tmp_path / "page.html")).text.split())
+    assert ("no figure here is its own" in words) is kept
+    assert ("then went on with" in words) is kept
+    assert ("not kept: went on with" in words) is not kept
+    assert "all 42 particles, 20 of them held out until then" in words
+
+
 def test_a_model_alone(tmp_path):
     model = write_model(tmp_path / "alone.safetensors", card())
     page = page_of(report([model], tmp_path / "page.html"))

@@ -30,6 +30,7 @@ GRADES = {"good": "The model is good", "doubtful": "The model is doubtful", "not
 ROLES = {"training": "training", "validation": "validation", "both": "training; a slab for validation"}
 CHOSEN = {"picks": "has the best picks on the held-out part", "voxels": "has the best voxels on the held-out part",
           "last": "is the last one, because the held-out part cannot choose"}
+REFITTED = "Then it went on with that part, too: the network that picks has seen it, and no figure here is its own."
 PARTIAL = ("Many particles are not annotated: a pick that hits nothing annotated may well be right, so that recall "
            "counts, and precision and F1 say little.")
 
@@ -53,7 +54,7 @@ def training_page(run: TrainingRun, crops: int) -> str:
         "name": " and ".join(one.name for one in classes) or run.name, "subtitle": _subtitle(run),
         "verdict": _verdict(run), "warnings": _warnings(run), "partial": PARTIAL if run.is_partial else "",
         "tiles": _tiles(run, picks), "classes": [_class_row(run, one, picks.get(one.id, {})) for one in classes],
-        "rounds": _rounds(run),
+        "rounds": _rounds(run), "refitted": REFITTED if run.card and run.card.is_refitted else "",
         "charts": _charts(run, judged), "sheets": sheets, "rings": rings(), "width": width(), "edge": EDGE_DIAMETERS,
         "absent": said_of_missing(opener), "items": _items(run), "model": model_facts(run.card),
         "options": option_facts(TrainOptions(), run.manifest.get("options") or training.get("options") or {}),
