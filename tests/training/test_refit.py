@@ -190,6 +190,7 @@ def test_the_judged_training_takes_what_the_recipe_asks_for_or_half(minutes, epo
 def test_it_is_refused_on_several_devices(data, tmp_path):
     with pytest.raises(InputError, match="several devices: expected one"):
         train(data, tmp_path / "m.safetensors", options(devices=2), quiet=True)
+    assert list(tmp_path.iterdir()) == []
 
 
 def rows(truth, found, name="t"):

@@ -95,6 +95,7 @@ def train(data: PathLike = "", out: PathLike = "model.safetensors", options: Tra
         options, [c.diameter_ang / gathered.voxel_size_ang for c in gathered.classes], device.type == "cuda",
         start.widths, start.is_generic, sum(gathered.n_particles.values()))
     has_first = selftraining.is_wanted(options)
+    refit.check(options)
     network = build_network(options, gathered, start)
     origin = Origin.of(start.path, start.card) if start.card else None
     recipe = {**recipe_of(options, gathered), "init_sha256": start.digest}

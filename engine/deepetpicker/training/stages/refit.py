@@ -74,6 +74,19 @@ class Refit:
                 f"its picks of those, which it has seen now, are worth {self.after:.3f}, before {self.before:.3f}{end}")
 
 
+def check(options: TrainOptions) -> None:
+    """Refuse what cannot be done.
+
+    Raises
+    ------
+    InputError
+        If the user wants a refit on several devices.
+    """
+    if options.refit == "yes" and options.devices * options.nodes > 1:
+        raise InputError("a refit was asked for on several devices: expected one (--devices 1 --nodes 1), or "
+                         "--refit no")
+
+
 def is_wanted(options: TrainOptions, job: Job) -> bool:
     """Tell whether a run goes on with what was held out: as the user says, else as the recipe does.
 
@@ -86,18 +99,8 @@ def is_wanted(options: TrainOptions, job: Job) -> bool:
         As the user gave them.
     job : Job
         The run.
-
-    Raises
-    ------
-    InputError
-        If the user says so on several devices.
     """
-    if options.devices * options.nodes > 1:
-        if options.refit == "yes":
-            raise InputError("a refit was asked for on several devices: expected one (--devices 1 --nodes 1), or "
-                             "--refit no")
-        return False
-    if options.refit == "no" or not _n_new(job):
+    if options.refit == "no" or options.devices * options.nodes > 1 or not _n_new(job):
         return False
     is_usual = RECIPES[options.recipe].refits and options.unannotated != "unknown"
     return options.refit == "yes" or (is_usual and not options.epochs and not options.validation)
