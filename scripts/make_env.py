@@ -139,9 +139,9 @@ class Steps:
             print(head + " ...", file=sys.stderr, flush=True)
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
                               env=clean_environ(), cwd=ROOT) as process:
-            reader = threading.Thread(target=collect, args=(process.stdout, lines), daemon=True)
-            reader.start()
             try:
+                reader = threading.Thread(target=collect, args=(process.stdout, lines), daemon=True)
+                reader.start()
                 self.watch(process, head, start, lines)
             except BaseException:
                 process.terminate()

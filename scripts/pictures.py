@@ -140,7 +140,7 @@ def review(work: pathlib.Path, screen: Any, root: Any) -> None:
 
 def annotate(work: pathlib.Path, screen: Any, root: Any) -> None:
     """Picture the window with the particles of the first labels."""
-    with annotating(work, "annotate", root) as window:
+    with annotating(work, "annotate", screen, root) as window:
         for key in ("n", "n", "n"):
             window.top.event_generate(f"<Key-{key}>")
             screen.pump(window.top, 0.3)
@@ -149,7 +149,7 @@ def annotate(work: pathlib.Path, screen: Any, root: Any) -> None:
 
 def find_more(work: pathlib.Path, screen: Any, root: Any) -> None:
     """Picture the window when it asks about a candidate, some answers on."""
-    with annotating(work, "find_more", root) as window:
+    with annotating(work, "find_more", screen, root) as window:
         window.top.event_generate("<Key-f>")
         screen.pumpUntil(window.top, window.more.ranked, PATIENCE_S)
         screen.pump(window.top, 2.0)
@@ -162,7 +162,7 @@ def find_more(work: pathlib.Path, screen: Any, root: Any) -> None:
 
 
 @contextlib.contextmanager
-def annotating(work: pathlib.Path, name: str, root: Any) -> Iterator[Any]:
+def annotating(work: pathlib.Path, name: str, screen: Any, root: Any) -> Iterator[Any]:
     """Yield the window of *annotate* on a new session with the first labels, as somebody marked them."""
     from deepetpicker.annotation.records import Particle
     from deepetpicker.annotation.session import Session
@@ -182,6 +182,7 @@ def annotating(work: pathlib.Path, name: str, root: Any) -> Iterator[Any]:
                 session.add(table.stem, Particle(tuple(position), class_id))
         window = AnnotateWindow(session, scene, parent=root).open()
         window.top.focus_force()
+        screen.pump(window.top, 0.5)  # keys are lost until it has the focus
         yield window
         window.close()
 

@@ -376,6 +376,26 @@ def test_an_interrupted_step_ends_its_command(maker: Any, pip: Pip, tmp_path: pa
         os.kill(int(pid.read_text()), 0)
 
 
+def test_a_step_that_is_interrupted_as_it_begins_ends_its_command_too(maker: Any, pip: Pip, tmp_path: pathlib.Path,
+                                                                      monkeypatch: pytest.MonkeyPatch):
+    pid = tmp_path / "pid"
+    pip.does(f"echo $$ > '{pid}.part'; mv '{pid}.part' '{pid}'; exec sleep 60")
+
+    def start(reader: threading.Thread) -> None:
+        for _ in range(100):
+            if pid.exists():
+                raise KeyboardInterrupt
+            time.sleep(0.02)
+        begin(reader)  # of a step before pip's
+
+    begin = threading.Thread.start
+    monkeypatch.setattr(threading.Thread, "start", start)
+    assert maker.main(["--path", str(tmp_path / "env")]) == 130
+    monkeypatch.undo()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
+
+
 def test_pip_does_not_see_variables_that_lead_it_astray(maker: Any, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PYTHONPATH", "/elsewhere")
     monkeypatch.setenv("PIP_TARGET", "/elsewhere")

@@ -132,8 +132,9 @@ class TrainOptions(Options):
     averaging: float = opt(-1.0, "share of the old in the running mean of the weights, which picks: 0.98 is a mean of "
                            "about 50 steps, 0 keeps none; negative leaves it to the recipe",
                            check=lambda v: None if v < 0 else between(0, 0.9999)(v), expert=True)
-    select: str = opt("picks", "what chooses the kept epoch: the picks on the held-out part (mean F1 of the classes) "
-                      "or its voxels (F_alpha), as published", choices=("picks", "voxels"), expert=True)
+    select: str = opt("picks", "what chooses the kept epoch: the picks on the held-out part (mean F1 of the classes; "
+                      "of those as good, the lowest loss) or its voxels (F_alpha), as published",
+                      choices=("picks", "voxels"), expert=True)
     alpha: float = opt(3.0, "weight of recall in the F_alpha of voxels", check=above(0), expert=True)
     jitter: float = opt(0.2, "largest random shift of a patch, as a share of its edge", check=between(0, 0.5),
                         expert=True)

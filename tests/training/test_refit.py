@@ -93,7 +93,10 @@ def test_scores_thresholds_and_held_out_picks_are_of_the_judged_network(data, wh
 
 @pytest.mark.long
 def test_what_was_held_out_is_no_longer_new_to_the_model(data, whole, tmp_path):
-    assert {read_card(whole / "m.safetensors").use_of(name) for name in ("t0", "t1")} == {"training", "both"}
+    card = read_card(whole / "m.safetensors")
+    assert {card.use_of(name) for name in ("t0", "t1")} == {"training", "both"}
+    assert sorted(card.training["tomograms"]) == ["t0", "t1"]  # what changed the weights that pick
+    assert len(card.training["validation"]) == 1
 
 
 @pytest.mark.long
@@ -131,6 +134,7 @@ def test_a_refit_that_spoils_the_network_is_left_out_and_said(data, tmp_path, ca
     assert "is worse: the network before it is kept" in caplog.text
     assert any(text.startswith("the refit is left out") for text in manifest["warnings"])
     assert card.training["refit"]["kept"] is False
+    assert len(card.training["tomograms"]) == 1
     assert not card.is_refitted
     assert are_same(*states(tmp_path / "m.safetensors"))
     assert "before it went on" not in manifest["outputs"]["verdict"]["text"]
@@ -148,10 +152,14 @@ def test_when_it_is_not_done(data, tmp_path, changes):
 
 
 @pytest.mark.long
-def test_minutes_alone_are_shared_with_it(data, tmp_path):
-    """One class takes 94 epochs of 8 steps: far more than the time, so that there is a refit when patience ends."""
-    train(data, tmp_path / "m.safetensors", options(epochs=0, minutes=0.1, refit="auto"), quiet=True)
-    assert read_card(tmp_path / "m.safetensors").training["options"]["minutes"] == 0.1
+def test_what_a_training_by_the_clock_leaves_is_for_the_refit(data, tmp_path):
+    """Its picks soon stop getting better, so that most of the time is left."""
+    train(data, tmp_path / "m.safetensors", options(epochs=0, minutes=5.0, refit="auto", validate_every=1, patience=1),
+          quiet=True)
+    judged, last = (read_metrics(tmp_path / part / "metrics.csv") for part in ("m_run", "m_run/m_refit_run"))
+    assert 0 < len(last) <= len(judged) < 94  # epochs of the recipe
+    card = read_card(tmp_path / "m.safetensors")
+    assert (card.training["options"]["minutes"], card.training["refit"]["epochs"]) == (5.0, len(last))
 
 
 def rows_of(n, seconds):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from deepetpicker.config import TrainOptions
-from deepetpicker.training.loop.schedule import Plateau, Schedule
+from deepetpicker.training.loop.schedule import Plateau, Schedule, cycle_rate
 from deepetpicker.training.pace import Pace, minutes, plan
 
 
@@ -121,3 +121,21 @@ def test_without_a_time_the_recipe_or_the_user_says_how_many_epochs():
 
 def test_times_in_words():
     assert [minutes(s) for s in (42.0, 600.0, 9000.0)] == ["42 s", "10 min", "2.5 h"]
+
+
+def test_a_run_that_winds_down_is_not_taken_up_again_because_time_is_left():
+    schedule = Schedule(40, 4, limit_s=1000.0, most_epochs=200)
+    schedule.wind_down(10)
+    for done in (11, 12):
+        schedule.keep_time([1.0] * done)
+        assert schedule.epochs == 12
+    assert schedule.is_over(12)
+    assert schedule.rate(12 * 4 - 1) == pytest.approx(cycle_rate(1.0))
+
+
+def test_the_clock_still_shortens_a_run_that_winds_down():
+    schedule = Schedule(40, 4, limit_s=33.0, most_epochs=200)
+    schedule.wind_down(30)
+    assert schedule.epochs == 36
+    schedule.keep_time([1.0] * 31)
+    assert schedule.epochs == 33

@@ -70,6 +70,8 @@ def finish(job: Job, best: Mapping[str, Any], curve: List[Dict[str, float]], man
         manifest.outputs["found"] = job.found
     if refit:
         card.training["refit"] = manifest.outputs["refit"] = refit.to_dict()
+    if is_refitted:
+        card.training["tomograms"] = [t.name for t in job.whole]
     save_model(job.run.model, network, card, judged=best["weights"] if is_refitted else None)
     for item, facts in zip(job.gathered.items, card.training["items"]):
         manifest.add_item(status="done", tomogram=item.tomogram, **facts)

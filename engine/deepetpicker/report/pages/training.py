@@ -28,7 +28,8 @@ from deepetpicker.report.sources import HeldOut, Place, TrainingRun
 
 GRADES = {"good": "The model is good", "doubtful": "The model is doubtful", "not usable": "The model is not usable"}
 ROLES = {"training": "training", "validation": "validation", "both": "training; a slab for validation"}
-CHOSEN = {"picks": "has the best picks on the held-out part", "voxels": "has the best voxels on the held-out part",
+CHOSEN = {"picks": "has the lowest loss among those with the best picks on the held-out part",
+          "voxels": "has the best voxels on the held-out part",
           "last": "is the last one, because the held-out part cannot choose"}
 REFITTED = "Then it went on with that part, too: the network that picks has seen it, and no figure here is its own."
 PARTIAL = ("Many particles are not annotated: a pick that hits nothing annotated may well be right, so that recall "

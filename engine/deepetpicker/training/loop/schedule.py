@@ -45,7 +45,7 @@ class Schedule:
     looks : int
         Validations that are spread over the run.
     most_epochs : int
-        A faster machine than expected makes no more epochs than this.
+        However much time is left, no more epochs than this are made.
     start_step, start_share : int, float
         Where the run stood when the present plan was made.
     history : list of [int, int]
@@ -111,8 +111,9 @@ class Schedule:
             self._revise(done, wanted)
 
     def wind_down(self, done: int) -> None:
-        """Bring the run to its end in a fifth of the epochs so far, when nothing is gained any more."""
-        self._revise(done, min(self.epochs, done + max(1, round(COOL_DOWN * done))))
+        """Bring the run to its end in a fifth of the epochs so far, when nothing is gained any more, for good."""
+        self.most_epochs = min(self.epochs, done + max(1, round(COOL_DOWN * done)))
+        self._revise(done, self.most_epochs)
 
     def _revise(self, done: int, epochs: int) -> None:
         """Take up another number of epochs after some are done."""
