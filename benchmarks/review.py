@@ -43,7 +43,7 @@ def pages(folder: pathlib.Path, shape: tuple, args: argparse.Namespace) -> None:
     from deepetpicker.io.classes import ParticleClass
     from deepetpicker.io.coordinates import CoordinateTable
     from deepetpicker.windows.inputs import find_tomograms, prepare_session
-    from deepetpicker.windows.review import ReviewWindow
+    from deepetpicker.windows.linked import review_window
     from deepetpicker.windows.scene import Scene
     from deepetpicker.windows.window import open_screen
 
@@ -58,7 +58,7 @@ def pages(folder: pathlib.Path, shape: tuple, args: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as kept, Session(kept) as session:
         prepare_session(session, scene, start, [ParticleClass(1, "a", 250.0)])
         root, began = open_screen(), time.perf_counter()
-        window = ReviewWindow(session, scene, parent=root).open()
+        window = review_window(session, scene, parent=root).open()
         root.update()
         print(f"{args.shape} int16, {args.tomograms} tomograms, {args.picks} picks: opens "
               f"{time.perf_counter() - began:.2f} s")

@@ -38,8 +38,8 @@ def measure(path: str, folder: str, began: float, steps: int) -> dict:
     from deepetpicker.annotation.session import Session
     from deepetpicker.io.classes import ParticleClass
     from deepetpicker.io.coordinates import CoordinateTable
-    from deepetpicker.windows.annotate import AnnotateWindow
     from deepetpicker.windows.inputs import find_tomograms, prepare_session
+    from deepetpicker.windows.linked import annotate_window
     from deepetpicker.windows.scene import Scene
     from deepetpicker.windows.window import open_screen
 
@@ -49,7 +49,7 @@ def measure(path: str, folder: str, began: float, steps: int) -> dict:
     with Session(folder) as session:
         prepare_session(session, scene, {name: CoordinateTable.from_positions(places)}, [ParticleClass(1, "a", 200.0)])
         root = open_screen()
-        window = AnnotateWindow(session, scene, parent=root).open()
+        window = annotate_window(session, scene, parent=root).open()
         root.update()
         found = {"open s": time.time() - began}
         for axis, label in enumerate("zyx"):

@@ -112,7 +112,7 @@ def review(work: pathlib.Path, screen: Any, root: Any) -> None:
     from deepetpicker.io.classes import read_classes
     from deepetpicker.io.coordinates import read_coordinates
     from deepetpicker.windows.inputs import find_tomograms, prepare_session, read_tables
-    from deepetpicker.windows.review import ReviewWindow
+    from deepetpicker.windows.linked import review_window
     from deepetpicker.windows.scene import Scene
 
     scene, (classes, _) = Scene(find_tomograms([str(work / "tomograms")]), []), read_classes(work / "picks")
@@ -121,7 +121,7 @@ def review(work: pathlib.Path, screen: Any, root: Any) -> None:
     with Session(work / "review") as session:
         prepare_session(session, scene, picks, classes)
         lows = thresholds("", [str(work / "picks")], list(classes))
-        window = ReviewWindow(session, scene, parent=root, thresholds=lows).open()
+        window = review_window(session, scene, parent=root, thresholds=lows).open()
         window.smoothed.set(1.0)
         screen.pump(window.top, 0.5)
         window.top.focus_force()
@@ -168,8 +168,8 @@ def annotating(work: pathlib.Path, name: str, screen: Any, root: Any) -> Iterato
     from deepetpicker.annotation.session import Session
     from deepetpicker.io.classes import read_classes
     from deepetpicker.io.coordinates import read_coordinates
-    from deepetpicker.windows.annotate import AnnotateWindow
     from deepetpicker.windows.inputs import find_tomograms, prepare_session
+    from deepetpicker.windows.linked import annotate_window
     from deepetpicker.windows.scene import Scene
 
     shutil.rmtree(work / name, ignore_errors=True)
@@ -180,7 +180,7 @@ def annotating(work: pathlib.Path, name: str, screen: Any, root: Any) -> Iterato
             labels = read_coordinates(table)
             for class_id, position in zip(labels.class_ids.tolist(), labels.positions_zyx_vox.tolist()):
                 session.add(table.stem, Particle(tuple(position), class_id))
-        window = AnnotateWindow(session, scene, parent=root).open()
+        window = annotate_window(session, scene, parent=root).open()
         window.top.focus_force()
         screen.pump(window.top, 0.5)  # keys are lost until it has the focus
         yield window

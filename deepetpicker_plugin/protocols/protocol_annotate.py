@@ -110,10 +110,10 @@ class ProtDeepETPickerAnnotate(ProtDeepETPickerBase):
 
     def _window(self, session: Session, scene: Any) -> Any:
         """Return the window on a session and its scene."""
-        from deepetpicker.windows.annotate import AnnotateWindow
+        from deepetpicker.windows.linked import annotate_window
 
-        return AnnotateWindow(session, scene, f"Annotate particles: {self.getRunName()}",
-                              start=backgroundCommand(self.getClassPackage().Plugin))
+        return annotate_window(session, scene, f"Annotate particles: {self.getRunName()}",
+                               start=backgroundCommand(self.getClassPackage().Plugin))
 
     def _source(self) -> Any:
         """Return what the outputs lie in: a pointer to tomograms, or the set itself."""

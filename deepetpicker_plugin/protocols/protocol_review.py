@@ -59,11 +59,11 @@ class ProtDeepETPickerReview(ProtDeepETPickerAnnotate):
     # ---- the window
     def _window(self, session: Session, scene: Any) -> Any:
         """Return the window on a session and its scene."""
-        from deepetpicker.windows.review import ReviewWindow
+        from deepetpicker.windows.linked import review_window
 
-        return ReviewWindow(session, scene, f"Review picks: {self.getRunName()}", thresholds=self._thresholds(),
-                            below=self._below() if self.offerCandidates.get() else None,
-                            start=backgroundCommand(self.getClassPackage().Plugin))
+        return review_window(session, scene, f"Review picks: {self.getRunName()}", thresholds=self._thresholds(),
+                             below=self._below() if self.offerCandidates.get() else None,
+                             start=backgroundCommand(self.getClassPackage().Plugin))
 
     def _thresholds(self) -> Dict[int, float]:
         """Return the scores by class id from which doubt counts, where the form says them.

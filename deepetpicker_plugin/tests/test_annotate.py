@@ -48,8 +48,8 @@ class TestAnnotate(WindowTest):
     @classmethod
     def pixelsOf(cls, places):
         """Return where the voxels of the middle plane of TS_01 are in a window of this kind, and pixels per voxel."""
-        from deepetpicker.windows.annotate import AnnotateWindow
         from deepetpicker.windows.inputs import find_tomograms, prepare_session
+        from deepetpicker.windows.linked import annotate_window
         from deepetpicker.windows.scene import Scene
         from deepetpicker.windows.window import open_screen
 
@@ -57,7 +57,7 @@ class TestAnnotate(WindowTest):
         root, folder = open_screen(), tempfile.mkdtemp(prefix="deepetpicker_session_")
         with Session(folder) as session:
             prepare_session(session, scene, {}, [ParticleClass(1, "particle", 200.0)])
-            window = AnnotateWindow(session, scene, parent=root).open()
+            window = annotate_window(session, scene, parent=root).open()
             pump(window.top, 0.5)
             widget, axes = window.panel.canvas.get_tk_widget(), window.panel.axes[0]
             left, top = widget.winfo_rootx() - window.top.winfo_rootx(), widget.winfo_rooty() - window.top.winfo_rooty()

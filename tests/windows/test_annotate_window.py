@@ -26,8 +26,8 @@ from deepetpicker.io.classes import ParticleClass
 from deepetpicker.io.coordinates import CoordinateTable, read_coordinates, write_coordinates
 from deepetpicker.io.regions import Region
 from deepetpicker.io.volumes import write_volume
-from deepetpicker.windows.annotate import AnnotateWindow
 from deepetpicker.windows.inputs import find_tomograms, prepare_session
+from deepetpicker.windows.linked import annotate_window
 from deepetpicker.windows.scene import AXES, Scene
 from tests.windows.hands import window_named, xdotool
 
@@ -61,7 +61,7 @@ def session(folder):
 @pytest.fixture
 def window(root, folder, session):
     """Yield the open window."""
-    opened = AnnotateWindow(session, Scene(find_tomograms([str(folder)]), []), parent=root).open()
+    opened = annotate_window(session, Scene(find_tomograms([str(folder)]), []), parent=root).open()
     pump(opened.top, 0.4)
     opened.top.focus_force()
     yield opened

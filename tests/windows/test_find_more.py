@@ -13,8 +13,8 @@ from deepetpicker.annotation.records import Particle
 from deepetpicker.annotation.session import Session
 from deepetpicker.io.classes import ParticleClass
 from deepetpicker.io.volumes import write_volume
-from deepetpicker.windows.annotate import AnnotateWindow
 from deepetpicker.windows.inputs import find_tomograms, prepare_session
+from deepetpicker.windows.linked import annotate_window
 from deepetpicker.windows.scene import Scene
 
 pytestmark = pytest.mark.gui
@@ -35,7 +35,7 @@ def window(root, folder):
     with Session(folder / "out") as session:
         scene = Scene(find_tomograms([str(folder)]), [])
         prepare_session(session, scene, {}, [ParticleClass(1, "shell", DIAMETER), ParticleClass(2, "ball", DIAMETER)])
-        opened = AnnotateWindow(session, scene, parent=root).open()
+        opened = annotate_window(session, scene, parent=root).open()
         pump(opened.top, 0.3)
         opened.top.focus_force()
         for spot in SPOTS[HOLLOW["TS_1"]][:4]:

@@ -22,9 +22,8 @@ from deepetpicker.io.coordinates import CoordinateTable, read_coordinates, write
 from deepetpicker.io.manifest import Manifest
 from deepetpicker.io.regions import read_negatives
 from deepetpicker.io.volumes import write_volume
-from deepetpicker.windows.annotate import AnnotateWindow
 from deepetpicker.windows.inputs import find_tomograms, prepare_session, read_tables
-from deepetpicker.windows.review import ReviewWindow
+from deepetpicker.windows.linked import annotate_window, review_window
 from deepetpicker.windows.scene import Scene
 from tests.windows.hands import window_named
 
@@ -57,7 +56,7 @@ def window(root, folder):
     picks = read_tables(list(scene.files.values()), [str(folder / "picks")])
     with Session(folder / "out") as session:
         prepare_session(session, scene, picks, CLASSES)
-        opened = ReviewWindow(session, scene, parent=root, thresholds={1: 0.6}).open()
+        opened = review_window(session, scene, parent=root, thresholds={1: 0.6}).open()
         pump(opened.top, 0.3)
         opened.top.focus_force()
         yield opened
@@ -228,7 +227,7 @@ def test_the_candidates_of_a_picking_are_offered_and_enter_with_an_answer_only(r
         candidates([str(folder / "picks")], scene.header("b"))
     with Session(folder / "out") as session:
         prepare_session(session, scene, read_tables(list(scene.files.values()), [str(folder / "picks")]), CLASSES)
-        window = ReviewWindow(session, scene, parent=root, below=below).open()
+        window = review_window(session, scene, parent=root, below=below).open()
         pump(window.top, 0.3)
         window.top.focus_force()
         assert sum(tile.text.startswith("0.29 offered") for tile in window.sheet.tiles) == 1
@@ -244,7 +243,7 @@ def test_sheets_open_from_the_slices_on_the_same_particles(root, folder):
     scene = Scene(find_tomograms([str(folder)]), [])
     with Session(folder / "out") as session:
         prepare_session(session, scene, read_tables(list(scene.files.values()), [str(folder / "picks")]), CLASSES)
-        slices = AnnotateWindow(session, scene, parent=root).open()
+        slices = annotate_window(session, scene, parent=root).open()
         pump(slices.top, 0.3)
         first = session.ordered("a")[0]
         slices.show_particle("a", first, session.particles("a")[first].position_zyx_vox)

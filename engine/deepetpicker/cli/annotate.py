@@ -78,8 +78,8 @@ def annotate(folder: pathlib.Path, args: argparse.Namespace) -> None:
     """Open the window on the annotation in a folder and wait until it is closed."""
     from deepetpicker.annotation.session import Session
     from deepetpicker.io.classes import parse_classes
-    from deepetpicker.windows.annotate import AnnotateWindow
     from deepetpicker.windows.inputs import find_classes, find_tomograms, prepare_session, read_tables
+    from deepetpicker.windows.linked import annotate_window
     from deepetpicker.windows.scene import Scene
 
     params = read_params(args.params) if getattr(args, "params", None) else None
@@ -92,4 +92,4 @@ def annotate(folder: pathlib.Path, args: argparse.Namespace) -> None:
     with Session(folder) as session:
         for name in prepare_session(session, scene, start, classes):
             log.warning("%s: was annotated already, its --start is passed over", name)
-        AnnotateWindow(session, scene, f"DeepETPicker: annotate, {folder}").show()
+        annotate_window(session, scene, f"DeepETPicker: annotate, {folder}").show()

@@ -60,7 +60,7 @@ def review(folder: pathlib.Path, args: argparse.Namespace) -> None:
     from deepetpicker.annotation.session import Session
     from deepetpicker.io.classes import parse_classes
     from deepetpicker.windows.inputs import find_classes, find_tomograms, prepare_session, read_tables
-    from deepetpicker.windows.review import ReviewWindow
+    from deepetpicker.windows.linked import review_window
     from deepetpicker.windows.scene import Scene
 
     params = read_params(args.params) if getattr(args, "params", None) else None
@@ -79,7 +79,7 @@ def review(folder: pathlib.Path, args: argparse.Namespace) -> None:
         lows = thresholds(args.threshold, args.picks, [one.kind for one in session.classes])
         offered = scene.names if args.candidates else []
         below = {name: candidates(args.picks, scene.header(name)) for name in offered}
-        ReviewWindow(session, scene, f"DeepETPicker: review, {folder}", thresholds=lows, below=below).show()
+        review_window(session, scene, f"DeepETPicker: review, {folder}", thresholds=lows, below=below).show()
 
 
 def candidates(places: Sequence[str], tomogram: Volume) -> CoordinateTable:

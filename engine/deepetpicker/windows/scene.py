@@ -213,6 +213,11 @@ class Scene:
         return z, y, x
 
 
+def diameter_vox(diameter_ang: float, voxel_size_ang: float) -> float:
+    """Return a diameter in voxels; 20 where it is not known."""
+    return diameter_ang / voxel_size_ang if diameter_ang > 0 else DEFAULT_DIAMETER_VOX
+
+
 def sizes(shape_zyx: Sequence[int]) -> str:
     """Return a shape as users write it: x by y by z."""
     return " x ".join(str(int(n)) for n in reversed(list(shape_zyx)))

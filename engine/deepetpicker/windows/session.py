@@ -11,6 +11,8 @@ from deepetpicker.annotation.session import Session
 from deepetpicker.annotation.versions import save_version, write_tables
 from deepetpicker.errors import DeepETPickerError
 
+Opens = Callable[..., Any]  # makes another window on the same session, not yet open
+
 
 class SessionWindow:
     """Part of a window that changes a session; the window sets the attributes and has ``_refresh``."""

@@ -10,7 +10,6 @@ import numpy as np
 from deepetpicker.annotation.annotations import Annotations
 from deepetpicker.annotation.records import Particle
 from deepetpicker.io.regions import Region
-from deepetpicker.report.slices import DEFAULT_DIAMETER_VOX
 from deepetpicker.windows.scene import AXES, Layer
 from deepetpicker.windows.slices import Point, SlicePanel, Tool
 
@@ -291,8 +290,3 @@ def _layer(name: str, colour: str, diameter_ang: float, tomogram: str, particles
     return Layer(name, colour, diameter_ang,
                  {tomogram: np.array([p.position_zyx_vox for p in particles], float).reshape(-1, 3)},
                  {tomogram: np.nan_to_num(np.array([p.score for p in particles], float))}, dashes)
-
-
-def diameter_vox(diameter_ang: float, voxel_size_ang: float) -> float:
-    """Return a diameter in voxels; 20 where it is not known."""
-    return diameter_ang / voxel_size_ang if diameter_ang > 0 else DEFAULT_DIAMETER_VOX

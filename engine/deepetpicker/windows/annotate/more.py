@@ -12,7 +12,8 @@ from deepetpicker.annotation.background import Start
 from deepetpicker.annotation.records import Negative, Particle
 from deepetpicker.annotation.similar import Proposal, Similar
 from deepetpicker.errors import DeepETPickerError
-from deepetpicker.windows.annotate.marks import CANDIDATE, diameter_vox
+from deepetpicker.windows.annotate.marks import CANDIDATE
+from deepetpicker.windows.scene import diameter_vox
 from deepetpicker.windows.sheet import Sheet, Tile, caption
 from deepetpicker.windows.window import button_row, heading
 

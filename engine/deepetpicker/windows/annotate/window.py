@@ -25,14 +25,13 @@ from deepetpicker.windows.annotate.marks import (
     Actions,
     Mark,
     MarkTool,
-    diameter_vox,
     layers_of,
 )
 from deepetpicker.windows.annotate.more import MorePanel
 from deepetpicker.windows.gallery import CropRow, GalleryWindow, OverviewWindow, Pick
 from deepetpicker.windows.picks import SliceControls, replace_line
-from deepetpicker.windows.scene import Scene
-from deepetpicker.windows.session import SessionWindow
+from deepetpicker.windows.scene import Scene, diameter_vox
+from deepetpicker.windows.session import Opens, SessionWindow
 from deepetpicker.windows.slices import SlicePanel
 from deepetpicker.windows.window import FigureWindow, bind_keys, button_row, heading
 
@@ -55,6 +54,8 @@ class AnnotateWindow(SessionWindow, SliceControls, FigureWindow):
         What is annotated; knows the tomograms of the scene.
     scene : Scene
         The tomograms; its layers are made from the session.
+    sheets : callable
+        Makes the window with sheets of all particles, from session, scene, title, parent and ``start``.
     title : str
         Title of the window.
     parent : Tk widget, optional
@@ -63,10 +64,10 @@ class AnnotateWindow(SessionWindow, SliceControls, FigureWindow):
         How the engine is started, which finds more; see :class:`~deepetpicker.annotation.background.Background`.
     """
 
-    def __init__(self, session: Session, scene: Scene, title: str = "Annotate particles",
+    def __init__(self, session: Session, scene: Scene, sheets: Opens, title: str = "Annotate particles",
                  parent: Optional[tk.Misc] = None, start: Start = this_python) -> None:
         super().__init__(title, parent, (1280, 920))
-        self.session, self.scene, self._start = session, scene, start
+        self.session, self.scene, self._start, self._sheets = session, scene, start, sheets
         self.gallery: Optional[GalleryWindow] = None
         self._keys: List[List[int]] = []
 
@@ -337,10 +338,8 @@ class AnnotateWindow(SessionWindow, SliceControls, FigureWindow):
 
     def open_sheets(self) -> None:
         """Open the window with sheets of all particles of all tomograms, to answer them there."""
-        from deepetpicker.windows.review import ReviewWindow
-
         scene = Scene(list(self.scene.files.values()), [])
-        self.sheets = ReviewWindow(self.session, scene, f"{self.title}: sheets", self.top, start=self._start).open()
+        self.sheets = self._sheets(self.session, scene, f"{self.title}: sheets", self.top, start=self._start).open()
 
     def open_overview(self) -> None:
         """Open the window with all particles of the tomogram in three dimensions."""

@@ -16,10 +16,9 @@ from deepetpicker.annotation.session import Session
 from deepetpicker.annotation.snap import snap
 from deepetpicker.io.coordinates import CoordinateTable
 from deepetpicker.outliers import Unlike
-from deepetpicker.windows.annotate.marks import diameter_vox
 from deepetpicker.windows.review.controls import EVERYTHING, ReviewControls
-from deepetpicker.windows.scene import Scene
-from deepetpicker.windows.session import SessionWindow
+from deepetpicker.windows.scene import Scene, diameter_vox
+from deepetpicker.windows.session import Opens, SessionWindow
 from deepetpicker.windows.sheet import DASHES, Sheet, Tile, caption
 from deepetpicker.windows.window import FigureWindow, bind_keys, button_row
 
@@ -45,6 +44,8 @@ class ReviewWindow(SessionWindow, ReviewControls, FigureWindow):
         Holds the picks; knows the tomograms of the scene.
     scene : Scene
         The tomograms.
+    slices : callable
+        Makes the window with slices, from session, scene, title, parent and ``start``.
     title : str
         Title of the window.
     parent : Tk widget, optional
@@ -57,11 +58,11 @@ class ReviewWindow(SessionWindow, ReviewControls, FigureWindow):
         How the engine is started from the slices; see :class:`~deepetpicker.annotation.background.Background`.
     """
 
-    def __init__(self, session: Session, scene: Scene, title: str = "Review picks", parent: Optional[tk.Misc] = None,
-                 thresholds: Optional[Mapping[int, float]] = None,
+    def __init__(self, session: Session, scene: Scene, slices: Opens, title: str = "Review picks",
+                 parent: Optional[tk.Misc] = None, thresholds: Optional[Mapping[int, float]] = None,
                  below: Optional[Mapping[str, CoordinateTable]] = None, start: Start = this_python) -> None:
         super().__init__(title, parent, (1320, 930))
-        self.session, self.scene, self._start = session, scene, start
+        self.session, self.scene, self._start, self._slices = session, scene, start, slices
         self.review = Review(session, thresholds, scene.names, below)
         self.page, self.cursor = 0, 0
         self.chosen: Set[int] = set()
@@ -284,14 +285,12 @@ class ReviewWindow(SessionWindow, ReviewControls, FigureWindow):
 
     def open_slices(self) -> None:
         """Show the pick under the cursor in the slices, where it can be moved in all directions."""
-        from deepetpicker.windows.annotate import AnnotateWindow
-
         if not self.sheet.tiles:
             return
         entry = self.review.entries[self.on_page().start + self.cursor]
         if self.slices is None or not self.slices.top.winfo_exists():
             scene = Scene(list(self.scene.files.values()), [])
-            self.slices = AnnotateWindow(self.session, scene, f"{self.title}: slices", self.top, self._start).open()
+            self.slices = self._slices(self.session, scene, f"{self.title}: slices", self.top, start=self._start).open()
         self.slices.show_particle(entry.tomogram, entry.key, self.review.now(
             self.on_page().start + self.cursor).position_zyx_vox)
         self.slices.top.lift()
