@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Dict, List
+from typing import Any, Collection, Dict, List
 
 import numpy as np
 
@@ -25,7 +25,8 @@ def addCorrectionParams(form: Any) -> None:
     form.addParam("inputRegions", params.PointerParam, pointerClass="DeepETPickerRegions", allowsNull=True,
                   label="Complete boxes (optional)",
                   help="Boxes of *annotate particles* or *review picks* in which everything is annotated. Outside of "
-                  "them, what is not annotated is taken for unknown unless said otherwise below.")
+                  "them, and with coordinates of *annotate particles* everywhere else, what is not annotated is taken "
+                  "for unknown unless said otherwise below.")
 
 
 def leftBehind(protocol: Any) -> List[str]:
@@ -80,6 +81,31 @@ def correctionItems(protocol: Any, targets: Dict[str, convert.Place], folder: st
                 write_regions(path, transferBoxes(boxes, places.get(tsId, targets[tsId]), targets[tsId]))
                 found.setdefault(tsId, {})["regions"] = path
     return found
+
+
+def sayPartial(protocol: Any, names: Collection[str], folder: str, items: Dict[str, Dict[str, str]]) -> None:
+    """Say of coordinates marked in *annotate particles* that only the chosen boxes are complete, be there any or not.
+
+    Parameters
+    ----------
+    protocol : Protocol
+        With ``getSources()``.
+    names : collection of str
+        tsIds with coordinates.
+    folder : str
+        Gets TSID_regions.csv, without a box.
+    items : dict
+        Members of the engine's items by tsId, from :func:`correctionItems`; completed.
+    """
+    makers = [one.coordinates.getObjParentId() for one in protocol.getSources()]
+    project = protocol.getProject()
+    if not any(getattr(project.getProtocol(int(key)), "marksSome", False) for key in makers if key is not None):
+        return
+    for tsId in names:
+        members = items.setdefault(tsId, {})
+        if "regions" not in members:
+            members["regions"] = os.path.join(folder, f"{tsId}{REGIONS}")
+            write_regions(members["regions"], [])
 
 
 def transferBoxes(boxes: List[Region], source: convert.Place, target: convert.Place) -> List[Region]:

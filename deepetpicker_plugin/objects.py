@@ -145,7 +145,8 @@ class DeepETPickerRegions(EMObject):
     def getRegions(self) -> Dict[str, List[Region]]:
         """Return the boxes by tsId, in voxels of the annotated tomograms."""
         folder = pathlib.Path(self._folder.get())
-        return {path.name[:-len(REGIONS)]: read_regions(path) for path in sorted(folder.glob(f"*{REGIONS}"))}
+        found = {path.name[:-len(REGIONS)]: read_regions(path) for path in sorted(folder.glob(f"*{REGIONS}"))}
+        return {tsId: boxes for tsId, boxes in found.items() if boxes}
 
     def setPrecedents(self, tomograms: Any) -> None:
         """Set the annotated tomograms: a set, or a pointer to one."""

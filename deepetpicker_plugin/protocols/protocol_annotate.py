@@ -45,6 +45,7 @@ class ProtDeepETPickerAnnotate(ProtDeepETPickerBase):
     """
 
     _label = "annotate particles"
+    marksSome = True  # of what it puts out: there may be more particles than those marked
     _possibleOutputs = {COORDINATES: SetOfCoordinates3D, NEGATIVE_OUTPUT: SetOfCoordinates3D,
                         REGION_OUTPUT: DeepETPickerRegions}
 
@@ -213,7 +214,7 @@ class ProtDeepETPickerAnnotate(ProtDeepETPickerBase):
             outputs[names[1]] = self._newSet(negatives, classes, f"_negatives_v{number}")
         regions = DeepETPickerRegions.fromFolder(folder)
         regions.setPrecedents(self._source())
-        if regions.getFiles():
+        if regions.getRegions():
             outputs[names[2]] = regions
         self._defineOutputs(**outputs)
         for output in outputs.values():

@@ -28,6 +28,7 @@ class ProtDeepETPickerReview(ProtDeepETPickerAnnotate):
     """
 
     _label = "review picks"
+    marksSome = False
 
     # ---- form
     def _defineParams(self, form: Any) -> None:

@@ -34,7 +34,7 @@ from deepetpicker_plugin.constants import (
     TRAINING_DIR,
     TRAINING_MANIFEST,
 )
-from deepetpicker_plugin.corrections import addCorrectionParams, correctionItems, leftBehind
+from deepetpicker_plugin.corrections import addCorrectionParams, correctionItems, leftBehind, sayPartial
 from deepetpicker_plugin.engine import EngineError, readManifest, writeParams
 from deepetpicker_plugin.forms import addOption, addOptions, addTrainingOptions, expertNames, inFormWords, readOptions
 from deepetpicker_plugin.objects import DeepETPickerModel
@@ -66,8 +66,9 @@ class ProtDeepETPickerTrain(ProtDeepETPickerBase):
         form.addSection(label=Message.LABEL_INPUT)
         form.addParam("inputCoordinates", params.PointerParam, pointerClass="SetOfCoordinates3D", important=True,
                       label="Particle coordinates",
-                      help="Centres of particles, a few dozen or more. Annotate all particles of a tomogram (or of a "
-                      "part of it), or set below that others may be unannotated.")
+                      help="Centres of particles: ten do, a few dozen are better. Those marked in *annotate particles* "
+                      "may be some of many. Of any others it is taken that all particles of their tomograms are "
+                      "marked, unless *What is not annotated* says unknown.")
         form.addParam("inputTomograms", params.PointerParam, pointerClass="SetOfTomograms", allowsNull=True,
                       label="Tomograms (optional)",
                       help="Empty: the tomograms of the coordinates. Otherwise tomograms with the same tsIds, such as "
@@ -135,6 +136,7 @@ class ProtDeepETPickerTrain(ProtDeepETPickerBase):
             if tsId not in targets:
                 self.warning(f"{tsId}: left out, it is not among the tomograms to train on")
         beside = correctionItems(self, targets, folder)
+        sayPartial(self, [ts for ts in tables if ts in targets], folder, beside)
         items = [convert.itemOf(targets[ts], coordinates=convert.writeTable(folder, ts, table), **beside.pop(ts, {}))
                  for ts, table in tables.items() if ts in targets]
         items += [convert.itemOf(targets[ts], **paths) for ts, paths in beside.items()]

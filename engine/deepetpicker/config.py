@@ -101,8 +101,8 @@ class TrainOptions(Options):
     unannotated: str = opt(
         "auto", "what voxels far from any annotation are: 'background' when every particle was annotated, "
         "'unknown' when many were not (what the network itself takes for a particle is then left out of the loss); "
-        "'auto' is unknown outside the boxes of complete annotation where there are any, else background",
-        choices=("auto", "background", "unknown"))
+        "'auto' is unknown outside the boxes of complete annotation in what was annotated by hand here, and wherever "
+        "there are such boxes, else background", choices=("auto", "background", "unknown"))
     self_training: str = opt(
         "auto", "train twice: what a short first training surely finds where nothing is annotated become labels of the "
         "second: 'yes', 'no', or 'auto': as the recipe does where many particles are not annotated (the default recipe "
@@ -177,8 +177,7 @@ class RefineOptions(TrainOptions):
     recipe: str = opt("refine", "what trains where the options below are left to it", choices=("refine",))
     unannotated: str = opt(
         "unknown", "what voxels far from any annotation are: 'unknown' leaves out of the loss what the network itself "
-        "takes for a particle there; 'background' when every particle was annotated; 'auto' is unknown outside the "
-        "boxes of complete annotation where there are any, else background",
+        "takes for a particle there; 'background' when every particle was annotated; 'auto' is what train's is",
         choices=("auto", "background", "unknown"))
 
 

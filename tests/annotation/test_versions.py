@@ -53,6 +53,7 @@ def test_a_version_is_a_data_folder(session):
     np.testing.assert_array_equal(read_negatives(folder / "b_negatives.csv"), [[1.5, 2.5, 3.125]])
     assert read_regions(folder / "b_regions.csv") == [Region((0, 1, 2), (10, 20, 30))]
     assert not (folder / "c.csv").exists()
+    assert read_regions(folder / "a_regions.csv") == []  # so nothing of it is said to be complete
 
 
 def test_train_finds_tomograms_and_tables(session):

@@ -180,8 +180,20 @@ def test_regions_decide_what_is_not_annotated_unless_the_user_does(data, caplog)
     write_regions(data / "a_regions.csv", [Region((0, 0, 0), (9, 9, 9))])
     with caplog.at_level(logging.INFO, "deepetpicker"):
         assert decided(TrainOptions(), gathered(data)).unannotated == "unknown"
-    assert "1 tomogram(s) with regions of complete annotation: outside of them" in caplog.text
+    assert ("1 tomogram(s) are annotated completely in regions alone, 1 with regions of complete annotation: outside "
+            "of them, what is not annotated is taken for unknown") in caplog.text
     assert decided(TrainOptions(unannotated="background"), gathered(data)).unannotated == "background"
+
+
+def test_a_table_of_no_region_says_that_nothing_is_complete(data, caplog):
+    from deepetpicker.training.run import decided
+
+    write_regions(data / "a_regions.csv", [])
+    found = gathered(data)
+    assert [one.counts() for one in found.certain] == [{}, {}]
+    with caplog.at_level(logging.INFO, "deepetpicker"):
+        assert decided(TrainOptions(), found).unannotated == "unknown"
+    assert "1 tomogram(s) are annotated completely in regions alone, none with such a region" in caplog.text
 
 
 def test_a_mask_counts_from_the_tomogram_s_first_voxel(data):

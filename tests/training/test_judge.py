@@ -48,6 +48,7 @@ def test_a_good_training_is_called_good_with_its_figures():
     ("too few steps", "not usable", *POOR, {"losses": np.linspace(0.9, 0.5, 10)}),
     ("loss not falling", "not usable", *POOR, {"losses": [0.9] * 10}),
     ("labels incomplete", "doubtful", score(1, 0.4, 0.9, n_like_true=9), GOOD[1], {}),
+    ("labels incomplete", "doubtful", score(1, 0.1, 1, 3, 20), GOOD[1], {"losses": np.linspace(1, 0.5, 9)}),
     ("class without hits", "doubtful", GOOD[0], score(4, 0.0, 0.0), {}),
     ("class without particles", "doubtful", GOOD[0], score(4, 0.0, 0.0, n_true=0), {"particles": (40, 0)}),
     ("false picks", "doubtful", GOOD[0], score(4, 0.4, 0.9), {}),
@@ -59,6 +60,12 @@ def test_the_cause_is_named(cause, grade, first, second, more):
     found = verdict_on(first, second, **more)
     assert (found.reasons[0].cause, found.grade) == (cause, grade)
     assert found.reasons[0].advice in str(found)
+
+
+def test_false_picks_may_be_particles_nobody_marked():
+    assert "if some of the false ones are particles, train with --unannotated unknown" in verdict_on(
+        GOOD[0], score(4, 0.4, 0.9)).reasons[0].advice
+    assert "unknown" not in verdict_on(GOOD[0], score(4, 0.9, 0.4)).reasons[0].advice
 
 
 def outcome(folder, tmp_path, **options):

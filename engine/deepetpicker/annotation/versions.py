@@ -34,8 +34,9 @@ def save_version(session: Session, only_reviewed: bool = False) -> Optional[path
     """Write the tables of a session as a new version; None when there is nothing new to say.
 
     A version is a data folder: ``NAME.csv`` with the particles of each tomogram that has any annotation, beside a link
-    to the tomogram, ``NAME_negatives.csv`` and ``NAME_regions.csv`` where there are any, ``classes.json``, and a
-    ``params.json`` that names all of it. It gets its name when it is whole.
+    to the tomogram, ``NAME_negatives.csv`` where there are any, ``NAME_regions.csv`` (without a box, nothing is
+    complete: ``train`` takes what is not annotated for unknown), ``classes.json``, and a ``params.json`` that names
+    all of it. It gets its name when it is whole.
 
     Parameters
     ----------
@@ -79,6 +80,8 @@ def write_tables(session: Annotations, folder: pathlib.Path, named: pathlib.Path
                  only_reviewed: bool = False) -> None:
     """Write the tables of annotations into a folder; its params.json calls the folder by the name it will have.
 
+    Of each tomogram they say in which boxes it is annotated completely, also when there are none.
+
     Raises
     ------
     OutputError
@@ -94,13 +97,11 @@ def write_tables(session: Annotations, folder: pathlib.Path, named: pathlib.Path
             continue
         voxels.add(round(tomogram.voxel_size_ang, 6))
         write_coordinates(folder / f"{name}.csv", table)
-        beside = {}
+        write_regions(folder / f"{name}{REGIONS}", list(regions.values()))
+        beside = {"regions": str(named.absolute() / f"{name}{REGIONS}")}
         if negatives:
             write_negatives(folder / f"{name}{NEGATIVES}", np.array([n.position_zyx_vox for n in negatives.values()]))
             beside["negatives"] = str(named.absolute() / f"{name}{NEGATIVES}")
-        if regions:
-            write_regions(folder / f"{name}{REGIONS}", list(regions.values()))
-            beside["regions"] = str(named.absolute() / f"{name}{REGIONS}")
         with contextlib.suppress(OSError):  # a file system without links: params.json names the tomogram, too
             os.symlink(tomogram.path, folder / f"{name}{pathlib.Path(tomogram.path).suffix}")
         items.append({"name": name, "tomogram": tomogram.path, "coordinates": str(named.absolute() / f"{name}.csv"),

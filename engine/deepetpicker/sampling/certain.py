@@ -44,12 +44,15 @@ class Certain:
         The same as a volume of the tomogram's shape: voxels > 0.
     grid : WorkingGrid, optional
         From the voxels of places and boxes, when they are working voxels, to those of the mask.
+    is_partial : bool
+        True when whoever annotated says that only the boxes or the mask are complete, of which there may be none.
     """
 
     negatives_zyx_vox: np.ndarray = dataclasses.field(default_factory=_no_places)
     boxes_zyx_vox: np.ndarray = dataclasses.field(default_factory=_no_boxes)
     mask: Optional[Volume] = None
     grid: Optional[WorkingGrid] = None
+    is_partial: bool = False
 
     @property
     def has_regions(self) -> bool:
@@ -166,7 +169,7 @@ def read_certain(item: DataItem, volume: Volume) -> Tuple[Certain, List[str]]:
                              f"got {mask.shape_zyx}")
     elif item.regions:
         boxes = np.array([_edges(item, box, volume) for box in read_regions(item.regions)]).reshape(-1, 2, 3)
-    return Certain(negatives, boxes, mask), warnings
+    return Certain(negatives, boxes, mask, is_partial=bool(item.regions)), warnings
 
 
 def _edges(item: DataItem, box: object, volume: Volume) -> Tuple[np.ndarray, np.ndarray]:

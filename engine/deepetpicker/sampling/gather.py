@@ -78,8 +78,8 @@ class Gathered:
 
     @property
     def unannotated(self) -> str:
-        """What far from any annotation is unless the user says so: ``unknown`` where boxes say what is complete."""
-        return "unknown" if any(one.has_regions for one in self.certain) else "background"
+        """What far from any annotation is unless the user says so: ``unknown`` where it is said what is complete."""
+        return "unknown" if any(one.is_partial for one in self.certain) else "background"
 
     def grid(self, volume: Volume) -> WorkingGrid:
         """Return the grid on which a tomogram is seen: the working voxels, or its own where these are larger."""

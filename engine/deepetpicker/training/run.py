@@ -184,10 +184,11 @@ def decided(options: TrainOptions, gathered: Gathered) -> TrainOptions:
     """Return the options with what is not annotated decided: by the regions of complete annotation, where left open."""
     if options.unannotated != "auto":
         return options
-    n = sum(one.has_regions for one in gathered.certain)
-    if n:
-        log.info("%d tomogram(s) with regions of complete annotation: outside of them, what is not annotated is taken "
-                 "for unknown (--unannotated background for background)", n)
+    n, partial = (sum(getattr(one, name) for one in gathered.certain) for name in ("has_regions", "is_partial"))
+    if partial:
+        where = f"{n} with regions of complete annotation: outside of them," if n else "none with such a region:"
+        log.info("%d tomogram(s) are annotated completely in regions alone, %s what is not annotated is taken for "
+                 "unknown (--unannotated background if all of it is complete)", partial, where)
     return dataclasses.replace(options, unannotated=gathered.unannotated)
 
 

@@ -15,11 +15,12 @@ from deepetpicker.sampling.holdout import no_particles, not_judged
 from deepetpicker.verdict import Reason, Verdict
 
 LOWEST_F1 = 0.7
-LIKE_TRUE, FEWEST_LIKE_TRUE = 0.5, 3
+LIKE_TRUE, FEWEST_LIKE_TRUE = 0.5, 2
 USABLE_F1 = 0.4  # below it a model is of no use
 FLAT = 0.02  # a loss that fell by a smaller share of itself has not fallen
 STILL_FALLING = 0.15  # share of the whole fall that falls to the last fifth of the run
 FEWEST_STEPS = 100
+INCOMPLETE, FALSE = "labels incomplete", "false picks"  # causes
 SWAPPED = 0.4  # share of two classes' particles that pass for the other one
 WORSE = 0.01  # a model that loses less of its F1 is not worse
 
@@ -106,7 +107,9 @@ def judge(evidence: Evidence) -> Verdict:
     classes = _of_classes(evidence, n_held)
     is_poor = not worths or min(worths) < LOWEST_F1
     hurts = [_of_learning(evidence)] if is_poor else []
-    reasons = [*_of_change(evidence), *_of_confusion(evidence), *data, *(r for r in hurts if r), *classes]
+    unmarked = [reason for reason in classes if reason.cause == INCOMPLETE]  # no longer training helps against it
+    reasons = [*_of_change(evidence), *_of_confusion(evidence), *data, *unmarked, *(r for r in hurts if r),
+               *(reason for reason in classes if reason not in unmarked)]
     grade = "good" if not reasons else "not usable" if worths and mean < USABLE_F1 and n_held >= FEWEST else "doubtful"
     name = "recall" if evidence.is_unknown else "F1"
     later = ", before it went on with them" if evidence.is_refitted else ""
@@ -191,14 +194,17 @@ def _of_classes(evidence: Evidence, n_held: int) -> List[Reason]:
         elif not score.n_true:
             found.append(Reason("class not judged", f"no particle of {one.label} is held out", "label more of it"))
         elif not evidence.is_unknown and looks_incomplete(score):
-            found.append(Reason("labels incomplete", incomplete(one, score),
-                                "annotate them, or train with --unannotated unknown"))
+            found.append(Reason(INCOMPLETE, incomplete(one, score), "look at them; if they are particles, annotate "
+                                "them or train with --unannotated unknown (What is not annotated: unknown)"))
         elif not score.recall > 0:
             found.append(Reason("class without hits", f"none of {score.n_true} held-out particles of {one.label} was "
                                 "found", "check its positions, diameter and class, or label more of it"))
         elif worth < LOWEST_F1:
-            kind = "particles missed" if score.recall < score.precision else "false picks"
-            found.append(Reason(kind, poorly_picked(one, score), "look at its picks, label more, or train longer"))
+            kind = "particles missed" if score.recall < score.precision else FALSE
+            unmarked = ("" if kind != FALSE or evidence.is_unknown else "; if some of the false ones are particles, "
+                        "train with --unannotated unknown (What is not annotated: unknown)")
+            found.append(Reason(kind, poorly_picked(one, score), "look at its picks, label more, or train longer"
+                                + unmarked))
     return found
 
 
