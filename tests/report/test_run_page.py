@@ -268,14 +268,16 @@ def test_where_many_particles_are_not_annotated_recall_counts(run, picks):
     assert "recall 0.950 on 20" in page_of(report([picks])).text  # its model is the same file
 
 
-def refined(folder, f1s, before=None) -> pathlib.Path:
+def refined(folder, f1s, before=None, more=()) -> pathlib.Path:
     """Write models that went on from each other, each in a folder of its own, with the manifests of their trainings.
 
-    ``f1s`` are theirs; the second and later ones have it from the value of ``before`` on the same particles.
+    ``f1s`` are theirs; the second and later ones have it from the value of ``before`` on the same particles. Their
+    cards say ``more`` of the trainings.
     """
     path = pathlib.Path()
     for number, f1 in enumerate(f1s, start=1):
-        training = {**card().training, "picks": [{**card().training["picks"][0], "f1": f1, "n_true": 20}],
+        training = {**card().training, **dict(more),
+                    "picks": [{**card().training["picks"][0], "f1": f1, "n_true": 20}],
                     "items": [{"name": "old", "role": "both", "particles": 30 * number, "negatives": 9 * (number - 1)}]}
         start = ""
         if number > 1:
@@ -300,11 +302,21 @@ def rounds_in(path):
 def test_the_rounds_that_led_to_a_model_are_side_by_side(tmp_path):
     path = report([refined(tmp_path / "Runs", (0.7, 0.85, 0.8), (0.75, 0.88))])
     page_of(path)
-    assert rounds_in(path) == [["1: 001_train", "30", "0", "0", "20", "-", "0.700", "-"],
-                               ["2: 002_train", "60", "9", "0", "20", "0.750", "0.850", "+0.100"],
-                               ["3: 003_train", "90", "18", "0", "20", "0.880", "0.800", "-0.080"]]
+    assert rounds_in(path) == [["1: 001_train", "30", "0", "0", "20", "0.950", "-", "0.700", "-"],
+                               ["2: 002_train", "60", "9", "0", "20", "0.950", "0.750", "0.850", "+0.100"],
+                               ["3: 003_train", "90", "18", "0", "20", "0.950", "0.880", "0.800", "-0.080"]]
     spoken = path.read_text("utf-8")  # for those who cannot see the chart
     assert "F1 0.75 -&gt; 0.85 on the same 20 held-out particles" in spoken
+
+
+def test_recall_of_a_partial_annotation_is_told_apart_from_the_f1_of_what_is_certain(tmp_path):
+    path = report([refined(tmp_path / "Runs", (1.0, 1.0), (1.0,), {"options": {"unannotated": "unknown"}})])
+    words = " ".join(page_of(path).text.split())
+    assert "20 held-out particles at its threshold" in words
+    assert "F1 is of what is certain alone" in words
+    assert "F1 of what is certain 1.00 -&gt; 1.00" in path.read_text("utf-8")
+    whole = report([refined(tmp_path / "Others", (1.0, 1.0), (1.0,))])
+    assert "of what is certain" not in whole.read_text("utf-8")
 
 
 def test_a_first_model_has_no_rounds_and_a_lost_one_is_known_by_its_file(tmp_path):

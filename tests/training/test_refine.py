@@ -84,7 +84,8 @@ def test_classes_network_and_held_out_part_are_those_of_the_model(rounds):
 
 def test_the_verdict_compares_on_the_same_held_out_part(rounds):
     verdict = read_card(rounds / "second.safetensors").training["verdict"]
-    assert "on the same held-out part (6 particles): before F1 " in verdict["text"]
+    assert "; of what is certain, known particles and places without one alone, each model at its best threshold, on " \
+           "the same held-out part (6 particles): before F1 " in verdict["text"]
     assert ", after F1 " in verdict["text"]
 
 

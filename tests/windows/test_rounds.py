@@ -67,6 +67,15 @@ def test_precision_that_nobody_knows_is_not_shown():
     assert str(Round.of(card_of(), "import")) == "round 1 (import): nothing more is known"
 
 
+def test_recall_and_f1_of_a_partial_annotation_say_which_picks_they_count():
+    origin = {"file": "m.safetensors", "round": 1, "f1_before": 1.0, "f1_after": 1.0, "n_true": 12}
+    one = Round.of(card_of(picks=picks(0.2, 0.3), options={"unannotated": "unknown"}, round=2, started_from=origin),
+                   "refine")
+    assert str(one) == ("round 2 (refine): recall 0.25 on 12 held-out particles, F1 of what is certain 1.00 -> 1.00 on "
+                        "the same 12 held-out particles")
+    assert rounds_figure([one]).axes[0].get_ylabel() == "F1 on held-out particles, of what is certain"
+
+
 def test_a_model_from_elsewhere_knows_its_parent():
     assert origin_of(card_of()) is None
     origin = origin_of(card_of(started_from={"file": "older.safetensors", "round": 4}))

@@ -32,7 +32,8 @@ class Round:
     f1 : float or None
         Mean F1 of its picks on its held-out part; None where that says little, as particles lack an annotation.
     before, after : float or None
-        F1 of the model it started from, and its own, on the same held-out particles.
+        F1 of the model it started from, and its own, on the same held-out particles; of what is certain alone, each at
+        its best threshold, where particles lack an annotation.
     n_true : int
         Number of these.
     thresholds : dict of str to float
@@ -41,6 +42,10 @@ class Round:
         What it was trained with, held-out particles too; None when not known.
     is_running : bool
         It is being made.
+    recall : float or None
+        Mean recall on its held-out part, at the thresholds that it picks with.
+    is_partial : bool
+        Particles lack an annotation: its F1 is of what is certain.
     """
 
     number: int
@@ -54,20 +59,24 @@ class Round:
     negatives: int = 0
     boxes: int = 0
     is_running: bool = False
+    recall: Optional[float] = None
+    is_partial: bool = False
 
     @classmethod
     def of(cls, card: ModelCard, name: str) -> Round:
         """Return what the card of a model says of its round."""
         training, items = card.training, card.training.get("items") or []
         picks = [one for one in training.get("picks") or [] if one.get("n_true")]
-        f1 = sum(float(one["f1"]) for one in picks) / len(picks) if picks and not card.is_partial else None
+        f1, recall = (sum(float(one[key]) for one in picks) / len(picks) if picks else None for key in ("f1", "recall"))
         origin = training.get("started_from") or {}
         names = {c.id: c.name for c in card.classes}
-        return cls(int(training.get("round", 1)), name, f1, origin.get("f1_before"), origin.get("f1_after"),
+        return cls(int(training.get("round", 1)), name, None if card.is_partial else f1, origin.get("f1_before"),
+                   origin.get("f1_after"),
                    int(origin.get("n_true") or sum(int(one["n_true"]) for one in picks)),
                    {names[i]: float(t) for i, t in card.thresholds.items()},
                    sum(int(i.get("particles", 0)) for i in items) if items else None,
-                   sum(int(i.get("negatives", 0)) for i in items), sum(int(i.get("regions", 0)) for i in items))
+                   sum(int(i.get("negatives", 0)) for i in items), sum(int(i.get("regions", 0)) for i in items),
+                   recall=recall, is_partial=card.is_partial)
 
     def __str__(self) -> str:
         if self.is_running:
@@ -75,10 +84,14 @@ class Round:
         words = [] if self.particles is None else [f"{self.particles} particles"]
         words += [f"{n} {what}{'' if n == 1 else end}" for n, what, end in (
             (self.negatives, "without one", ""), (self.boxes, "complete box", "es")) if n]
+        held = f"{self.n_true} held-out particle{'' if self.n_true == 1 else 's'}"
+        if self.is_partial and self.recall is not None:
+            words.append(f"recall {self.recall:.2f} on {held}")
         if self.before is not None and self.after is not None:
-            words.append(f"F1 {self.before:.2f} -> {self.after:.2f} on the same {self.n_true} held-out particles")
+            certain = " of what is certain" if self.is_partial else ""
+            words.append(f"F1{certain} {self.before:.2f} -> {self.after:.2f} on the same {held}")
         elif self.f1 is not None:
-            words.append(f"F1 {self.f1:.2f} on {self.n_true} held-out particle{'' if self.n_true == 1 else 's'}")
+            words.append(f"F1 {self.f1:.2f} on {held}")
         return f"round {self.number} ({self.name}): {', '.join(words) or 'nothing more is known'}"
 
 
@@ -159,7 +172,8 @@ def rounds_figure(rounds: Sequence[Round], panels: Sequence[str] = PANELS) -> An
     """
     figure, cells = chart(len(panels))
     shown = list(rounds)[-MOST:]
-    draw = {"f1": (_draw_f1, "F1 on held-out particles"), "threshold": (_draw_thresholds, "score threshold"),
+    certain = ", of what is certain" if any(one.is_partial for one in shown) else ""
+    draw = {"f1": (_draw_f1, f"F1 on held-out particles{certain}"), "threshold": (_draw_thresholds, "score threshold"),
             "labels": (_draw_labels, "labels")}
     for panel, axes in zip(panels, cells):
         draw_it, what = draw[panel]

@@ -21,6 +21,19 @@ from deepetpicker.training.verdict import Change
 log = logging.getLogger(__name__)
 
 
+@dataclasses.dataclass(frozen=True)
+class CertainChange(Change):
+    """How a model picks that goes on from another one, as far as it is known which picks are right.
+
+    Unlike the recall of the verdict, which is that at the threshold the model picks with, this counts false picks too
+    where they are certain, and each model at the threshold that suits it best.
+    """
+
+    def __str__(self) -> str:
+        return (f"of what is certain, known particles and places without one alone, each model at its best threshold, "
+                f"{super().__str__()}")
+
+
 @dataclasses.dataclass
 class Origin:
     """The model that a training starts from.
@@ -96,7 +109,8 @@ class Origin:
         held = {region.name for region in validator.regions}
         seen = any(item.get("role") != "validation" and "held_out_zyx_vox" not in item for item in self.items
                    if item.get("name") in held)
-        return Change(self.f1, after, validator.n_particles, not seen)
+        kind = CertainChange if validator.is_unknown else Change
+        return kind(self.f1, after, validator.n_particles, not seen)
 
     def _f1(self, looked: Sequence[Looked], validator: Validator) -> float:
         """Return the mean F1 of the classes that the model knows, on what is certain in the held-out part."""

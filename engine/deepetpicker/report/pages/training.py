@@ -110,6 +110,7 @@ def _tiles(run: TrainingRun, picks: Mapping[int, Mapping[str, Any]]) -> List[Tup
     held = plural(sum(int(one["n_true"]) for one in judged), "held-out particle")
     shown = [("recall", "recall")] if run.is_partial else [
         ("f1", "F1 of the picks"), ("precision", "precision"), ("recall", "recall")]
+    held += " at its threshold" if run.is_partial else ""
     tiles = [(name, number(float(np.mean([one[key] for one in judged]))), held if key == shown[0][0] else "")
              for key, name in shown] if judged else []
     training = run.card.training
@@ -141,7 +142,7 @@ def _rounds(run: TrainingRun) -> Dict[str, Any]:
         return {}
     caption = ("Filled: a round on its own held-out part. Open, with an arrow: the model it started from, on the same "
                "particles.")
-    return {"cells": [_round_cells(one) for one in rounds],
+    return {"cells": [_round_cells(one) for one in rounds], "partial": any(one.is_partial for one in rounds),
             "chart": chart("Rounds", caption, rounds_figure(rounds, ("f1", "labels")), True,
                            "; ".join(map(str, rounds)))}
 
@@ -152,8 +153,8 @@ def _round_cells(one: Round) -> List[str]:
     change = one.after - one.before if one.after is not None and one.before is not None else None
     nothing = one.particles is None
     return [f"{one.number}: {one.name}", "-" if nothing else str(one.particles), "-" if nothing else str(one.negatives),
-            "-" if nothing else str(one.boxes), str(one.n_true or "-"), number(one.before), number(after),
-            "-" if change is None else f"{change:+.3f}",
+            "-" if nothing else str(one.boxes), str(one.n_true or "-"), number(one.recall),
+            number(one.before), number(after), "-" if change is None else f"{change:+.3f}",
             ", ".join(f"{name} {value:.3f}" for name, value in one.thresholds.items()) or "-"]
 
 
