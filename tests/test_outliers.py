@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+
 import numpy as np
 import pytest
 
@@ -69,11 +72,32 @@ def test_scores_and_depths_say_more_than_numbers():
     assert "low" not in found()
 
 
+def mixed(n_high, n_low, seed, off=0.0):
+    """Return what is compared of as many picks of a class that scores high, and of another that scores low."""
+    rng = np.random.default_rng(seed)
+    scores = np.concatenate([rng.normal(0.85, 0.05, n_high), rng.normal(0.55, 0.05, n_low)]) + off
+    return Spread.of(scores, np.zeros(len(scores)), class_ids=np.repeat([1, 4], [n_high, n_low]))
+
+
+def test_another_mixture_of_classes_is_not_a_tomogram_with_other_scores():
+    usual = {f"TS_{n}": mixed(20 + n, 40 - n, n) for n in range(6)}
+    assert named({**usual, "mixed otherwise": mixed(45, 15, 7), "one class alone": mixed(50, 0, 8)}) == {}
+    found = named({**usual, "low": mixed(45, 15, 7, off=-0.2)})  # as many high scores as others, of other classes
+    assert found == {"low": ("low scores: about 0.20 below what is usual for their classes",)}
+    older = {name: Spread(one.count, one.n_scored, one.score) for name, one in usual.items()}
+    assert named({**older, "low": mixed(20, 40, 7, off=-0.2)})["low"][0].startswith("low scores: about 0.")
+
+
 def test_what_is_compared_goes_through_a_record_and_older_ones_have_the_number_alone():
-    spread = Spread.of(np.array([0.5, np.nan, 0.7]), np.array([0.0, 49.5, 99.0]), 100)
+    spread = Spread.of(np.array([0.5, np.nan, 0.7]), np.array([0.0, 49.5, 99.0]), 100, np.array([0, 0, 3]))
+    assert spread.by_class == {0: (1, 0.5), 3: (1, 0.7)}
     assert (spread.count, spread.n_scored, spread.score) == (3, 2, pytest.approx(0.6))
     assert (spread.layers[0], spread.layers[25], spread.layers[-1], len(spread.layers)) == (1, 1, 1, LAYERS)
-    assert Spread.of_item({"n_picks": 3, "spread": spread.to_dict()}) == spread
+    assert Spread.of_item({"n_picks": 3, "spread": json.loads(json.dumps(spread.to_dict()))}) == spread
+    former = {name: value for name, value in spread.to_dict().items() if name != "by_class"}
+    assert Spread.of_item({"spread": former}) == dataclasses.replace(spread, by_class={})
+    for wrong in ([], {"x": [1, 0.5]}, {"1": [1]}, {"1": [-1, 0.5]}, {"1": [1, "a"]}, {"1": None}):
+        assert Spread.of_item({"n_picks": 3, "spread": {**spread.to_dict(), "by_class": wrong}}) == Spread(3), wrong
     assert Spread.of_item({"n_picks": 3}) == Spread(3)
     assert Spread.of_item({"n_picks": 3, "spread": {**spread.to_dict(), "layers": ["x"]}}) == Spread(3)
     assert Spread.of_item({"n_picks": True, "spread": []}) is None

@@ -34,6 +34,8 @@ class Spread:
         Those with a score.
     score : float or None
         The median of these; None without any.
+    by_class : mapping of int to (int, float)
+        The same of each class that has any: scored picks, and the median of their scores; empty in older records.
     layers : tuple of int
         Picks in each of ``LAYERS`` equal parts of the depth, from z = 0 up; empty where the depth is not known.
     """
@@ -42,9 +44,11 @@ class Spread:
     n_scored: int = 0
     score: Optional[float] = None
     layers: Tuple[int, ...] = ()
+    by_class: Mapping[int, Tuple[int, float]] = dataclasses.field(default_factory=dict)
 
     @classmethod
-    def of(cls, scores: np.ndarray, z_vox: np.ndarray, planes: Optional[int] = None) -> Spread:
+    def of(cls, scores: np.ndarray, z_vox: np.ndarray, planes: Optional[int] = None,
+           class_ids: Optional[np.ndarray] = None) -> Spread:
         """Return that of picks.
 
         Parameters
@@ -53,16 +57,22 @@ class Spread:
             Scores, where a NaN is none, and depths in voxels.
         planes : int, optional
             Planes of the tomogram, where they are known.
+        class_ids : (N,) int, optional
+            The class of each pick; without, all are of one.
         """
-        known, layers = np.asarray(scores)[np.isfinite(scores)], ()
+        is_scored, layers = np.isfinite(scores), ()
+        known = np.asarray(scores)[is_scored]
+        kinds = np.zeros(len(known), int) if class_ids is None else np.asarray(class_ids)[is_scored]
+        by_class = {int(c): (int((kinds == c).sum()), float(np.median(known[kinds == c]))) for c in np.unique(kinds)}
         if planes:
             edges = np.linspace(-0.5, planes - 0.5, LAYERS + 1)
             layers = tuple(np.histogram(np.clip(z_vox, edges[0], edges[-1]), edges)[0].tolist())
-        return cls(len(scores), len(known), float(np.median(known)) if len(known) else None, layers)
+        return cls(len(scores), len(known), float(np.median(known)) if len(known) else None, layers, by_class)
 
     def to_dict(self) -> Dict[str, Any]:
         """Return it as JSON-ready values."""
-        return {**dataclasses.asdict(self), "layers": list(self.layers)}
+        return {**dataclasses.asdict(self), "layers": list(self.layers),
+                "by_class": {str(c): list(facts) for c, facts in self.by_class.items()}}
 
     @classmethod
     def of_item(cls, item: Mapping[str, Any]) -> Optional[Spread]:
@@ -71,10 +81,29 @@ class Spread:
         if isinstance(found, Mapping):
             values: Dict[str, Any] = {field.name: found.get(field.name) for field in dataclasses.fields(cls)}
             layers = values["layers"] if isinstance(values["layers"], list) else []
+            by_class = _by_class(found.get("by_class", {}))
             if _are_counts([values["count"], values["n_scored"], *layers]) and len(layers) in (0, LAYERS) and (
-                    values["score"] is None or isinstance(values["score"], (int, float))):
-                return cls(**{**values, "layers": tuple(layers)})
+                    values["score"] is None or _is_number(values["score"])) and by_class is not None:
+                return cls(**{**values, "layers": tuple(layers), "by_class": by_class})
         return cls(item["n_picks"]) if _are_counts([item.get("n_picks")]) else None
+
+
+def _by_class(value: Any) -> Optional[Dict[int, Tuple[int, float]]]:
+    """Return what a record has of each class; None where it is not of that form."""
+    if not isinstance(value, Mapping):
+        return None
+    out: Dict[int, Tuple[int, float]] = {}
+    for name, facts in value.items():
+        if not (str(name).isdecimal() and isinstance(facts, list) and len(facts) == 2 and _are_counts(facts[:1])
+                and _is_number(facts[1])):
+            return None
+        out[int(name)] = (facts[0], float(facts[1]))
+    return out
+
+
+def _is_number(value: Any) -> bool:
+    """Tell whether a value of JSON is a number."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _are_counts(values: List[Any]) -> bool:
@@ -101,7 +130,8 @@ def unlike_others(spreads: Mapping[str, Spread]) -> Dict[str, Unlike]:
     Notes
     -----
     Numbers are compared on a logarithmic scale, their deviation never taken smaller than that of counting; scores by
-    their medians. The depth is compared by the largest distance between the cumulated shares of a tomogram and of all
+    their medians, each class with the same class of the others, so that another mixture of classes is nothing unlike.
+    The depth is compared by the largest distance between the cumulated shares of a tomogram and of all
     others along z (Kolmogorov and Smirnov), in units of what chance gives in one of a hundred cases.
     """
     found: Dict[str, List[Tuple[float, str]]] = {name: [(0.0, "")] for name in spreads}
@@ -122,13 +152,24 @@ def _numbers(counts: Mapping[str, int]) -> Dict[str, Tuple[float, str]]:
 
 
 def _scores(spreads: Mapping[str, Spread]) -> Dict[str, Tuple[float, str]]:
-    """Return how far the medians of the scores lie from the middle one, in limits, and what to say of each."""
-    medians = {name: one.score for name, one in spreads.items() if one.score is not None and one.n_scored >= ENOUGH}
-    if len(medians) < FEWEST:
+    """Return how far the scores lie from what is usual for their classes, in limits, and what to say of each."""
+    known = {name: _kinds(one, all(other.by_class for other in spreads.values() if other.n_scored))
+             for name, one in spreads.items() if one.score is not None and one.n_scored >= ENOUGH}
+    if len(known) < FEWEST:
         return {}
-    typical, away = float(np.median(list(medians.values()))), _away(np.array(list(medians.values())), LEAST_SCORE)
-    return {name: (abs(d), f"{'low' if d < 0 else 'high'} scores: about {medians[name]:.2f}, others {typical:.2f}")
-            for name, d in zip(medians, away)}
+    ids = {c for kinds in known.values() for c in kinds}
+    usual = {c: float(np.median([kinds[c][1] for kinds in known.values() if c in kinds])) for c in ids}
+    apart = np.array([sum(n * (median - usual[c]) for c, (n, median) in kinds.items())
+                      / sum(n for n, _ in kinds.values()) for kinds in known.values()])
+    return {name: (abs(d), f"{'low' if d < 0 else 'high'} scores: " + (
+        f"about {spreads[name].score:.2f}, others {usual[min(ids)]:.2f}" if len(ids) == 1 else
+        f"about {abs(by):.2f} {'below' if by < 0 else 'above'} what is usual for their classes"))
+            for name, by, d in zip(known, apart, _away(apart, LEAST_SCORE))}
+
+
+def _kinds(spread: Spread, by_class: bool) -> Mapping[int, Tuple[int, float]]:
+    """Return scored picks and their median by class, or those of all as of one class."""
+    return spread.by_class if by_class else {0: (spread.n_scored, float(spread.score or 0.0))}
 
 
 def _away(values: np.ndarray, least: float, spread: float = 0.0) -> np.ndarray:

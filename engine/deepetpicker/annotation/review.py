@@ -141,7 +141,7 @@ class Review:
         """Return for each tomogram how its particles differ from those of the others."""
         tables = {name: self.session.table(name) for name in self.names()}
         return unlike_others({name: Spread.of(table.scores, table.positions_zyx_vox[:, 0],
-                                              self.session.tomogram(name).shape_zyx[0])
+                                              self.session.tomogram(name).shape_zyx[0], table.class_ids)
                               for name, table in tables.items()})
 
     def tomograms(self) -> List[str]:

@@ -158,7 +158,8 @@ def _write_item(picker: Picker, item: DataItem, task: Task, part: Manifest, made
     return {**{k: str(p) for k, p in paths.items()}, "maps": maps, "n_picks": len(picks),
             "n_candidates": len(candidates), "threshold": min(limits.values()),
             "thresholds": {str(c): t for c, t in limits.items()}, "expected_fdr": _expected(picks, picker),
-            "spread": Spread.of(picks.scores, picks.positions_zyx_vox[:, 0], volume.shape_zyx[0]).to_dict(),
+            "spread": Spread.of(picks.scores, picks.positions_zyx_vox[:, 0], volume.shape_zyx[0],
+                                picks.class_ids).to_dict(),
             "verdict": verdict.to_dict(), "share_above_half": round(picker.share, 6),
             "best_score": float(candidates.scores.max()) if len(candidates) else None}
 

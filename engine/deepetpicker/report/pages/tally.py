@@ -62,7 +62,8 @@ def rows_of(tomograms: Sequence[PickedTomogram], class_ids: Sequence[int]) -> Li
         The classes.
     """
     others = unlike_others({one.name: Spread.of(one.picks.scores, one.picks.positions_zyx_vox[:, 0],
-                                                one.place.shape_zyx[0] if one.place.shape_zyx else None)
+                                                one.place.shape_zyx[0] if one.place.shape_zyx else None,
+                                                one.picks.class_ids)
                             for one in tomograms if not one.reason})
     return [_row(one, class_ids, others.get(one.name, Unlike()).reasons) for one in tomograms]
 
