@@ -158,7 +158,7 @@ class Runner:
 
     def _launch(self, protocol: Any, label: str) -> None:
         """Start a protocol as a process of its own and show how it goes until it ends."""
-        from deepetpicker.progress import progress
+        from deepetpicker.terminal import progress
 
         self.project.launchProtocol(protocol, wait=False)
         with progress(None, label, "s") as bar:

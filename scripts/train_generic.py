@@ -25,8 +25,8 @@ from deepetpicker.io.coordinates import CoordinateTable, write_coordinates
 from deepetpicker.io.volumes import write_volume
 from deepetpicker.network.generic import ACROSS_VOX, WIDTHS
 from deepetpicker.network.modelfile import load_model, save_model
-from deepetpicker.progress import progress
 from deepetpicker.simulation.varied import random_kinds, varied_tomogram
+from deepetpicker.terminal import progress
 from deepetpicker.training.run import train
 
 SHAPE_ZYX = (64, 144, 144)

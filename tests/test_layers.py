@@ -12,7 +12,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BASE = ("deepetpicker.errors", "deepetpicker.options", "deepetpicker.config", "deepetpicker.geometry",
-        "deepetpicker.progress", "deepetpicker.memory", "deepetpicker.perclass", "deepetpicker.calibration",
+        "deepetpicker.terminal", "deepetpicker.memory", "deepetpicker.perclass", "deepetpicker.calibration",
         "deepetpicker.outliers", "deepetpicker.verdict", "deepetpicker.io")
 FIGURES = ("deepetpicker.report", "deepetpicker.report.charts", "deepetpicker.report.slices",
            "deepetpicker.report.rounds")
@@ -121,8 +121,8 @@ REST = [name for name in ENGINE if name not in COMMANDS]
 
 def test_the_reader_of_imports_sees_every_form():
     assert imports("deepetpicker.options") >= {"argparse", "deepetpicker.errors", "typing"}
-    assert "tqdm" in imports("deepetpicker.progress")
-    assert "tqdm" not in imports("deepetpicker.progress", inside_functions=False)
+    assert "tqdm" in imports("deepetpicker.terminal")
+    assert "tqdm" not in imports("deepetpicker.terminal", inside_functions=False)
     assert len(ENGINE) >= 5
 
 

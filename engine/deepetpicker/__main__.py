@@ -27,6 +27,7 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 from deepetpicker import __version__
 from deepetpicker.errors import DeepETPickerError, suggestion
 from deepetpicker.memory import NO_MEMORY, on_lost_file, take_blas_memory
+from deepetpicker.terminal import OneLine, printable, printable_lines
 
 # What help says of each verb; written here so that help imports no module.
 VERBS: Dict[str, str] = {
@@ -70,7 +71,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> Any:
         """Print one line and leave with status 2."""
-        self.exit(BAD_INPUT, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+        self.exit(BAD_INPUT, f"{self.prog}: error: {printable(message)} (see {self.prog} --help)\n")
 
     def options(self) -> List[str]:
         """Return every flag that the parser knows."""
@@ -202,7 +203,9 @@ def check_flags(argv: Sequence[str], parser: Parser) -> None:
 @contextlib.contextmanager
 def console(debug: bool, quiet: bool, verb: str = "") -> Iterator[Interrupts]:
     """Set up messages and signals while a verb runs, and put back what was there before."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    shown = logging.StreamHandler(sys.stderr)
+    shown.setFormatter(OneLine("%(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[shown])
     logger = logging.getLogger("deepetpicker")
     level, show = logger.level, warnings.showwarning
     logger.setLevel(logging.DEBUG if debug else logging.WARNING if quiet else logging.INFO)
@@ -252,14 +255,15 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         return leaving.code if isinstance(leaving.code, int) else DONE if leaving.code is None else INTERNAL
     except BaseException as error:  # whatever happens, the user gets one line and a status
         if debug:
-            traceback.print_exc()
+            sys.stderr.write(printable_lines(traceback.format_exc()))
         return report(verb, error)
 
 
 def lost(path: str) -> None:
     """Say that a file that is mapped into memory can be read no more, and end the process."""
-    text = (f"deepetpicker: error: cannot read {path or 'a file that is in use'} any more: it was cut or overwritten "
-            "while it was used, or its disk failed or is full; put it back and run the same command again\n")
+    text = (f"deepetpicker: error: cannot read {printable(path) or 'a file that is in use'} any more: it was cut or "
+            "overwritten while it was used, or its disk failed or is full; put it back and run the same command "
+            "again\n")
     with contextlib.suppress(OSError):
         os.write(2, text.encode("utf-8", "replace"))
     os._exit(BAD_INPUT)
@@ -298,7 +302,7 @@ def report(verb: str, error: BaseException) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return status
     with contextlib.suppress(OSError):
-        sys.stderr.write(f"{name}: {text}\n")
+        sys.stderr.write(f"{name}: {printable(text)}\n")
     return status
 
 

@@ -19,6 +19,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence
 
 import numpy as np
 
+from deepetpicker.io.atomic import whole
 from deepetpicker.io.coordinates import read_coordinates
 from deepetpicker.io.manifest import read_manifest
 from deepetpicker.io.modelcard import read_card
@@ -216,7 +217,7 @@ def result(verb: str, folder: pathlib.Path) -> Any:
         return {path.name: path.read_bytes() for path in sorted(tables.glob("*.csv"))}
     where = out / ("picks" if verb == "pick" else "found")
     items = read_manifest(where / "manifest.json")["items"]
-    files = {path.name: path.read_bytes() for path in sorted(where.iterdir())
+    files = {path.name: path.read_bytes() for path in whole(where.iterdir())
              if path.suffix in (".csv", ".npy") or path.name == "classes.json"}
     return [(item["name"], item["status"], item["n_picks"]) for item in items], files
 

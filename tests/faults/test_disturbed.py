@@ -7,8 +7,10 @@ import subprocess
 
 import numpy as np
 import pytest
-from bench import Bench, half_written, orphans
+from bench import Bench, half_written, orphans, result
 from kinds import places, survive
+
+from deepetpicker.io.manifest import Manifest
 
 SAMPLE = (("SIGKILL", "pick"), ("SIGTERM", "annotate"), ("file size", "propose"), ("table damaged", "pick"),
           ("input changed", "pick"), ("reading hangs", "pick"))
@@ -42,3 +44,13 @@ def test_the_harness_sees_half_written_files_and_orphans(tmp_path):
     process = subprocess.Popen(["bash", "-c", "sleep 4 &"], start_new_session=True)
     process.wait()
     assert orphans(process.pid).startswith("orphans: ")
+
+
+def test_the_harness_does_not_count_what_a_killed_writer_left(tmp_path):
+    found = tmp_path / "out" / "found"
+    found.mkdir(parents=True)
+    Manifest("propose", {}).write(found / "manifest.json")
+    (found / "tomo_00.csv").write_text("x,y,z\n")
+    before = result("propose", tmp_path)
+    (found / ".tomo_00.7-ab.csv").write_text("x,y")
+    assert result("propose", tmp_path) == before == ([], {"tomo_00.csv": b"x,y,z\n"})

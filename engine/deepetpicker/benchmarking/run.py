@@ -33,8 +33,8 @@ from deepetpicker.network.resunet import ResUNet3D
 from deepetpicker.picking.picker import Picker, working_grid
 from deepetpicker.preparation.normalise import normalise, robust_intensity
 from deepetpicker.preparation.tiling import Tile, TilePlan
-from deepetpicker.progress import progress
 from deepetpicker.simulation import simulate
+from deepetpicker.terminal import progress
 
 PathLike = Union[str, pathlib.Path]
 log = logging.getLogger(__name__)

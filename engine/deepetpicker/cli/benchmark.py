@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from typing import List
 
 from deepetpicker.config import BenchmarkOptions, add_arguments as add_options, from_arguments
+from deepetpicker.terminal import show
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,16 +29,16 @@ def main(args: argparse.Namespace) -> int:
     if args.json:
         sys.stdout.write(json.dumps(result) + "\n")
     else:
-        sys.stdout.write(table(result))
+        show(*table(result))
     return 0 if result["agree"] else 1
 
 
-def table(result: dict) -> str:
-    """Return the result as text for people."""
+def table(result: dict) -> List[str]:
+    """Return the result as lines for people."""
     z, y, x = result["shape_zyx"]
     where = result["where_s"]
     tile = " x ".join(map(str, result["tile_zyx"]))
-    lines = [
+    return [
         f"{z} x {y} x {x} voxels, {result['tiles']} tiles of {tile}; {result['arithmetic']}; "
         f"{result['threads']} threads; {result['machine']['processor']}",
         f"ours                  {result['ours_s']:8.2f} s (median of {result['repeats']})",
@@ -49,4 +51,3 @@ def table(result: dict) -> str:
         f"picks                 {result['picks'][0]} and {result['picks'][1]}, {100 * result['shared']:.0f} % the "
         f"same: {'they agree' if result['agree'] else 'they do NOT agree'}",
     ]
-    return "\n".join(lines) + "\n"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from deepetpicker.config import CheckOptions, add_arguments as add_options, from_arguments, read_params
 from deepetpicker.io.classes import classes_to_json, parse_classes
+from deepetpicker.terminal import show
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,8 +30,7 @@ def main(args: argparse.Namespace) -> int:
         params["classes"] = classes_to_json(parse_classes(args.classes))
     manifest = check(args.data, args.out, from_arguments(CheckOptions, args), params)
     for item in manifest["items"]:
-        sys.stdout.write(f"{item['name']}: {item['reason'] or item['text']}\n")
-    for text in manifest["warnings"]:
-        sys.stdout.write(f"{text}\n")
+        show(f"{item['name']}: {item['reason'] or item['text']}")
+    show(*manifest["warnings"])
     fit = all(item["status"] == "done" and item["fits"] for item in manifest["items"])
     return 0 if fit and not manifest["warnings"] else 1

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from deepetpicker.config import CompareOptions, add_arguments as add_options, from_arguments, read_params
+from deepetpicker.terminal import show
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,5 +25,5 @@ def main(args: argparse.Namespace) -> int:
     params = read_params(args.params) if getattr(args, "params", None) else None
     manifest = compare_files(args.a, args.b, args.out, from_arguments(CompareOptions, args), params)
     total = {key: sum(item.get(key, 0) for item in manifest["items"]) for key in ("n_both", "n_only_a", "n_only_b")}
-    sys.stdout.write(f"{total['n_both']} in both, {total['n_only_a']} only in A, {total['n_only_b']} only in B\n")
+    show(f"{total['n_both']} in both, {total['n_only_a']} only in A, {total['n_only_b']} only in B")
     return 1 if any(item["status"] == "failed" for item in manifest["items"]) else 0

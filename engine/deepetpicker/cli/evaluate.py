@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, List, Mapping, Sequence
 
 from deepetpicker.config import EvaluateOptions, add_arguments as add_options, from_arguments, read_params
 from deepetpicker.io.classes import classes_to_json, parse_classes
+from deepetpicker.terminal import printable, show
 
 if TYPE_CHECKING:
     from deepetpicker.evaluation import EvaluationReport
@@ -49,7 +50,7 @@ def main(args: argparse.Namespace) -> int:
     if args.json:
         sys.stdout.write(json.dumps(report.to_dict(), allow_nan=False) + "\n")
     else:
-        sys.stdout.write(report_text(report))
+        show(*report_text(report).rstrip("\n").split("\n"))
     if args.out:
         log.info("%s: report.html, slices_N.png, evaluation.json, curve.csv, reliability.csv, manifest.json", args.out)
     return 1 if report.failed else 0
@@ -76,16 +77,17 @@ def report_text(report: EvaluationReport) -> str:
         if len(report.curve):
             parts.append(f"best threshold for {name}: {best['threshold']:.4g} ({name} {_number(best['value'])}, "
                          f"precision {_number(best['precision'])}, recall {_number(best['recall'])})")
-    parts += [f"failed: {name}: {reason}" for name, reason in report.failed.items()]
+    parts += [printable(f"failed: {name}: {reason}") for name, reason in report.failed.items()]
     return "\n".join(parts).rstrip("\n") + "\n"
 
 
 def aligned(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """Return a table as text: the first column left, the others right, two blanks between."""
-    widths = [max(len(str(row[i])) for row in [head, *rows]) for i in range(len(head))]
+    rows = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
     lines = []
     for row in [head, ["-" * w for w in widths], *rows]:
-        cells = [str(cell).ljust(w) if i == 0 else str(cell).rjust(w) for i, (cell, w) in enumerate(zip(row, widths))]
+        cells = [cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths))]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import pathlib
-import sys
 from typing import TYPE_CHECKING, Any, Dict
+
+from deepetpicker.terminal import printable, show
 
 if TYPE_CHECKING:
     from deepetpicker.io.modelcard import ModelCard
@@ -35,7 +36,7 @@ def main(args: argparse.Namespace) -> int:
     if pathlib.Path(args.model).suffix.lower() in TOMOGRAM_SUFFIXES:
         facts = of_tomogram(args.model)
         facts = Anonymous(facts).value(facts) if args.anonymous else facts
-        sys.stdout.write(json.dumps(facts, indent=1) + "\n" if args.json else in_words(facts))
+        show(*(json.dumps(facts, indent=1) if args.json else in_words(facts)).split("\n"))
         return 0
     card, facts = read_card(args.model), info(args.model)
     if args.anonymous:
@@ -43,7 +44,7 @@ def main(args: argparse.Namespace) -> int:
         facts, card = clean.value(facts), ModelCard.from_json(json.dumps(clean.value(json.loads(card.to_json()))))
     if args.out:
         write_copy(args.model, args.out, card, args.anonymous)
-    sys.stdout.write(json.dumps(facts, indent=1) + "\n" if args.json else format_info(card))
+    show(*(json.dumps(facts, indent=1) if args.json else format_info(card).rstrip("\n")).split("\n"))
     return 0
 
 
@@ -78,9 +79,9 @@ def of_tomogram(path: str) -> Dict[str, Any]:
 
 
 def in_words(facts: Dict[str, Any]) -> str:
-    """Return the facts of a tomogram as text."""
+    """Return the facts of a tomogram as lines, safe to show."""
     lines = [facts["name"], f"  type       {facts['type']}"]
     for label, one in [("voxels", facts), *(("coarser", one) for one in facts["coarser"])]:
         size = " x ".join(str(n) for n in reversed(one["shape_zyx"]))
         lines.append(f"  {label:<10} {size} (x, y, z) of {one['voxel_size_angstrom']:g} angstrom")
-    return "\n".join([*lines, *(f"  note       {text}" for text in facts["warnings"])]) + "\n"
+    return "\n".join(map(printable, [*lines, *(f"  note       {text}" for text in facts["warnings"])]))

@@ -10,6 +10,7 @@ import sys
 from typing import Any, Mapping, Optional
 
 from deepetpicker.config import ProposeOptions, add_arguments as add_options, from_arguments, read_params
+from deepetpicker.terminal import show
 
 NICE = 10  # beside a window, which goes first
 
@@ -41,7 +42,7 @@ def main(args: argparse.Namespace) -> int:
     manifest = propose(args.tomograms, args.out, from_arguments(ProposeOptions, args), params, args.like, args.unlike,
                        getattr(args, "quiet", False))
     total = sum(item.get("n_picks", 0) for item in manifest["items"])
-    sys.stdout.write(f"{total} candidates in {len(manifest['items'])} tomogram(s), in {args.out}\n")
+    show(f"{total} candidates in {len(manifest['items'])} tomogram(s), in {args.out}")
     return 1 if any(item["status"] == "failed" for item in manifest["items"]) else 0
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from deepetpicker.config import ReportOptions, add_arguments as add_options, from_arguments
+from deepetpicker.terminal import show
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,5 +25,5 @@ def main(args: argparse.Namespace) -> int:
     from deepetpicker.report.run import report
 
     path = report(args.places, args.out, from_arguments(ReportOptions, args), args.tomograms)
-    sys.stdout.write(f"{path}\n")
+    show(path)
     return 0

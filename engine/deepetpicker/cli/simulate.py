@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
-import sys
 from typing import List, Sequence
 
 from deepetpicker.config import SimulateOptions, add_arguments as add_options, from_arguments
+from deepetpicker.terminal import show
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,8 +33,7 @@ def main(args: argparse.Namespace) -> int:
         options = dataclasses.replace(options, maps=tuple(split_maps(args.maps)))
     manifest = simulate(args.out, options, quiet=getattr(args, "quiet", False))
     total = sum(item["n_particles"] for item in manifest["items"])
-    sys.stdout.write(f"{args.out}: {len(manifest['items'])} tomograms, {total} particles "
-                     f"({manifest['seconds']:.1f} s)\n")
+    show(f"{args.out}: {len(manifest['items'])} tomograms, {total} particles ({manifest['seconds']:.1f} s)")
     return 0
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from deepetpicker.config import StudyOptions, add_arguments as add_options, from_arguments, read_params
 from deepetpicker.io.classes import classes_to_json, parse_classes
+from deepetpicker.terminal import show
 
 KINDS = {
     "labels": "shape and diameter of the weak label",
@@ -47,6 +47,6 @@ def main(args: argparse.Namespace) -> int:
     manifest = study(args.kind, args.out, args.data, from_arguments(StudyOptions, args), getattr(args, "quiet", False),
                      params)
     done = [item for item in manifest["items"] if item["status"] == "done"]
-    sys.stdout.write(f"{args.out}: {len(done)} of {len(manifest['items'])} runs finished; see study.html, study.csv "
-                     f"and study.png ({manifest['seconds']:.0f} s)\n")
+    show(f"{args.out}: {len(done)} of {len(manifest['items'])} runs finished; see study.html, study.csv "
+         f"and study.png ({manifest['seconds']:.0f} s)")
     return 0 if len(done) == len(manifest["items"]) else 1

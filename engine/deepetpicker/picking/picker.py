@@ -32,7 +32,7 @@ from deepetpicker.picking.scan import TimedVoxels, probability_map
 from deepetpicker.picking.store import ProbabilityStore
 from deepetpicker.preparation.portrait import Portrait, portrait
 from deepetpicker.preparation.resample import open_working_volume, resample_bytes
-from deepetpicker.progress import progress
+from deepetpicker.terminal import progress
 from deepetpicker.verdict import Reason
 
 PathLike = Union[str, pathlib.Path]

@@ -19,9 +19,9 @@ from deepetpicker.io.classes import ParticleClass, write_classes
 from deepetpicker.io.items import check_name
 from deepetpicker.io.manifest import Manifest
 from deepetpicker.io.volumes import VolumeWriter, write_volume
-from deepetpicker.progress import progress
 from deepetpicker.simulation import imaging, packing
 from deepetpicker.simulation.particles import Particle, check_fit, load_particles
+from deepetpicker.terminal import printable, progress
 
 PathLike = Union[str, "os.PathLike[str]"]
 TABLE_HEADER = ("class_id", "class_name", "x", "y", "z", "rot", "tilt", "psi")
@@ -69,7 +69,7 @@ def simulate(out: PathLike, options: SimulateOptions = _DEFAULTS, quiet: bool = 
     write_classes(folder, classes, options.voxel_size)
     with progress(options.n, "simulating", "tomogram", quiet) as bar:
         for index in range(options.n):
-            bar.set_postfix_str(_name(options, index))
+            bar.set_postfix_str(printable(_name(options, index)))
             _simulate_one(folder, index, particles, options, manifest)
             manifest.write(folder / "manifest.json")
             bar.update()

@@ -18,11 +18,11 @@ from deepetpicker.memory import freed_memory
 from deepetpicker.network.predictor import Arithmetic, choose_device, choose_dtype
 from deepetpicker.network.resunet import ResUNet3D
 from deepetpicker.picking.peaks import PeakRule
-from deepetpicker.progress import progress
 from deepetpicker.sampling.augment import Augmentation
 from deepetpicker.sampling.gather import Gathered, annotate, gather, misfits
 from deepetpicker.sampling.holdout import split
 from deepetpicker.sampling.patches import EpochSampler, ParticlePatches, PatchRule
+from deepetpicker.terminal import progress
 from deepetpicker.training.finish import finish
 from deepetpicker.training.job import Job
 from deepetpicker.training.loop.callbacks import (

@@ -10,6 +10,7 @@ from typing import Any, Dict, Mapping, Union
 from deepetpicker.calibration import scores_are
 from deepetpicker.io.modelcard.card import ModelCard
 from deepetpicker.io.modelcard.header import JUDGED, read_card, read_header
+from deepetpicker.terminal import printable
 
 PathLike = Union[str, "os.PathLike[str]"]
 
@@ -32,7 +33,7 @@ def info(path: PathLike) -> Dict[str, Any]:
 
 
 def format_info(card: ModelCard) -> str:
-    """Return the model card as text for people, lengths in angstrom and in working voxels."""
+    """Return the model card as text for people, lengths in angstrom and in working voxels; safe to show."""
     voxel = card.voxel_size_ang
     lines = [f"DeepETPicker model (format {card.format_version}, version {card.version or 'unknown'}, "
              f"made {card.created or 'at an unknown time'})",
@@ -67,7 +68,7 @@ def format_info(card: ModelCard) -> str:
     if card.training.get("verdict"):
         lines.append(f"verdict             {card.training['verdict'].get('text', '')}")
     lines += [f"warning             {text}" for text in card.warnings]
-    return "\n".join([*lines, f"seed                {card.seed}"]) + "\n"
+    return "\n".join(map(printable, [*lines, f"seed                {card.seed}"])) + "\n"
 
 
 def _short(value: Any) -> str:
