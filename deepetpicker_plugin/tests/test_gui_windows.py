@@ -241,6 +241,8 @@ class TestGuiWindows(PluginTest):
             self.assertIn(word, page)
             for name in ("ring", "rod"):
                 self.assertIn(name, page)
+            if shown is not self.train:
+                self.assertIn(f"the model of {self.train.getObjLabel()} (", page)  # as the project window calls it
         self.assertIsNone(self.view(self.choice).page)  # a threshold has no page of its own
 
     # ---- forms and wizards

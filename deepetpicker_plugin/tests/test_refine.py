@@ -22,10 +22,11 @@ from deepetpicker_plugin.constants import TRAINING_DIR
 from deepetpicker_plugin.convert import Place
 from deepetpicker_plugin.corrections import correctionItems, leftBehind, transferBoxes
 from deepetpicker_plugin.objects import DeepETPickerModel, DeepETPickerRegions
+from deepetpicker_plugin.pages import pageOfModel
 from deepetpicker_plugin.protocols import ProtDeepETPickerAnnotate, ProtDeepETPickerRefine, ProtDeepETPickerTrain
 from deepetpicker_plugin.tests.base import PluginTest, dataFolder, python, slow, tinyModel
 from deepetpicker_plugin.viewers.registered import DeepETPickerTrainingViewer
-from deepetpicker_plugin.viewers.rounds import roundsOf
+from deepetpicker_plugin.viewers.rounds import namesOfModels, roundsOf
 
 TRAINING_CODE = """
 import dataclasses, json, sys
@@ -204,6 +205,10 @@ class TestCorrections(PluginTest):
         refined = self.trained(ProtDeepETPickerRefine, second, "corrected", initModel=train.model)
         self.assertEqual([(one.number, one.name, one.particles) for one in roundsOf(refined, self.proj)],
                          [(1, "ten clicks", 10), (2, "corrected", 30)])
+        names = namesOfModels(refined, self.proj)
+        self.assertEqual(names, {first: "ten clicks", second: "corrected"})
+        page = pageOfModel(refined, refined.model.getFileName(), names)()
+        self.assertIn(">2: corrected<", pathlib.Path(page).read_text("utf-8"))
         third = self.newProtocol(ProtDeepETPickerRefine, inputCoordinates=self.coordinates, initModel=refined.model)
         third.setObjLabel("again")
         self.proj.saveProtocol(third)

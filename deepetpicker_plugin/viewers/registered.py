@@ -32,7 +32,7 @@ from deepetpicker_plugin.protocols import (
 from deepetpicker_plugin.protocols.protocol_annotate import newestCoordinates
 from deepetpicker_plugin.protocols.protocol_compare import BOTH, ONLY_FIRST, ONLY_SECOND
 from deepetpicker_plugin.protocols.protocol_train import readRows
-from deepetpicker_plugin.viewers.rounds import roundsOf
+from deepetpicker_plugin.viewers.rounds import makerOf, namesOfModels, roundsOf
 from deepetpicker_plugin.viewers.scene import sceneOfSets
 
 NAMES = {BOTH: "in both", ONLY_FIRST: "only in the first", ONLY_SECOND: "only in the second"}
@@ -75,9 +75,9 @@ class DeepETPickerTrainingViewer(DeepETPickerViewer):
                     project._updateProtocol(obj)
                 return bool(obj.isActive())
 
-            return [TrainingWindow(f"Training: {obj.getObjLabel() or obj.getRunName()}",
+            return [TrainingWindow(f"Training: {obj.getRunName()}",
                                    lambda: readRows(obj.getMetricsFile()), running, self.getTkRoot(),
-                                   pages.pageOfTraining(obj),
+                                   pages.pageOfTraining(obj, namesOfModels(obj, project)),
                                    lambda: roundsOf(obj, project), lambda: isPartial(obj))]
         model = getattr(obj, "model", None) if isinstance(obj, ProtDeepETPickerImportModel) else obj
         if model is None:
@@ -87,7 +87,7 @@ class DeepETPickerTrainingViewer(DeepETPickerViewer):
             return self._nothing(f"{model}\nThe model says nothing about its training.")
         maker = self.getProject().getProtocol(int(model.getObjParentId()))
         return [TrainingWindow(f"Training: {model}", lambda: rows, lambda: False, self.getTkRoot(),
-                               pages.pageOfModel(maker, model.getFileName()),
+                               pages.pageOfModel(maker, model.getFileName(), namesOfModels(maker, self.getProject())),
                                lambda: roundsOf(maker, self.getProject()), lambda: model.getCard().is_partial)]
 
 
@@ -116,7 +116,10 @@ class DeepETPickerPicksViewer(DeepETPickerViewer):
         if isinstance(obj, SetOfCoordinates3D):
             parent = obj.getObjParentId()
             obj = self.getProject().getProtocol(int(parent)) if parent is not None else None
-        return pages.pageOfPicks(obj, obj._getExtraPath(PICKS_DIR)) if isinstance(obj, ProtDeepETPickerPick) else None
+        if not isinstance(obj, ProtDeepETPickerPick):
+            return None
+        names = namesOfModels(makerOf(obj.inputModel.get(), self.getProject()), self.getProject())
+        return pages.pageOfPicks(obj, obj._getExtraPath(PICKS_DIR), names)
 
     def annotate(self, coordinates: SetOfCoordinates3D) -> ProtDeepETPickerAnnotate:
         """Add the protocol *annotate particles* that starts from a set to the project, launch it and return it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, List, Optional
+from typing import Any, Dict, Iterator, List, Optional
 
 from deepetpicker.errors import DeepETPickerError
 from deepetpicker.report.rounds import Round, origin_of
@@ -17,11 +17,9 @@ def roundsOf(protocol: Any, project: Any) -> List[Round]:
     has no model yet is the last, as running or, when it does not run, not at all.
     """
     found: List[Round] = []
-    seen = set()
-    while protocol is not None and protocol.getObjId() not in seen:
-        seen.add(protocol.getObjId())
-        model, name = getattr(protocol, "model", None), str(protocol.getObjLabel() or protocol.getRunName())
-        start = protocol.getStartModel() if hasattr(protocol, "getStartModel") else None
+    for maker in _makers(protocol, project):
+        model, name = getattr(maker, "model", None), str(maker.getRunName())
+        start = _startOf(maker)
         if model is not None:
             try:
                 card = model.getCard()
@@ -31,10 +29,29 @@ def roundsOf(protocol: Any, project: Any) -> List[Round]:
             origin = origin_of(card) if card is not None else None
             if start is None and origin is not None:
                 found.append(origin)
-        elif protocol.isActive():
+        elif maker.isActive():
             found.append(Round(0, name, is_running=True))
-        protocol = makerOf(start, project)
     return _numbered(found[::-1])
+
+
+def namesOfModels(protocol: Any, project: Any) -> Dict[str, str]:
+    """Return what the project window calls the protocols that lead to the model of one, by their model files."""
+    return {one.model.getFileName(): str(one.getRunName()) for one in _makers(protocol, project)
+            if getattr(one, "model", None) is not None}
+
+
+def _makers(protocol: Any, project: Any) -> Iterator[Any]:
+    """Yield the protocols whose models went on from each other, the newest first."""
+    seen = set()
+    while protocol is not None and protocol.getObjId() not in seen:
+        seen.add(protocol.getObjId())
+        yield protocol
+        protocol = makerOf(_startOf(protocol), project)
+
+
+def _startOf(protocol: Any) -> Optional[DeepETPickerModel]:
+    """Return the model that a protocol started from; None without one."""
+    return protocol.getStartModel() if hasattr(protocol, "getStartModel") else None
 
 
 def makerOf(model: Optional[DeepETPickerModel], project: Any) -> Any:

@@ -319,6 +319,21 @@ def test_recall_of_a_partial_annotation_is_told_apart_from_the_f1_of_what_is_cer
     assert "of what is certain" not in whole.read_text("utf-8")
 
 
+def test_rounds_and_the_model_of_picks_have_the_names_that_are_given(tmp_path, picks, capsys):
+    last = refined(tmp_path / "Runs", (0.7, 0.85, 0.8))
+    first = tmp_path / "Runs/001_train/extra/../extra/model.safetensors"
+    page = tmp_path / "page.html"
+    assert main(["report", str(last), "--out", str(page), "--names", f"{first}=ten clicks = a start",
+                 f"{last}=after the review"]) == 0
+    assert [row[0] for row in rounds_in(page)] == ["1: ten clicks = a start", "2: 002_train", "3: after the review"]
+    model = find_run([str(picks)]).model
+    words = page_of(report([picks], page, names={model: "second round"})).text
+    assert f"picked with the model of second round ({model})" in " ".join(words.split())
+    for wrong in ("ten clicks", "=name", f"{last}= "):
+        assert main(["report", str(last), "--out", str(page), "--names", wrong]) == 2
+        assert "MODEL=NAME" in capsys.readouterr().err
+
+
 def test_a_first_model_has_no_rounds_and_a_lost_one_is_known_by_its_file(tmp_path):
     last = refined(tmp_path / "Runs", (0.7, 0.85))
     assert "Rounds" not in page_of(report([tmp_path / "Runs/001_train/extra/model.safetensors"])).text

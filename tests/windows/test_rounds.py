@@ -148,7 +148,7 @@ def test_the_command_shows_curves_and_rounds_of_a_model_file(tmp_path, display):
 def test_the_picture_has_a_place_for_each_round():
     left, middle, right = rounds_figure(three()).axes
     labels = [text.get_text() for text in left.get_xticklabels()]
-    assert labels == ["1: train", "2: refine model, aft\u2026", "3: refine model 2\n(running)"]
+    assert labels == ["1: train", "2: refine model,\nafter the first\u2026", "3: refine model 2\n(running)"]
     shown = {line.get_label(): list(zip(*line.get_data())) for line in left.lines}
     assert shown["this round"] == [(0, pytest.approx(0.7)), (1, 0.85)]
     assert shown["the model it started from,\nsame particles"] == [(1, 0.7)]

@@ -7,7 +7,8 @@ import hashlib
 import json
 import os
 import pathlib
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+import textwrap
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 from deepetpicker.errors import DeepETPickerError
 from deepetpicker.io.atomic import whole
@@ -101,12 +102,19 @@ def origin_of(card: ModelCard) -> Optional[Round]:
     return Round(int(facts.get("round", 1)), str(facts.get("file", "?"))) if facts else None
 
 
-def rounds_of_file(path: pathlib.Path) -> List[Round]:
+def rounds_of_file(path: pathlib.Path, names: Optional[Mapping[str, str]] = None) -> List[Round]:
     """Return the rounds that lead to a model file, oldest first.
 
     The models before it are looked for in its folder and where the manifest of its training says, by the digest that
     its card has of the file. Of one that is not there, what the card says of it is the first. None where there is no
     such file.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The model file.
+    names : mapping of str to str, optional
+        What model files, by their paths, are called; others have the names of their files and folders.
     """
     files: List[Tuple[pathlib.Path, ModelCard]] = []
     first: List[Round] = []
@@ -118,8 +126,14 @@ def rounds_of_file(path: pathlib.Path) -> List[Round]:
         origin = origin_of(card)
         if origin is not None and model is None:
             first = [origin]
-    names = told_apart([file for file, _ in files])
-    return first + [Round.of(card, name) for name, (_, card) in zip(names, files)][::-1]
+    called = [name_of(file, names or {}) or other for (file, _), other in zip(files, told_apart([f for f, _ in files]))]
+    return first + [Round.of(card, name) for name, (_, card) in zip(called, files)][::-1]
+
+
+def name_of(file: Union[str, pathlib.Path], names: Mapping[str, str]) -> str:
+    """Return what a model file is called in names by path, however the path is written; empty when it is not there."""
+    real = os.path.realpath(file)
+    return next((name for path, name in names.items() if os.path.realpath(path) == real), "")
 
 
 def told_apart(files: Sequence[pathlib.Path]) -> List[str]:
@@ -241,5 +255,6 @@ def _stacks(rounds: Sequence[Round]) -> List[Tuple[str, str, str, List[int], Lis
 
 
 def _short(name: str) -> str:
-    """Return a name as matplotlib shows it, cut where it is long."""
-    return plain(name if len(name) <= NAME_LETTERS else name[:NAME_LETTERS - 1] + "\u2026")
+    """Return a name as matplotlib shows it, in at most two lines, cut where it is longer."""
+    lines = textwrap.wrap(name, NAME_LETTERS, max_lines=2, placeholder="\u2026") or [""]
+    return plain("\n".join(line if len(line) <= NAME_LETTERS else line[:NAME_LETTERS - 1] + "\u2026" for line in lines))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
-from typing import Optional, Sequence, Union
+from typing import Mapping, Optional, Sequence, Union
 
 from deepetpicker import evaluation
 from deepetpicker.config import EvaluateOptions, ReportOptions
@@ -78,7 +78,7 @@ def write_results(report: EvaluationReport, out: PathLike) -> None:
 
 
 def report(places: Sequence[PathLike], out: Optional[PathLike] = None, options: ReportOptions = ReportOptions(),
-           tomograms: Sequence[PathLike] = ()) -> pathlib.Path:
+           tomograms: Sequence[PathLike] = (), names: Optional[Mapping[str, str]] = None) -> pathlib.Path:
     """Write the page of a training or a picking as one HTML file that needs no other file and no network.
 
     Parameters
@@ -92,6 +92,8 @@ def report(places: Sequence[PathLike], out: Optional[PathLike] = None, options: 
     tomograms : sequence of path
         Tomograms, or folders with them, that are no longer where they were. One that cannot be read is noted on the
         page.
+    names : mapping of str to str, optional
+        What model files, by their paths, are called on the page; default: their files and folders.
 
     Returns
     -------
@@ -107,9 +109,9 @@ def report(places: Sequence[PathLike], out: Optional[PathLike] = None, options: 
     """
     run = find_run([os.fspath(place) for place in places], [os.fspath(one) for one in tomograms])
     if isinstance(run, TrainingRun):
-        text, folder = training_page(run, options.crops), run.folder
+        text, folder = training_page(run, options.crops, names), run.folder
     else:
-        text, folder = picks_page(run, options.crops), run.folders[0]
+        text, folder = picks_page(run, options.crops, names), run.folders[0]
     if options.anonymous:
         text = Anonymous(run.manifest, run.card and run.card.training, os.path.abspath(folder)).page(text)
     target = pathlib.Path(out) if out is not None else folder / REPORT_FILE

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Mapping, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -34,6 +34,7 @@ from deepetpicker.report.pages.facts import (
 )
 from deepetpicker.report.pages.markup import Chart, chart, duration, number, plural, render
 from deepetpicker.report.pages.tally import EDGE_SHARE, TomogramRow, at_the_edge, depths_of, rows_of
+from deepetpicker.report.rounds import name_of
 from deepetpicker.report.slices import CLASS_LOOKS, DEFAULT_DIAMETER_VOX
 from deepetpicker.report.sources import PickedTomogram, PickRun
 
@@ -41,7 +42,7 @@ SHOWN_SLICES = 4
 DASHES = {"-": "", "--": "4 2.5", "-.": "7 2 1 2", ":": "1.5 2"}
 
 
-def picks_page(run: PickRun, crops: int) -> str:
+def picks_page(run: PickRun, crops: int, names: Optional[Mapping[str, str]] = None) -> str:
     """Return the page of a picking as HTML text.
 
     Parameters
@@ -50,6 +51,8 @@ def picks_page(run: PickRun, crops: int) -> str:
         Tomograms that failed included; it may have no picks.
     crops : int
         Crops in each group of a contact sheet; 0 leaves pictures out.
+    names : mapping of str to str, optional
+        What model files, by their paths, are called.
     """
     ids = [one.id for one in run.classes]
     rows = rows_of(run.tomograms, ids)
@@ -58,11 +61,12 @@ def picks_page(run: PickRun, crops: int) -> str:
     sheets = [(one.name, _groups(run, one, opener, crops)) for one in run.classes] if crops else []
     n_picks = sum(row.n_picks for row in rows)
     done = [row for row in rows if not row.is_failed]
-    names = [one.name for one in run.classes] if len(run.classes) > 1 else ["picks"]
+    kinds = [one.name for one in run.classes] if len(run.classes) > 1 else ["picks"]
     return render("picks.html.jinja", {
-        "heading": f"{plural(n_picks, 'pick')} in {plural(len(done), 'tomogram')}", "subtitle": _subtitle(run),
+        "heading": f"{plural(n_picks, 'pick')} in {plural(len(done), 'tomogram')}",
+        "subtitle": _subtitle(run, names or {}),
         "failed": [(one.name, one.reason) for one in run.tomograms if one.reason],
-        "warnings": _warnings(run, rows), "tiles": _tiles(run, done), "names": names,
+        "warnings": _warnings(run, rows), "tiles": _tiles(run, done), "names": kinds,
         "classes": [_class_row(run, one) for one in run.classes], "charts": _charts(run), "sheets": sheets,
         "rings": rings(), "width": width(), "edge": EDGE_DIAMETERS, "absent": said_of_missing(opener),
         "slices": _slices(run, rows, opener) if crops else [], "legend": _legend(run), "counts": _counts(run, rows),
@@ -72,11 +76,12 @@ def picks_page(run: PickRun, crops: int) -> str:
         "inputs": [[one.name, *place_cells(one.place, "")] for one in run.tomograms]})
 
 
-def _subtitle(run: PickRun) -> str:
+def _subtitle(run: PickRun, names: Mapping[str, str]) -> str:
     """Return one sentence that says what picked what."""
     started = str(run.manifest.get("started", "")).replace("T", " ")
     kinds = ", ".join(one.name for one in run.classes)
-    return f"{kinds or 'Nothing'}, picked with the model {short_path(run.model) or 'nobody knows'}" + (
+    model, name = short_path(run.model) or "nobody knows", name_of(run.model, names)
+    return f"{kinds or 'Nothing'}, picked with the model {f'of {name} ({model})' if name else model}" + (
         f", {started}." if started else ".")
 
 

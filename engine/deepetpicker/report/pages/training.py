@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Mapping, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -36,7 +36,7 @@ PARTIAL = ("Many particles are not annotated: a pick that hits nothing annotated
            "counts, and precision and F1 say little.")
 
 
-def training_page(run: TrainingRun, crops: int) -> str:
+def training_page(run: TrainingRun, crops: int, names: Optional[Mapping[str, str]] = None) -> str:
     """Return the page of a training as HTML text.
 
     Parameters
@@ -45,6 +45,8 @@ def training_page(run: TrainingRun, crops: int) -> str:
         May still be running.
     crops : int
         Crops in each group of a contact sheet; 0 leaves the sheets out.
+    names : mapping of str to str, optional
+        What model files, by their paths, are called.
     """
     picks, training = _picks(run), run.card.training if run.card else {}
     classes: Sequence[ParticleClass] = run.card.classes if run.card else ()
@@ -55,7 +57,7 @@ def training_page(run: TrainingRun, crops: int) -> str:
         "name": " and ".join(one.name for one in classes) or run.name, "subtitle": _subtitle(run),
         "verdict": _verdict(run), "warnings": _warnings(run), "partial": PARTIAL if run.is_partial else "",
         "tiles": _tiles(run, picks), "classes": [_class_row(run, one, picks.get(one.id, {})) for one in classes],
-        "rounds": _rounds(run), "refitted": REFITTED if run.card and run.card.is_refitted else "",
+        "rounds": _rounds(run, names), "refitted": REFITTED if run.card and run.card.is_refitted else "",
         "charts": _charts(run, judged), "sheets": sheets, "rings": rings(), "width": width(), "edge": EDGE_DIAMETERS,
         "absent": said_of_missing(opener), "items": _items(run), "model": model_facts(run.card),
         "options": option_facts(TrainOptions(), run.manifest.get("options") or training.get("options") or {}),
@@ -135,9 +137,9 @@ def _class_row(run: TrainingRun, one: ParticleClass, score: Mapping[str, Any]) -
             number(run.card.thresholds[one.id])]
 
 
-def _rounds(run: TrainingRun) -> Dict[str, Any]:
+def _rounds(run: TrainingRun, names: Optional[Mapping[str, str]]) -> Dict[str, Any]:
     """Return the models that went on from each other up to this one, as cells and a chart; empty for a first one."""
-    rounds = rounds_of_file(run.model)
+    rounds = rounds_of_file(run.model, names)
     if len(rounds) < 2:
         return {}
     caption = ("Filled: a round on its own held-out part. Open, with an arrow: the model it started from, on the same "
