@@ -80,7 +80,7 @@ class Bench:
 
     def options(self, **values: Any) -> PickOptions:
         """Return options of ``pick`` for this device."""
-        return PickOptions(**{"device": self.word, "tile": 48 if self.quick else 0, **values})
+        return PickOptions(**{"device": self.word, "mirrors": 1, "tile": 48 if self.quick else 0, **values})
 
     @property
     def model(self) -> pathlib.Path:

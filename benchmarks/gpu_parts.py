@@ -145,7 +145,7 @@ def equality(bench: Bench, model: Optional[pathlib.Path] = None, volume: Optiona
     volume = volume or bench.volume(bench.shape if bench.quick else (96, 160, 160))
     tile = 48 if bench.quick else 64
     begin = time.perf_counter()
-    exact = Picker(model, PickOptions(device="cpu", precision="float32", tile=tile), quiet=True)
+    exact = Picker(model, PickOptions(device="cpu", precision="float32", tile=tile, mirrors=1), quiet=True)
     expected = exact.picks(exact.candidates(volume, bench.folder))
     took = time.perf_counter() - begin
     ways = [("bfloat16", True), ("float16", True), ("float32", False)] + [("float32", True)] * bench.is_gpu

@@ -40,7 +40,7 @@ def main() -> int:
     parser.add_argument("--threshold", type=float, default=0.5)
     args = parser.parse_args()
     logging.basicConfig(level=logging.ERROR)
-    plain = PickOptions(tile=64, batch=1, precision="float32", threshold=args.threshold)
+    plain = PickOptions(tile=64, batch=1, precision="float32", threshold=args.threshold, mirrors=1)
     volume = open_volume(args.tomogram)
     expected = picks(args.model, plain, volume)
     say(f"{volume.name}: {len(expected)} picks with tiles of 64, float32")

@@ -44,7 +44,7 @@ def main() -> int:
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    options = PickOptions(device=args.device, precision=args.precision, memory_limit=args.memory_limit)
+    options = PickOptions(device=args.device, precision=args.precision, memory_limit=args.memory_limit, mirrors=1)
     if args.one:
         ask_for_large_pages()
         say(json.dumps(pick_once(*args.one, options)))

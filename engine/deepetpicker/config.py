@@ -197,9 +197,10 @@ class PickOptions(Options):
     save_map: bool = opt(False, "also write the probability of each class as NAME_probability_CLASS.mrc")
     mask: str = opt("", "MRC mask, or folder of NAME.mrc masks: picks outside voxels > 0 are dropped")
     device: str = opt("auto", "where to compute", choices=DEVICES)
-    mirrors: int = opt(1, "looks at each tile: as it is (1), and mirrored along x (2), y (4) and z (8); their mean is "
-                       "more often right and better centred, most with few labels, and takes so many times as long",
-                       check=lambda v: None if v in (1, 2, 4, 8) else "1, 2, 4 or 8")
+    mirrors: int = opt(0, "looks at each tile: as it is (1), and mirrored along x (2), y (4) and z (8); their mean "
+                       "tells classes apart and centres better, and takes so many times as long; 0: 4 where the model "
+                       "has several classes, else 1",
+                       check=lambda v: None if v in (0, 1, 2, 4, 8) else "0, 1, 2, 4 or 8")
     max_picks: int = opt(0, "keep at most so many picks per class and tomogram, best first; 0 keeps all",
                          check=at_least(0))
     min_distance_angstrom: Union[float, str] = opt(

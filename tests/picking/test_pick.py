@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -27,7 +28,7 @@ from deepetpicker.network.modelfile import save_model
 from deepetpicker.network.resunet import ResUNet3D
 from deepetpicker.picking.picker import Picker, working_folder
 from deepetpicker.picking.planning import Workplace, make_plan
-from tests.detectors import blob_detector, detector_card, write_detector
+from tests.detectors import BLOB, blob_detector, detector_card, write_detector
 from tests.moments import SCANS, heard, interrupted_at
 
 CENTRES = np.array([[12.3, 14.0, 12.5], [24.0, 30.7, 44.2], [22.0, 52.4, 22.8], [14.0, 41.0, 58.1]])
@@ -403,6 +404,19 @@ def picker_of(largest=10**9, **values):
 def volume_of(name="TS_1", kind=np.ndarray):
     """Return the tomogram of four blobs, in memory."""
     return Volume(name, pathlib.Path(f"{name}.mrc"), density(CENTRES).view(kind), 10.0)
+
+
+def test_several_classes_are_looked_at_four_times_one_class_once():
+    """A network whose answer depends on where x points: the default is what the number of looks says."""
+    two = (dataclasses.replace(BLOB, id=1), dataclasses.replace(BLOB, id=2, name="other"))
+    for classes, looks in ((two, 4), (two[:1], 1)):
+        network = blob_detector((1,) * len(classes))
+        with torch.no_grad():
+            network.encoders[0].unit1.conv.weight[..., 2] *= 1.5
+        tables = [Picker((network, detector_card(*classes)), options(mirrors=n), quiet=True).candidates(volume_of())
+                  for n in (0, 1, 4)]
+        assert not np.array_equal(tables[1].scores, tables[2].scores)
+        np.testing.assert_array_equal(tables[0].scores, tables[1 if looks == 1 else 2].scores)
 
 
 def test_without_memory_the_tile_shrinks_and_the_run_goes_on(caplog):

@@ -70,7 +70,8 @@ def benchmark(model: PathLike = "", tomogram: PathLike = "", options: BenchmarkO
         volume = open_volume(tomogram or _simulated(work, options))
         path = pathlib.Path(model) if model else detector_model(work, volume.voxel_size_ang)
         network, card = load_model(path)
-        picker = Picker(path, PickOptions(device=options.device, precision=options.precision, threshold=0.0), True)
+        picker = Picker(path, PickOptions(device=options.device, precision=options.precision, threshold=0.0,
+                                          mirrors=1), True)
         if working_grid(volume, card).factor != 1:
             log.warning("%s is resampled for this model; the published algorithm is timed on the resampled volume "
                         "without the resampling", volume.name)

@@ -39,6 +39,7 @@ PathLike = Union[str, pathlib.Path]
 logger = logging.getLogger(__name__)
 
 COARSER_BY = 1.25
+LOOKS_AT_SEVERAL = 4  # classes: which of them a particle is, is surer seen in mirrors, too (docs/studies.rst)
 DECIMALS = 4  # of positions in voxels and of scores: far below what a pick is worth
 
 
@@ -115,12 +116,13 @@ class Picker:
         self.portrait: Optional[Portrait] = None
         self.distances_ang = resolve(options.min_distance_angstrom, self.card.classes,
                                      {c.id: c.diameter_ang / 2 for c in self.card.classes}, "min_distance_angstrom")
-        self.predictor = Predictor(network, Arithmetic.choose(options.device, options.precision, options.batch),
-                                   options.mirrors)
+        looks = options.mirrors or (LOOKS_AT_SEVERAL if len(self.card.classes) > 1 else 1)
+        self.predictor = Predictor(network, Arithmetic.choose(options.device, options.precision, options.batch), looks)
         self._largest = 0
         self._place = self._workplace()
-        logger.info("%s: %d class(es), %.4g angstrom/voxel; %s", "a model" if isinstance(model, tuple) else model,
-                    len(self.rules), self.card.voxel_size_ang, self.predictor.arithmetic)
+        logger.info("%s: %d class(es), %.4g angstrom/voxel; %s%s", "a model" if isinstance(model, tuple) else model,
+                    len(self.rules), self.card.voxel_size_ang, self.predictor.arithmetic,
+                    f"; {looks} looks at each place (--mirrors 1 is faster)" if looks > 1 else "")
 
     @property
     def device(self) -> torch.device:
