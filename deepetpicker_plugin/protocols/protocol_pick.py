@@ -77,9 +77,10 @@ class ProtDeepETPickerPick(OutputsMixin, ProtDeepETPickerBase, ProtStreamingBase
                   "that is given. 0: by the score threshold alone. Needs a model whose scores are calibrated.")
         addOption(form, PickOptions, "mirrors", "Looks at each place", "0: 4 with several classes, else 1")
         addOption(form, PickOptions, "max_picks", "Most picks per class and tomogram", "0: all")
-        addOption(form, PickOptions, "min_distance_angstrom", "Least distance between picks", "-1: half a diameter",
+        addOption(form, PickOptions, "min_distance_angstrom", "Least distance between picks", "-1: the model's",
                   help="Picks closer than this are one particle: one number, or by group id (or name): 1: 80, 2: 50. "
-                  "Negative, or a class left out, takes half the diameter.")
+                  "Negative, or a class left out, takes what the nearest particles of the training say (half the "
+                  "diameter, where they were too few).")
         form.addSection(label="Output")
         form.addParam("splitClasses", params.BooleanParam, default=False, label="One set per class?",
                       help="Yes: each class becomes its own set of coordinates. No: one set, where the group id is the "

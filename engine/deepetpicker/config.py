@@ -205,7 +205,8 @@ class PickOptions(Options):
                          check=at_least(0))
     min_distance_angstrom: Union[float, str] = opt(
         -1.0, "picks closer than this are one particle: one number, or one per class id or name such as 1:80,2:50; "
-        "negative takes half the diameter", unit="angstrom", check=lambda v: problem(v, -1), per_class=True)
+        "negative takes what the nearest pairs of the training say, else half the diameter", unit="angstrom",
+        check=lambda v: problem(v, -1), per_class=True)
     memory_limit: float = opt(
         0.0, "memory that picking may take, of the GPU if it computes there, else of the process: tiles and batch "
         "shrink to fit; 0 sets no limit", unit="GB", check=at_least(0), expert=True)

@@ -44,7 +44,7 @@ def test_card_round_trip_through_a_file(tmp_path, card):
     content = info(path)
     assert content["parameters"] == 6
     assert content["classes"][1] == {"id": 3, "name": "rod", "diameter_ang": 120.0, "label_diameter_vox": 7.0,
-                                     "threshold": 0.55, "calibration": None}
+                                     "threshold": 0.55, "calibration": None, "apart_ang": None}
     assert content["format_version"] == FORMAT_VERSION
 
 

@@ -50,12 +50,15 @@ class PeakRule:
         Diameter of the training label in working voxels.
     label : str
         Shape of the training label.
+    apart_vox : float
+        Picks nearer to each other are one particle; 0 is half the diameter.
     """
 
     class_id: int
     diameter_vox: float
     label_diameter_vox: float
     label: str = "tball"
+    apart_vox: float = 0.0
 
     @property
     def passes(self) -> int:
@@ -351,7 +354,7 @@ def find_peaks(store: ProbabilityStore, rules: Sequence[PeakRule], floor: float 
     store, rules, floor, block
         See :func:`candidates`.
     min_distance_vox : dict, optional
-        See :func:`deduplicate`; default: half of each class's diameter.
+        See :func:`deduplicate`; default: what the rules say.
     """
-    distances = min_distance_vox or {rule.class_id: rule.diameter_vox / 2 for rule in rules}
+    distances = min_distance_vox or {rule.class_id: rule.apart_vox or rule.diameter_vox / 2 for rule in rules}
     return deduplicate(candidates(store, rules, floor, block), distances)

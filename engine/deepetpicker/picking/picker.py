@@ -18,7 +18,7 @@ from deepetpicker.config import PickOptions
 from deepetpicker.errors import DeviceMemoryError, InputError
 from deepetpicker.geometry import WorkingGrid, check_resampling
 from deepetpicker.io.coordinates import CoordinateTable
-from deepetpicker.io.modelcard import ModelCard
+from deepetpicker.io.modelcard import ClassCard, ModelCard
 from deepetpicker.io.volumes import Volume, VolumeWriter, open_volume
 from deepetpicker.memory import freed_memory, resident_bytes
 from deepetpicker.network.modelfile import load_model
@@ -45,8 +45,13 @@ DECIMALS = 4  # of positions in voxels and of scores: far below what a pick is w
 
 def peak_rules(card: ModelCard) -> List[PeakRule]:
     """Return how each class of a model is picked, in the order of the network's channels."""
-    return [PeakRule(c.id, c.diameter_ang / card.voxel_size_ang, c.label_diameter_vox, card.label)
-            for c in card.classes]
+    return [peak_rule(c, card.voxel_size_ang, card.label) for c in card.classes]
+
+
+def peak_rule(one: ClassCard, voxel_size_ang: float, label: str) -> PeakRule:
+    """Return how a class is picked on working voxels of a size."""
+    return PeakRule(one.id, one.diameter_ang / voxel_size_ang, one.label_diameter_vox, label,
+                    one.least_distance_ang / voxel_size_ang)
 
 
 def working_grid(volume: Volume, card: ModelCard, quiet: bool = False, most: float = PickOptions.max_resampling
@@ -115,7 +120,7 @@ class Picker:
         self.share = 0.0
         self.portrait: Optional[Portrait] = None
         self.distances_ang = resolve(options.min_distance_angstrom, self.card.classes,
-                                     {c.id: c.diameter_ang / 2 for c in self.card.classes}, "min_distance_angstrom")
+                                     {c.id: c.least_distance_ang for c in self.card.classes}, "min_distance_angstrom")
         looks = options.mirrors or (LOOKS_AT_SEVERAL if len(self.card.classes) > 1 else 1)
         self.predictor = Predictor(network, Arithmetic.choose(options.device, options.precision, options.batch), looks)
         self._largest = 0

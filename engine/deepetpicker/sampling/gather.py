@@ -33,6 +33,7 @@ from deepetpicker.io.voxelsize import given_sizes
 from deepetpicker.preparation.labels import default_label_diameter
 from deepetpicker.preparation.normalise import Intensity, robust_intensity
 from deepetpicker.preparation.resample import open_working_volume, whole
+from deepetpicker.sampling.apart import with_distances
 from deepetpicker.sampling.certain import Certain, read_certain
 from deepetpicker.sampling.patches import Annotated
 
@@ -148,7 +149,10 @@ def gather(data: PathLike, options: TrainOptions, params: Optional[Mapping[str, 
     voxel, cards = _working(classes, volumes, options, card, warnings)
     log.info("%s", described(cards))
     certain = [_consistent(*parts, cards, warnings) for parts in zip(certain, tables, volumes)]
-    return Gathered(items, volumes, tables, intensities, cards, voxel, warnings, certain)
+    found = Gathered(items, volumes, tables, intensities, cards, voxel, warnings, certain)
+    is_complete = (found.unannotated if options.unannotated == "auto" else options.unannotated) == "background"
+    return dataclasses.replace(found, classes=with_distances(
+        cards, tables, [volume.voxel_size_ang for volume in volumes], is_complete, card.classes if card else ()))
 
 
 def _consistent(certain: Certain, table: CoordinateTable, volume: Volume, classes: Sequence[ClassCard],

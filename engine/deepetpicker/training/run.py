@@ -17,7 +17,7 @@ from deepetpicker.io.manifest import Manifest
 from deepetpicker.memory import freed_memory
 from deepetpicker.network.predictor import Arithmetic, choose_device, choose_dtype
 from deepetpicker.network.resunet import ResUNet3D
-from deepetpicker.picking.peaks import PeakRule
+from deepetpicker.picking.picker import peak_rule
 from deepetpicker.sampling.augment import Augmentation
 from deepetpicker.sampling.gather import Gathered, annotate, gather, misfits
 from deepetpicker.sampling.holdout import split
@@ -218,7 +218,7 @@ def _prepare(options: TrainOptions, gathered: Gathered, network: ResUNet3D, run:
     tomograms = annotate(gathered, run.path / "cache")
     earlier = origin.items if origin and options.recipe == "refine" else ()
     kept, held = split(tomograms, options.validation, gathered.classes, gathered.warnings, earlier)
-    peaks = [PeakRule(c.id, c.diameter_ang / voxel, c.label_diameter_vox, options.label) for c in gathered.classes]
+    peaks = [peak_rule(c, voxel, options.label) for c in gathered.classes]
     validator = Validator(held, rule, peaks, options.validation_tiles, options.alpha, network.stride)
     if options.select == "picks" and validator.against_picks and validator.n_particles:
         gathered.warnings.append(f"{validator.against_picks}: the epoch to keep is not chosen by the picks on the "

@@ -25,12 +25,19 @@ class ClassCard(ParticleClass):
     """One particle class of a model: id, name, diameter in angstrom, label diameter in working voxels, threshold.
 
     The threshold is None in models that have one for all classes, the calibration in those whose scores are peak
-    heights and no probabilities. Threshold and scores are of one kind.
+    heights and no probabilities. Threshold and scores are of one kind. Picks nearer to each other than ``apart_ang``
+    (angstrom) are one particle; None, where the annotation did not tell, is half the diameter.
     """
 
     label_diameter_vox: float = 0.0
     threshold: Optional[float] = None
     calibration: Optional[Calibration] = None
+    apart_ang: Optional[float] = None
+
+    @property
+    def least_distance_ang(self) -> float:
+        """Distance in angstrom below which two picks are one particle."""
+        return self.diameter_ang / 2 if self.apart_ang is None else self.apart_ang
 
 
 @dataclasses.dataclass(frozen=True)
@@ -235,10 +242,12 @@ def _check_seen(seen: Any) -> None:
 
 
 def _class_card(content: Mapping[str, Any]) -> ClassCard:
-    """Return one class from parsed JSON; its threshold and its calibration may lack, as in older models."""
+    """Return one class from parsed JSON; threshold, calibration and least distance may lack, as in older models."""
     if not isinstance(content, Mapping):
         raise TypeError(f"a class must be an object, got {content!r}")
-    own, scale = content.get("threshold"), content.get("calibration")
+    own, scale, apart = (content.get(key) for key in ("threshold", "calibration", "apart_ang"))
+    if apart is not None and not 0 < float(apart) <= 2 * float(content["diameter_ang"]):
+        raise ValueError(f"the least distance of picks must be above 0 and near the diameter, got {apart!r:.40}")
     return ClassCard(int(content["id"]), str(content["name"]), float(content["diameter_ang"]),
                      float(content["label_diameter_vox"]), None if own is None else float(own),
-                     None if scale is None else Calibration.from_dict(scale))
+                     None if scale is None else Calibration.from_dict(scale), None if apart is None else float(apart))

@@ -47,7 +47,8 @@ def format_info(card: ModelCard) -> str:
         lines.append(f"  {one.id:>3}  {one.name:<16} diameter {one.diameter_ang:.4g} angstrom "
                      f"({one.diameter_ang / voxel:.1f} voxels), label {one.label_diameter_vox:.3g} voxels "
                      f"({one.label_diameter_vox * voxel:.4g} angstrom), threshold {card.thresholds[one.id]:.3g}")
-        lines.append(f"       {scores_are(one.calibration)}")
+        lines.append(f"       {scores_are(one.calibration)}; picks are at least {one.least_distance_ang:.4g} angstrom "
+                     "apart")
     told = ("picks", "items", "seen", "verdict", "round", "started_from", "refit")
     training = {key: value for key, value in card.training.items() if key not in told}
     for title, content in (("network", card.network), ("training", training), ("intensity", card.intensity),
