@@ -171,6 +171,24 @@ def test_negatives_are_marked_and_made_of_particles(window):
     assert "not one: 1" in window.marks_text.get()
 
 
+def test_a_tick_says_that_a_tomogram_is_annotated_completely(window, monkeypatch):
+    whole = Region((0, 0, 0), tuple(n - 1 for n in SHAPE))
+    assert not window.complete.is_set.get()
+    window.complete.invoke()
+    assert list(window.session.regions("a").values()) == [whole]
+    assert window.session.regions("b") == {}
+    key(window, "Control-z")
+    assert window.session.regions("a") == {}
+    assert not window.complete.is_set.get()
+    window.complete.invoke()
+    window.complete.invoke()
+    assert window.session.regions("a") == {}
+    monkeypatch.setattr(window.session, "add", lambda *words: (_ for _ in ()).throw(OSError("disk full")))
+    window.complete.invoke()
+    assert not window.complete.is_set.get()
+    assert "disk full" in window.error.get()
+
+
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_boxes_are_drawn_pulled_and_removed_in_each_view(window, axis):
     key(window, "Key-b")

@@ -16,6 +16,7 @@ from deepetpicker.annotation.records import Change, Negative, Particle, Position
 from deepetpicker.annotation.session import Session
 from deepetpicker.annotation.snap import snap
 from deepetpicker.windows.annotate.classbox import ClassBox
+from deepetpicker.windows.annotate.complete import CompleteTick
 from deepetpicker.windows.annotate.marks import (
     CANDIDATE,
     LOOK,
@@ -119,6 +120,8 @@ class AnnotateWindow(SessionWindow, SliceControls, FigureWindow):
                         takefocus=False).pack(anchor=tk.W, padx=6)
         self.marks_text = tk.StringVar(parent)
         ttk.Label(parent, textvariable=self.marks_text).pack(anchor=tk.W, padx=6)
+        self.complete = CompleteTick(parent, self.session, self._attempt)
+        self.complete.pack(anchor=tk.W, padx=6)
         button_row(parent, ("Undo", self.undo), ("Redo", self.redo), ("Remove", self.remove_selected))
         button_row(parent, ("Previous", lambda: self.next_particle(-1)), ("Next", lambda: self.next_particle(1)),
                    ("Next new", lambda: self.next_particle(1, True)))
@@ -362,6 +365,7 @@ class AnnotateWindow(SessionWindow, SliceControls, FigureWindow):
         self.tool.reach_vox = 0.5 * diameter_vox(look.kind.diameter_ang if look else 0.0, voxel)
         self.marks_text.set(f"not one: {len(self.session.negatives(name))}    complete boxes: "
                             f"{len(self.session.regions(name))}")
+        self.complete.refresh(name)
         for number, one in enumerate(self.scene.names):
             new = len(self.session.unreviewed(one))
             replace_line(self.tomograms, number,
