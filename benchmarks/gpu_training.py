@@ -28,8 +28,8 @@ from deepetpicker.sampling.patches import EpochSampler, ParticlePatches, PatchRu
 from deepetpicker.simulation import simulate
 from deepetpicker.training.job import FEWEST_PATCHES
 from deepetpicker.training.recipe import filled_in
-from deepetpicker.training.run import MOST_WORKERS
 from deepetpicker.training.run_folder import read_metrics
+from deepetpicker.training.stages.epochs import MOST_WORKERS
 
 DIAMETER_VOX = 20.0  # the working diameter
 RESERVE_S = 30.0  # left for what comes after the training

@@ -174,7 +174,7 @@ def test_what_lies_outside_the_tomogram_is_refused(data):
 
 
 def test_regions_decide_what_is_not_annotated_unless_the_user_does(data, caplog):
-    from deepetpicker.training.run import decided
+    from deepetpicker.training.given import decided
 
     assert decided(TrainOptions(), gathered(data)).unannotated == "background"
     write_regions(data / "a_regions.csv", [Region((0, 0, 0), (9, 9, 9))])
@@ -186,7 +186,7 @@ def test_regions_decide_what_is_not_annotated_unless_the_user_does(data, caplog)
 
 
 def test_a_table_of_no_region_says_that_nothing_is_complete(data, caplog):
-    from deepetpicker.training.run import decided
+    from deepetpicker.training.given import decided
 
     write_regions(data / "a_regions.csv", [])
     found = gathered(data)

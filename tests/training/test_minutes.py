@@ -10,12 +10,12 @@ import pytest
 from balls import small, write_set
 
 from deepetpicker.io.modelcard import read_card
-from deepetpicker.training import run
 from deepetpicker.training.loop import callbacks
 from deepetpicker.training.loop.callbacks import read_checkpoint
 from deepetpicker.training.pace import Pace
 from deepetpicker.training.run import train
 from deepetpicker.training.run_folder import read_metrics
+from deepetpicker.training.stages import epochs
 from tests.moments import steps_of_training
 
 
@@ -30,7 +30,7 @@ def clock(monkeypatch):
     """Make every look at the clock of an epoch's end find a second passed, and a step look like half of one."""
     ticks = itertools.count()
     monkeypatch.setattr(callbacks, "time", types.SimpleNamespace(perf_counter=lambda: float(next(ticks))))
-    monkeypatch.setattr(run, "measure", lambda *_: Pace(step_s=0.5, validation_s=1.0, spent_s=0.0))
+    monkeypatch.setattr(epochs, "measure", lambda *_: Pace(step_s=0.5, validation_s=1.0, spent_s=0.0))
 
 
 @pytest.mark.long
