@@ -23,6 +23,7 @@ from deepetpicker.io.atomic import whole
 from deepetpicker.io.coordinates import read_coordinates
 from deepetpicker.io.manifest import read_manifest
 from deepetpicker.io.modelcard import read_card
+from deepetpicker.io.regions import REGIONS, read_regions
 from deepetpicker.io.volumes import open_volume
 
 TRAIN = ("--epochs", "3", "--patch", "32", "--widths", "4,6", "--patches-per-epoch", "4", "--batch", "2", "--device",
@@ -255,7 +256,9 @@ def half_written(folder: pathlib.Path) -> str:
 
 
 def read_csv(path: pathlib.Path) -> Any:
-    """Read a pick table, or the metrics of a training, whose lines must have as many cells as its header."""
+    """Read a table: picks, boxes, or the metrics of a training, whose lines must have as many cells as its header."""
+    if path.name.endswith(REGIONS):
+        return read_regions(path)
     lines = path.read_text().splitlines()
     if lines and "epoch" in lines[0]:
         if {line.count(",") for line in lines} != {lines[0].count(",")}:

@@ -41,6 +41,11 @@ def test_the_harness_sees_half_written_files_and_orphans(tmp_path):
     (tmp_path / "manifest.json").rename(tmp_path / ".manifest.1.json")
     (tmp_path / "t.csv").write_text("class,x,y,z,score\n1,2,3")
     assert "t.csv is not whole" in half_written(tmp_path)
+    (tmp_path / "t.csv").unlink()
+    (tmp_path / "t_regions.csv").write_text("x_min,y_min,z_min,x_max,y_max,z_max\n")
+    assert half_written(tmp_path) == ""
+    (tmp_path / "t_regions.csv").write_text("x_min,y_min,z_min,x_max,y_max,z_max\n1,2,3\n")
+    assert "t_regions.csv is not whole" in half_written(tmp_path)
     process = subprocess.Popen(["bash", "-c", "sleep 4 &"], start_new_session=True)
     process.wait()
     assert orphans(process.pid).startswith("orphans: ")
