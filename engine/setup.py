@@ -55,6 +55,6 @@ setup(
     package_data={"deepetpicker.report.pages": ["*.css", "*.jinja"], "deepetpicker.network": ["generic.safetensors"]},
     install_requires=[*BASE, *(f'{requirement}; python_version >= "3.9"' for requirement in ENGINE)],
     extras_require=EXTRAS,
-    entry_points={"console_scripts": ["deepetpicker = deepetpicker.__main__:main"]},
+    entry_points={"console_scripts": ["deepetpicker = deepetpicker.__main__:command"]},
     zip_safe=False,
 )

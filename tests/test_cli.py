@@ -190,6 +190,8 @@ def test_common_options_are_off_by_default(verb: Any):
     (MemoryError(), 2, "error: not enough memory: close other programs"),
     (OSError(errno.ENOMEM, "Cannot allocate memory"), 2, "error: not enough memory: [Errno 12]"),
     (OSError(errno.ENOMEM, "Cannot allocate memory", "a.mrc"), 2, "error: not enough memory: [Errno 12]"),
+    (RuntimeError("can't start new thread"), 2, "error: not enough memory: can't start new thread: close"),
+    (ImportError("libtorch_cpu.so: failed to map segment from shared object"), 2, "error: not enough memory: libtorch"),
     (ModuleNotFoundError("No module named 'torch'", name="torch"), 2, "info needs the Python package 'torch'"),
     (ModuleNotFoundError("No module named 'deepetpicker.x'", name="deepetpicker.x"), 3, "internal error: Module"),
     (KeyboardInterrupt(), 130, "deepetpicker info: interrupted: files that were finished are kept\n"),
@@ -284,7 +286,7 @@ sys.exit(main(["train", *sys.argv[1:]]))
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 @pytest.mark.parametrize("body", [
     pytest.param("time.sleep(30)", id="plain"),
     pytest.param("exec('try: time.sleep(30)\\nexcept KeyboardInterrupt: sys.exit(1)')", id="a library leaves with 1"),

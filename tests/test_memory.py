@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -96,3 +97,26 @@ def test_verbs_with_too_little_memory_end_with_one_line(tmp_path):
     done = subprocess.run([sys.executable, "-c", VERB, *words], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, len(done.stderr.strip().splitlines())) == (2, 1)
     assert "evaluate: error: not enough memory" in done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs the limits of Linux")
+@pytest.mark.parametrize(("words", "mib", "threads"), [
+    (("check", "--data", "."), 100, 2), (("check", "--data", "."), 130, 8), (("evaluate", "--truth", "."), 100, 8),
+    (("pick", "m", "a.mrc", "--out", "o"), 330, 2), (("propose", "a.mrc", "--out", "o"), 550, 2),
+    (("train", "--data", ".", "--out", "m"), 700, 1)])
+def test_a_command_with_little_memory_from_its_start_ends(tmp_path, words, mib, threads):
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    limits = f"ulimit -v {mib * 1024}; exec \"$@\""
+    done = subprocess.run(["sh", "-c", limits, "sh", sys.executable, "-m", "deepetpicker", *words], cwd=tmp_path,
+                          env=environment, capture_output=True, text=True, timeout=100, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert f"{words[0]}: error: not enough memory" in done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs the limits of Linux")
+@pytest.mark.parametrize(("limits", "low", "high"), [("ulimit -v 400000", 150, 391), ("ulimit -v unlimited", 0, 0)])
+def test_the_room_that_a_limit_leaves_is_told(limits, low, high):
+    code = "from deepetpicker.memory import MIB, room_bytes; print(room_bytes() / MIB)"
+    done = subprocess.run(["sh", "-c", f'{limits}; exec "$@"', "sh", sys.executable, "-c", code], capture_output=True,
+                          text=True, check=True)
+    assert low <= float(done.stdout) <= high

@@ -95,7 +95,7 @@ def test_every_folder_with_code_is_packaged(metadata: Dict[str, Any], name: str)
 
 
 def test_entry_points(metadata: Dict[str, Any]):
-    assert metadata[ENGINE]["entry_points"] == {"console_scripts": ["deepetpicker = deepetpicker.__main__:main"]}
+    assert metadata[ENGINE]["entry_points"] == {"console_scripts": ["deepetpicker = deepetpicker.__main__:command"]}
     assert metadata[PLUGIN]["entry_points"] == {"pyworkflow.plugin": ["deepetpicker_plugin = deepetpicker_plugin"]}
 
 

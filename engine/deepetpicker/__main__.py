@@ -3,13 +3,14 @@
 Only the module of the chosen verb is imported, and that imports torch inside its ``main``; so help and version need
 neither torch nor numpy.
 
-Exit status: 0 done, 1 some items failed, 2 bad input, 3 an error of the program itself, 130 interrupted (Ctrl-C or
-SIGTERM), 141 the reader of the output went away.
+Exit status: 0 done, 1 some items failed, 2 bad input, 3 an error of the program itself, 130 interrupted (Ctrl-C,
+SIGTERM or SIGHUP), 141 the reader of the output went away.
 """
 
 from __future__ import annotations
 
 import argparse
+import atexit
 import contextlib
 import errno
 import importlib
@@ -63,7 +64,10 @@ KEPT_ELSE = "files that were finished are kept"
 DONE, SOME_FAILED, BAD_INPUT, INTERNAL, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 3, 130, 141
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 WITHOUT_ARRAYS = ("info", "rerun")
+WITH_TORCH = ("propose", "train", "refine", "pick", "study", "benchmark", "import-reference")
 GRACE_S, STUCK_S = 2.0, 5.0
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last: the terminal or the connection went away
+starved: List[str] = []  # verbs that ended for want of memory
 
 
 class Parser(argparse.ArgumentParser):
@@ -79,7 +83,7 @@ class Parser(argparse.ArgumentParser):
 
 
 class Interrupts:
-    """Turns SIGINT and SIGTERM into KeyboardInterrupt, so that temporary files are removed on the way out.
+    """Turns SIGINT, SIGTERM and SIGHUP into KeyboardInterrupt, so that temporary files are removed on the way out.
 
     A second signal within two seconds belongs to the first (a shell may send both); a later one ends the process. So
     does what hangs: a thread that waits for a disk that does not answer cannot be interrupted.
@@ -205,7 +209,7 @@ def console(debug: bool, quiet: bool, verb: str = "") -> Iterator[Interrupts]:
     """Set up messages and signals while a verb runs, and put back what was there before."""
     shown = logging.StreamHandler(sys.stderr)
     shown.setFormatter(OneLine("%(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[shown])
+    logging.basicConfig(level=logging.WARNING, handlers=[shown])  # what others have to say of less is not for users
     logger = logging.getLogger("deepetpicker")
     level, show = logger.level, warnings.showwarning
     logger.setLevel(logging.DEBUG if debug else logging.WARNING if quiet else logging.INFO)
@@ -215,7 +219,7 @@ def console(debug: bool, quiet: bool, verb: str = "") -> Iterator[Interrupts]:
     before: Dict[signal.Signals, Any] = {}
     try:
         with contextlib.suppress(ValueError):  # only the main thread may; elsewhere the caller handles signals
-            before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)
+            before = {number: signal.signal(number, handler) for number in STOPS
                       if signal.getsignal(number) is not signal.SIG_IGN}
         yield handler
     finally:
@@ -283,7 +287,7 @@ def run(args: argparse.Namespace) -> int:
         try:
             verb = load(args.verb)
             if args.verb not in WITHOUT_ARRAYS:
-                take_blas_memory()
+                take_blas_memory(args.verb in WITH_TORCH)
             status = int(verb.main(args) or DONE)
             sys.stdout.flush()
         except SystemExit:
@@ -296,6 +300,8 @@ def run(args: argparse.Namespace) -> int:
 def report(verb: str, error: BaseException) -> int:
     """Write the one line an error deserves to standard error and return the exit status."""
     status, text = describe(verb, error)
+    if is_for_memory(error):
+        starved.append(verb)
     name = "deepetpicker" if verb == "deepetpicker" else f"deepetpicker {verb}"
     if status == PIPE_CLOSED:  # nothing more can be said there; keep the interpreter's last flush silent too
         with contextlib.suppress(OSError, ValueError):
@@ -336,8 +342,8 @@ def is_for_memory(error: BaseException) -> bool:
     """Tell whether an error says that memory ended: Python's, the system's, or what PyTorch makes of it."""
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(one in str(error)
-                                                                                     for one in NO_MEMORY))
+    return isinstance(error, MemoryError) or (isinstance(error, (RuntimeError, ImportError)) and any(
+        one.lower() in str(error).lower() for one in NO_MEMORY))
 
 
 def one_line(value: Any) -> str:
@@ -345,5 +351,35 @@ def one_line(value: Any) -> str:
     return " ".join(str(value).split())
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """Run the command line as a process of its own, and end that with its exit status.
+
+    A process that had too little memory may have threads of libraries that ask for it without end. The system's way to
+    end a process waits for them; so it is not taken then, once Python has cleaned up.
+    """
+    atexit.register(leave)  # the first that is registered is called last
+    open_streams()
     sys.exit(main())
+
+
+def open_streams() -> None:
+    """Put the null device where standard input, output or error is closed: else the next file would get its number."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", encoding="utf-8", closefd=False))
+
+
+def leave() -> None:
+    """End the process at once if memory has ended."""
+    if starved:
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            sys.stdout.flush()
+        os._exit(BAD_INPUT)
+
+
+if __name__ == "__main__":
+    command()

@@ -7,15 +7,21 @@ import ctypes
 import mmap
 import os
 import re
+import resource
 import signal
 import sys
 from typing import Any, Callable, Iterator, Optional
 
 MIB = 1 << 20
 BLAS_BYTES, MOST_BLAS_THREADS = 32 * MIB, 64  # what OpenBLAS takes for a thread, and how many numpy's has
-# how libraries say it, PyTorch as a plain RuntimeError; the last three: oneDNN, cuDNN or cuBLAS without workspace
+# of addresses: numpy with its libraries, PyTorch with its own (of its build for the CPU), the stack of a thread
+NUMPY_BYTES, TORCH_BYTES, STACK_BYTES = 64 * MIB, 576 * MIB, 8 * MIB
+# how libraries say it, PyTorch as a plain RuntimeError; the last: oneDNN, cuDNN or cuBLAS without workspace, and the
+# system when it loads one
 NO_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc", "not enough memory", "could not create a memory",
-             "could not create a primitive", "STATUS_ALLOC_FAILED", "unable to find an engine")
+             "could not create a primitive", "STATUS_ALLOC_FAILED", "unable to find an engine", "failed to map segment",
+             "cannot allocate memory", "cannot apply additional memory protection", "Cannot create TLS",
+             "can't start new thread")
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # parameters of mallopt, from malloc.h
 _MMAP_MAX_DEFAULT = 65536
 _MMAP_THRESHOLD_HIGHEST, _TRIM_THRESHOLD_HIGHEST = 32 * MIB, 64 * MIB  # where glibc's own adjustment ends
@@ -34,6 +40,19 @@ def resident_bytes(peak: bool = False) -> int:
     except OSError:
         return 0
     return int(found.group(1)) * 1024 if found else 0
+
+
+def room_bytes() -> int:
+    """Return how much more memory a limit of the shell or the queue (``ulimit -v``) leaves; 0 without a limit."""
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit == resource.RLIM_INFINITY:
+        return 0
+    try:
+        with open("/proc/self/statm", encoding="ascii") as stream:
+            used = int(stream.read().split()[0]) * resource.getpagesize()
+    except OSError:
+        return 0
+    return max(1, limit - used)
 
 
 @contextlib.contextmanager
@@ -80,23 +99,37 @@ _SA_SIGINFO, _ADDRESS_AT = 4, 16  # from signal.h: the flag, and where siginfo_t
 _kept: Any = None  # the function that the signal calls must live as long as the process
 
 
-def take_blas_memory() -> None:
+def take_blas_memory(with_torch: bool = False) -> None:
     """Let numpy's matrix products take the memory they work in, which they keep.
 
-    OpenBLAS, which numpy comes with, asks for it at the first product, for each of its threads, and where there is none
-    asks again without end. So every verb calls this before it starts (``__main__``).
+    OpenBLAS, which numpy comes with, asks for it when it is loaded and at the first product, for each of its threads,
+    and where there is none asks again without end. So every verb calls this before it starts (``__main__``).
+
+    Parameters
+    ----------
+    with_torch : bool
+        True: there must be room for PyTorch, too, which crashes where it cannot be loaded whole.
 
     Raises
     ------
     OSError
         ENOMEM, if there is too little.
     """
+    threads = blas_threads()
+    own, torch = (1 + threads) * BLAS_BYTES, TORCH_BYTES if with_torch and "torch" not in sys.modules else 0
+    if "numpy" not in sys.modules:  # its threads start when it is loaded, and are waited for when the process ends
+        mmap.mmap(-1, own + NUMPY_BYTES + torch + threads * STACK_BYTES).close()
     import numpy as np
 
-    given = os.environ.get("OPENBLAS_NUM_THREADS") or os.environ.get("OMP_NUM_THREADS") or ""
-    threads = int(given) if given.isdecimal() and int(given) else os.cpu_count() or 1
-    mmap.mmap(-1, (1 + min(threads, MOST_BLAS_THREADS)) * BLAS_BYTES).close()
+    mmap.mmap(-1, own).close()
     np.matmul(*[np.ones((256, 256), np.float32)] * 2)
+
+
+def blas_threads() -> int:
+    """Return the number of threads that OpenBLAS starts, as it decides it."""
+    given = os.environ.get("OPENBLAS_NUM_THREADS") or os.environ.get("OMP_NUM_THREADS") or ""
+    cores = os.cpu_count() or 1
+    return min(int(given) if given.isdecimal() and int(given) else cores, cores, MOST_BLAS_THREADS)
 
 
 def on_lost_file(end: Callable[[str], None]) -> None:

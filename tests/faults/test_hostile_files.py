@@ -156,6 +156,16 @@ def test_a_star_file_with_a_column_twice_is_refused(tmp_path, name, labels):
         read_coordinates(tmp_path / name)
 
 
+@pytest.mark.parametrize("text", ["-100.3001e3086915569664", "1E-999999999", ".5e+2147483648", "'1.e0000000001'"])
+def test_a_number_in_a_star_file_that_crashes_its_parser_is_refused(tmp_path, text):
+    loop = "data_\n\nloop_\n_rlnTomoName\n" + "".join(f"_rlnCoordinate{axis}\n" for axis in "XYZ")
+    (tmp_path / "t.star").write_text(f"{loop}1e20251129 4 5 6\nTS_1e999999999 1 2e3 1e9\n")
+    assert read_coordinates(tmp_path / "t.star", Frame(tomogram="TS_1e999999999")).positions_zyx_vox[0, 1] == 2e3
+    (tmp_path / "t.star").write_text(f"{loop}TS_1 4 5 6\nTS_1 1 {text} 3\n")
+    with pytest.raises(FormatError, match=r"line 9: expected numbers, found \S+, which none can be"):
+        read_coordinates(tmp_path / "t.star")
+
+
 def test_a_cell_of_140000_characters_is_refused_with_its_line(tmp_path):
     (tmp_path / "t.csv").write_text(f"x,y,z\n1,2,{'x' * 140_000}\n")
     with pytest.raises(FormatError, match="line 2: z must be a finite number"):

@@ -20,7 +20,7 @@ from deepetpicker.geometry import WorkingGrid, check_resampling
 from deepetpicker.io.coordinates import CoordinateTable
 from deepetpicker.io.modelcard import ClassCard, ModelCard
 from deepetpicker.io.volumes import Volume, VolumeWriter, open_volume
-from deepetpicker.memory import freed_memory, resident_bytes
+from deepetpicker.memory import freed_memory, resident_bytes, room_bytes
 from deepetpicker.network.modelfile import load_model
 from deepetpicker.network.predictor import Arithmetic, Predictor, is_out_of_memory
 from deepetpicker.network.resunet import ResUNet3D
@@ -40,6 +40,7 @@ logger = logging.getLogger(__name__)
 
 COARSER_BY = 1.25
 LOOKS_AT_SEVERAL = 4  # classes: which of them a particle is, is surer seen in mirrors, too (docs/studies.rst)
+MUCH_BYTES = 4 << 30  # of room: picking needs less by itself
 DECIMALS = 4  # of positions in voxels and of scores: far below what a pick is worth
 
 
@@ -137,7 +138,9 @@ class Picker:
     def _workplace(self) -> Workplace:
         """Return what plans have to know; times the network on a few small tiles."""
         limit, is_gpu = round(self.options.memory_limit * 1e9), self.device.type == "cuda"
-        base = resident_bytes()
+        base, room = resident_bytes(), room_bytes()
+        if room and not is_gpu and room < MUCH_BYTES:  # of addresses, of which libraries take some more than memory
+            limit = min(limit or base + room, base + room)
         if is_gpu:
             base, limit = gpu_bytes(*torch.cuda.mem_get_info(self.device), torch.cuda.memory_reserved(self.device),
                                     limit)

@@ -20,6 +20,7 @@ _ORIGIN_ANG = ("rlnOriginXAngst", "rlnOriginYAngst", "rlnOriginZAngst")
 _ORIGIN_PIXEL = ("rlnOriginX", "rlnOriginY", "rlnOriginZ")
 _CLASS = ("rlnClassNumber", "rlnGroupNumber")
 _SCORE = "rlnAutopickFigureOfMerit"
+_BEYOND = re.compile(r"""(?:^|[\s"'])([+-]?(?:\d+(?:\.\d*)?|\.\d+)[eE][+-]?\d{9,})""")
 _NAMES = ("rlnTomoName", "rlnMicrographName")
 _UNBINNED, _GROUP = "rlnTomoTiltSeriesPixelSize", "rlnOpticsGroup"
 # that a name of a tomogram may end in
@@ -171,13 +172,18 @@ def read_blocks(path: pathlib.Path) -> Dict[str, Any]:
     Raises
     ------
     FormatError
-        If the file is no STAR file.
+        If the file is no STAR file, or has a number whose exponent pandas 2 would crash at.
     """
     import pandas
     import starfile
 
-    if not any(line.strip().startswith("data_") for line in read_lines(path)):
+    lines = read_lines(path)
+    if not any(line.strip().startswith("data_") for line in lines):
         raise FormatError(f"{path} is not a STAR file: no line starts with data_")
+    for number, line in enumerate(lines, start=1):
+        beyond = _BEYOND.search(line)
+        if beyond:
+            raise FormatError(f"{path}, line {number}: expected numbers, found {beyond.group(1)}, which none can be")
     linecache.checkcache(str(path))
     known = inspect.signature(starfile.read).parameters
     options = {"parse_as_string": list(_NAMES)} if "parse_as_string" in known else {}
