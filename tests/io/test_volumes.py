@@ -1,7 +1,9 @@
 """MRC files in and out, sound and damaged."""
 
+import errno
 import gzip
 import mmap
+import os
 import pathlib
 import pickle
 import sys
@@ -130,6 +132,17 @@ def test_anisotropic_voxels_are_refused_unless_the_size_is_given(mrc):
 def test_an_impossible_voxel_size_is_refused(mrc, bad):
     with pytest.raises(InputError, match="voxel size"):
         open_volume(mrc, bad)
+
+
+def test_a_file_system_that_maps_no_files_is_told(tmp_path, monkeypatch):
+    write_volume(tmp_path / "a.mrc", np.zeros((4, 6, 8), np.float32), 10.0)
+
+    def refuse(*given, **options):
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+
+    monkeypatch.setattr(mmap, "mmap", refuse)
+    with pytest.raises(InputError, match=r"a\.mrc in parts: expected .* \(No such device\): copy the"):
+        open_volume(tmp_path / "a.mrc")
 
 
 def test_missing_folder_empty_truncated_compressed_and_foreign_files(tmp_path, mrc):

@@ -7,6 +7,7 @@ of a large allocation, and a file that is only slightly off (map ID, machine sta
 from __future__ import annotations
 
 import dataclasses
+import errno
 import logging
 import mmap
 import os
@@ -27,6 +28,7 @@ VOLUME_SUFFIXES = (".mrc", ".rec", ".map", ".mrcs", ".st")
 HEADER_BYTES = 1024
 IMOD_STAMP = 1146047817
 MODES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
+_NO_MAPS = (errno.ENODEV, errno.EOPNOTSUPP, errno.ENOSYS)
 _REFUSED_MODES = {3: "complex integers", 4: "complex numbers (a Fourier transform)", 16: "RGB colours",
                   101: "4-bit integers"}
 
@@ -169,7 +171,14 @@ def _open_mrc(file: pathlib.Path, voxel_size_ang: Given) -> Tuple[np.ndarray, fl
     if size > expected:
         warnings.append(f"the file is {size - expected} bytes longer than its header says")
     voxel, more = resolve_voxel_size(voxel_size_ang, _header_sizes(header), str(file))
-    return np.memmap(file, dtype=dtype, mode="r", offset=offset, shape=shape), voxel, warnings + more
+    try:
+        mapped = np.memmap(file, dtype=dtype, mode="r", offset=offset, shape=shape)
+    except OSError as error:
+        if error.errno not in _NO_MAPS:
+            raise
+        raise InputError(f"cannot read {file} in parts: expected a file system that maps files into memory, which this "
+                         f"one does not ({error.strerror}): copy the tomogram to another disk") from error
+    return mapped, voxel, warnings + more
 
 
 def _read_header_bytes(file: pathlib.Path) -> Tuple[bytes, int]:
