@@ -12,6 +12,7 @@ from deepetpicker_plugin.engine import EngineError, lastError, writeScript
 
 Names = Mapping[str, str]
 
+
 def pageOfTraining(protocol: Any, names: Names) -> Callable[[], str]:
     """Return what makes the page of a training, which may still run; models, by their files, are called by names."""
     model, folder = protocol._getExtraPath(MODEL_FILE), protocol._getExtraPath(os.path.dirname(METRICS_FILE))
