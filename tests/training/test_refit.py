@@ -20,23 +20,30 @@ from deepetpicker.training.run import refine, train
 from deepetpicker.training.run_folder import read_metrics
 from deepetpicker.training.stages.budget import of_refit, without_refit
 from deepetpicker.training.stages.refit import Refit, worth
+from tests.detectors import write_detector
 from tests.moments import steps_of_training
-
-
-def options(**changes):
-    """Return options for a network that finds the balls in a few seconds, and is refitted."""
-    return small(**{"epochs": 6, "patches_per_epoch": 32, "batch": 4, "widths": (6, 8), "learning_rate": 1e-2,
-                    "refit": "yes", **changes})
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Return a folder with two tomograms of ten balls each."""
-    return write_set(tmp_path_factory.mktemp("data"), [(40, 48, 56), (40, 48, 48)], [10, 10])
+    """Return a folder with two tomograms of ten balls each; beside it is a model that finds them."""
+    folder = tmp_path_factory.mktemp("refit")
+    write_detector(folder / "sure.safetensors", ClassCard(1, "ball_1", 80.0, 5.0), signs=(-1,), patch_vox=32,
+                   border_vox=8)
+    return write_set(folder / "data", [(40, 48, 56), (40, 48, 48)], [10, 10])
 
 
 @pytest.fixture(scope="module")
-def whole(data, tmp_path_factory):
+def options(data):
+    """Return what makes options for a training that starts with a network that finds the balls, and is refitted."""
+    def make(**changes):
+        return small(**{"epochs": 6, "patches_per_epoch": 8, "init": str(data.parent / "sure.safetensors"),
+                        "widths": (), "refit": "yes", **changes})
+    return make
+
+
+@pytest.fixture(scope="module")
+def whole(data, options, tmp_path_factory):
     """Return the folder of an undisturbed run."""
     folder = tmp_path_factory.mktemp("whole")
     train(data, folder / "m.safetensors", options(), quiet=True)
@@ -81,7 +88,7 @@ def test_the_file_holds_the_judged_network_too(whole):
 
 
 @pytest.mark.long
-def test_scores_thresholds_and_held_out_picks_are_of_the_judged_network(data, whole, tmp_path):
+def test_scores_thresholds_and_held_out_picks_are_of_the_judged_network(data, options, whole, tmp_path):
     train(data, tmp_path / "m.safetensors", options(epochs=4, refit="no"), quiet=True)
     alone, refitted = (read_card(folder / "m.safetensors") for folder in (tmp_path, whole))
     assert alone.classes == refitted.classes
@@ -100,9 +107,9 @@ def test_what_was_held_out_is_no_longer_new_to_the_model(data, whole, tmp_path):
 
 
 @pytest.mark.long
-def test_a_run_interrupted_in_either_stage_ends_as_an_undisturbed_one(data, whole, tmp_path):
-    """In the first step behind the first of four epochs, of eight steps each."""
-    for folder, step in (("m_run", 9), ("m_run/m_refit_run", 24 + 9)):
+def test_a_run_interrupted_in_either_stage_ends_as_an_undisturbed_one(data, options, whole, tmp_path):
+    """In the first step behind the first of four epochs, and of two, of four steps each."""
+    for folder, step in (("m_run", 5), ("m_run/m_refit_run", 12 + 5)):
         with steps_of_training(interrupted_after=step), pytest.raises(KeyboardInterrupt):
             train(data, tmp_path / "m.safetensors", options(), quiet=True)
         assert len(read_metrics(tmp_path / folder / "metrics.csv")) == 1
@@ -124,12 +131,12 @@ def test_refining_goes_on_from_the_judged_network_which_has_not_seen_the_held_ou
 
 
 @pytest.mark.long
-def test_a_refit_that_spoils_the_network_is_left_out_and_said(data, tmp_path, caplog, monkeypatch):
+def test_a_refit_that_spoils_the_network_is_left_out_and_said(data, options, tmp_path, caplog, monkeypatch):
     from deepetpicker.training.stages import refit
 
-    monkeypatch.setattr(refit, "RATE", 1e4)  # which no network stands
+    monkeypatch.setattr(refit, "RATE", 1e6)  # which no network stands
     with caplog.at_level(logging.WARNING):
-        train(data, tmp_path / "m.safetensors", options(learning_rate=1e-2), quiet=True)
+        train(data, tmp_path / "m.safetensors", options(), quiet=True)
     manifest, card = read_manifest(tmp_path / "m_run/manifest.json"), read_card(tmp_path / "m.safetensors")
     assert "is worse: the network before it is kept" in caplog.text
     assert any(text.startswith("the refit is left out") for text in manifest["warnings"])
@@ -145,14 +152,14 @@ def test_a_refit_that_spoils_the_network_is_left_out_and_said(data, tmp_path, ca
                                      {"epochs": 0, "minutes": 0.02, "validation": ("t1",)},
                                      {"epochs": 0, "minutes": 0.02, "unannotated": "unknown", "self_training": "no"},
                                      {"epochs": 2, "refit": "no"}])
-def test_when_it_is_not_done(data, tmp_path, changes):
+def test_when_it_is_not_done(data, options, tmp_path, changes):
     train(data, tmp_path / "m.safetensors", options(**{"refit": "auto", "patches_per_epoch": 4, **changes}), quiet=True)
     assert not (tmp_path / "m_run/m_refit_run").exists()
     assert "refit" not in read_card(tmp_path / "m.safetensors").training
 
 
 @pytest.mark.long
-def test_what_a_training_by_the_clock_leaves_is_for_the_refit(data, tmp_path):
+def test_what_a_training_by_the_clock_leaves_is_for_the_refit(data, options, tmp_path):
     """Its picks soon stop getting better, so that most of the time is left."""
     train(data, tmp_path / "m.safetensors", options(epochs=0, minutes=5.0, refit="auto", validate_every=1, patience=1),
           quiet=True)
@@ -195,7 +202,7 @@ def test_the_judged_training_takes_what_the_recipe_asks_for_or_half(minutes, epo
     assert (made.epochs, made.limit_s) == (epochs, limit)
 
 
-def test_it_is_refused_on_several_devices(data, tmp_path):
+def test_it_is_refused_on_several_devices(data, options, tmp_path):
     with pytest.raises(InputError, match="several devices: expected one"):
         train(data, tmp_path / "m.safetensors", options(devices=2), quiet=True)
     assert list(tmp_path.iterdir()) == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import pathlib
 import types
@@ -15,6 +14,7 @@ from balls import small, write_set
 from deepetpicker.errors import InputError
 from deepetpicker.io.coordinates import CoordinateTable, read_coordinates
 from deepetpicker.io.manifest import read_manifest
+from deepetpicker.io.modelcard import ClassCard
 from deepetpicker.network.modelfile import load_model
 from deepetpicker.sampling.certain import Certain
 from deepetpicker.training.recipe import filled_in, second_rate
@@ -23,19 +23,30 @@ from deepetpicker.training.run_folder import read_metrics
 from deepetpicker.training.stages import selftraining
 from deepetpicker.training.stages.budget import with_first
 from deepetpicker.training.validation import Looked
+from tests.detectors import write_detector
 from tests.moments import steps_of_training
 
 
 def options(**changes):
-    """Return options for a network that finds the balls in a few seconds."""
-    return small(**{"epochs": 6, "patches_per_epoch": 32, "batch": 4, "widths": (6, 8), "learning_rate": 1e-2,
-                    "check": False, "unannotated": "unknown", **changes})
+    """Return options for a training where not everything is annotated."""
+    return small(**{"epochs": 6, "patches_per_epoch": 8, "unannotated": "unknown", **changes})
+
+
+def from_sure(data, **changes):
+    """Return options for a training that starts with a network that is sure of the balls."""
+    return options(init=str(data.parent / "sure.safetensors"), widths=(), validation=("t1",), **changes)
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Return a folder with two tomograms of ten balls each; four of the first are annotated, five of the second."""
-    folder = write_set(tmp_path_factory.mktemp("data"), [(40, 48, 56), (40, 48, 48)], [10, 10])
+    """Return a folder with two tomograms of ten balls each; four of the first are annotated, five of the second.
+
+    Beside it is a model that finds them.
+    """
+    above = tmp_path_factory.mktemp("selftraining")
+    write_detector(above / "sure.safetensors", ClassCard(1, "ball_1", 80.0, 5.0), signs=(-1,), patch_vox=32,
+                   border_vox=8)
+    folder = write_set(above / "data", [(40, 48, 56), (40, 48, 48)], [10, 10])
     for name, n in (("t0", 4), ("t1", 5)):
         table = folder / f"{name}.csv"
         (folder / f"all_{name}.txt").write_text(table.read_text())
@@ -47,7 +58,7 @@ def data(tmp_path_factory):
 def whole(data, tmp_path_factory):
     """Return the folder of an undisturbed run."""
     folder = tmp_path_factory.mktemp("whole")
-    train(data, folder / "m.safetensors", options(validation=("t1",)), quiet=True)
+    train(data, folder / "m.safetensors", from_sure(data), quiet=True)
     return folder
 
 
@@ -79,13 +90,13 @@ def test_the_trainings_divide_the_epochs(whole):
 
 @pytest.mark.long
 def test_a_run_interrupted_in_either_training_ends_as_an_undisturbed_one(data, whole, tmp_path):
-    """In the first step behind the first of three epochs, of eight steps each."""
-    for folder, step in (("m_run/m_first_run", 9), ("m_run", 16 + 9)):
+    """In the first step behind the first of three epochs, of four steps each."""
+    for folder, step in (("m_run/m_first_run", 5), ("m_run", 8 + 5)):
         with steps_of_training(interrupted_after=step), pytest.raises(KeyboardInterrupt):
-            train(data, tmp_path / "m.safetensors", options(validation=("t1",)), quiet=True)
+            train(data, tmp_path / "m.safetensors", from_sure(data), quiet=True)
         assert len(read_metrics(tmp_path / folder / "metrics.csv")) == 1
         assert not (tmp_path / "m.safetensors").exists()
-    train(data, tmp_path / "m.safetensors", options(validation=("t1",)), quiet=True)
+    train(data, tmp_path / "m.safetensors", from_sure(data), quiet=True)
     one, other = (load_model(folder / "m.safetensors")[0].state_dict() for folder in (whole, tmp_path))
     assert all(torch.equal(one[name], other[name]) for name in one)
 
@@ -175,7 +186,7 @@ def test_odd_numbers_are_told(n_found, says):
 @pytest.mark.long
 def test_a_run_that_finds_nothing_says_so(data, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
-        train(data, tmp_path / "m.safetensors", dataclasses.replace(options(), epochs=2, patches_per_epoch=4,
-                                                                    learning_rate=1e-6, validation=("t1",)), quiet=True)
+        train(data, tmp_path / "m.safetensors",
+              options(epochs=2, patches_per_epoch=4, learning_rate=1e-6, validation=("t1",)), quiet=True)
     assert "sure of no particle" in caplog.text
     assert any("sure of no particle" in text for text in read_manifest(tmp_path / "m_run/manifest.json")["warnings"])
