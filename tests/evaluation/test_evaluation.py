@@ -491,8 +491,8 @@ def test_hollow_masks_are_pointed_out(tmp_path):
 @pytest.mark.long
 def test_command_prints_tables_or_json(tmp_path, capsys):
     truth, picks = make_folders(tmp_path)
-    argv = ["evaluate", "--truth", str(truth), "--picks", str(picks), "--out", str(tmp_path / "out")]
-    assert main(argv) == 0
+    argv = ["evaluate", "--truth", str(truth), "--picks", str(picks)]
+    assert main([*argv, "--out", str(tmp_path / "out")]) == 0
     text = capsys.readouterr().out
     rows = {line.split("  ")[0]: line.split() for line in text.splitlines() if line}
     assert rows["all"][1:6] == ["54", "54", "50", "4", "4"]

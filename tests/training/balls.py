@@ -41,6 +41,6 @@ def write_set(folder: pathlib.Path, shapes: Sequence[Any], counts: Sequence[int]
 
 def small(**changes: Any) -> TrainOptions:
     """Return options for a network that trains in seconds; its coordinates are not checked."""
-    values = {"patch": 32, "widths": (4, 6), "epochs": 2, "batch": 2, "patches_per_epoch": 4, "precision": "float32",
+    values = {"patch": 32, "widths": (4,), "epochs": 2, "batch": 2, "patches_per_epoch": 4, "precision": "float32",
               "device": "cpu", "validation_tiles": 4, "check": False, **changes}
     return TrainOptions(**values)

@@ -94,7 +94,7 @@ def test_wrong_number_of_diameters_shows_the_classes(zero, given, word):
 @pytest.mark.long
 def test_the_command_takes_the_whole_table(zero, tmp_path):
     words = ["train", "--data", str(zero), "--out", str(tmp_path / "m"), "--epochs", "1", "--patch", "32", "--widths",
-             "4,6", "--patches-per-epoch", "4", "--batch", "2", "--validation-tiles", "4", "--device", "cpu", "--quiet"]
+             "4", "--patches-per-epoch", "4", "--batch", "2", "--validation-tiles", "4", "--device", "cpu", "--quiet"]
     assert main([*words, "--classes", "0:ring:80,1:big ring:120"]) == 0
     classes = read_card(tmp_path / "m.safetensors").classes
     assert [(c.id, c.name, c.diameter_ang) for c in classes] == [(0, "ring", 80.0), (1, "big ring", 120.0)]

@@ -15,6 +15,7 @@ from deepetpicker.io.modelcard import ClassCard, format_info, read_card
 from deepetpicker.preparation.normalise import QUANTILES
 from deepetpicker.training.run import train
 from deepetpicker.training.verdict import Evidence, judge
+from tests.detectors import write_detector
 
 RING, ROD = ClassCard(1, "ring", 200.0, 9.0), ClassCard(4, "rod", 120.0, 7.0)
 LEARNT = [0.9, 0.5, 0.3, 0.25, 0.22, 0.21, 0.205, 0.203, 0.202, 0.201]
@@ -157,7 +158,9 @@ def test_ids_that_mean_another_class_in_one_tomogram_are_the_cause(tmp_path):
     rows = [line.split(",") for line in lines]
     (folder / "t1.csv").write_text("\n".join([head, *(",".join([str(3 - int(r[0])), f"ball_{3 - int(r[0])}", *r[2:]])
                                                       for r in rows)]) + "\n")
-    options = small(epochs=20, validation=("t1",), validate_every=20, batch=4, patches_per_epoch=8)
+    model = write_detector(tmp_path / "both.safetensors", *(ClassCard(c, f"ball_{c}", 80.0, 5.0) for c in (1, 2)),
+                           signs=(-1, 1), patch_vox=32, border_vox=8)
+    options = small(epochs=1, validation=("t1",), init=str(model), widths=(), learning_rate=1e-6)
     made = train(folder, tmp_path / "m.safetensors", options, quiet=True)
     first = made["outputs"]["verdict"]["reasons"][0]
     assert first["cause"] == "classes swapped"

@@ -113,7 +113,7 @@ def test_training_finds_the_balls(data, tmp_path):
 def test_the_card_says_what_the_model_is(data, copy, tmp_path):
     manifest = read_manifest(tmp_path / "m_run/manifest.json")
     network, card = load_model(copy)
-    assert network.options.widths == (4, 6)
+    assert network.options.widths == (4,)
     assert card.voxel_size_ang == VOXEL
     assert card.classes[0].diameter_ang == 80
     assert card.classes[0].label_diameter_vox == 5
