@@ -53,7 +53,13 @@ def module_names(package: str) -> Dict[str, pathlib.Path]:
 
 ENGINE = module_names("deepetpicker")
 PLUGIN = module_names("deepetpicker_plugin")
-TREES = {name: ast.parse(path.read_text("utf-8"), str(path)) for name, path in {**ENGINE, **PLUGIN}.items()}
+FILES = {**ENGINE, **PLUGIN}
+
+
+@functools.lru_cache(maxsize=None)
+def tree_of(path: pathlib.Path) -> ast.Module:
+    """Return the syntax tree of a file."""
+    return ast.parse(path.read_text("utf-8"), str(path))
 
 
 def is_base(name: str) -> bool:
@@ -86,9 +92,9 @@ def walk(node: ast.AST, inside_functions: bool) -> Iterator[ast.AST]:
 def imports(name: str, inside_functions: bool = True) -> FrozenSet[str]:
     """Return the full names a module imports; ``from a import b`` gives a.b where that is a module, else a."""
     found: Set[str] = set()
-    path = {**ENGINE, **PLUGIN}[name]
+    path = FILES[name]
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-    for node in walk(TREES[name], inside_functions):
+    for node in walk(tree_of(FILES[name]), inside_functions):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -161,6 +167,15 @@ def test_command_line_imports_no_numpy_and_no_torch_at_start():
     loaded = set().union(*map(loaded_with, COMMANDS))
     assert offenders({name: roots(imports(name, inside_functions=False)) & heavy for name in loaded}) == {}
     assert loaded > {*COMMANDS, "deepetpicker.config", "deepetpicker.errors"}
+
+
+def test_only_what_trains_waits_for_lightning():
+    """It takes seconds to import; ``propose`` trains with a density map alone."""
+    others = ["picking", "proposing", "checking", "report", "simulation", "benchmarking"]
+    found = {name: loaded_with(f"deepetpicker.{name}.run") for name in [*others, "training"]}
+    heavy = {name: [one for one in loaded if "lightning" in roots(imports(one, inside_functions=False))]
+             for name, loaded in found.items()}
+    assert list(offenders(heavy)) == ["training"]
 
 
 OPTIONAL = {"dask", "distributed", "dask_jobqueue", "cryptography", "bokeh"}
@@ -245,7 +260,7 @@ SCRIPTS = [path for folder in ("benchmarks", "scripts", "tests") for path in sor
 def names_of(module: str) -> FrozenSet[str]:
     """Return the names that a module of ours binds outside its functions and classes."""
     names: Set[str] = set()
-    nodes: List[ast.AST] = list(TREES[module].body)
+    nodes: List[ast.AST] = list(tree_of(FILES[module]).body)
     for node in nodes:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
             names.add(node.name)
@@ -258,23 +273,17 @@ def names_of(module: str) -> FrozenSet[str]:
     return frozenset(names)
 
 
-@functools.lru_cache(maxsize=None)
-def tree_of(path: pathlib.Path) -> ast.Module:
-    """Return the syntax tree of a script or a test."""
-    return ast.parse(path.read_text("utf-8"), str(path))
-
-
 def missing_in(tree: ast.Module) -> Iterator[str]:
     """Yield what a script or a test imports from us and is not there."""
     for node in ast.walk(tree):
         if not isinstance(node, ast.ImportFrom) or (node.module or "").partition(".")[0] not in FOLDERS:
             continue
-        if node.module not in TREES:
+        if node.module not in FILES:
             yield f"line {node.lineno}: there is no {node.module}"
             continue
         known = names_of(node.module)
         yield from (f"line {node.lineno}: {node.module} has no {alias.name}" for alias in node.names
-                    if not {alias.name, "__getattr__"} & known and f"{node.module}.{alias.name}" not in TREES)
+                    if not {alias.name, "__getattr__"} & known and f"{node.module}.{alias.name}" not in FILES)
 
 
 def test_what_scripts_and_tests_import_from_us_exists():
@@ -327,7 +336,7 @@ def undocumented(tree: ast.Module) -> List[str]:
 def test_everything_public_is_documented():
     example = "def f():\n    def inside(): ...\nclass A:\n    '''Of A.'''\n    def g(self): ...\ndef _h(): ..."
     assert undocumented(ast.parse(example)) == ["the module", "f", "A.g"]
-    found = {name: undocumented(TREES[name]) for name in [*ENGINE, *PLUGIN] if ".tests" not in name}
+    found = {name: undocumented(tree_of(FILES[name])) for name in [*ENGINE, *PLUGIN] if ".tests" not in name}
     assert offenders(found) == {}, "these have no docstring"
 
 
@@ -345,7 +354,6 @@ def newer_than_3_8(path: pathlib.Path) -> List[str]:
 def test_base_windows_and_plugin_are_python_3_8(tmp_path: pathlib.Path):
     (tmp_path / "new.py").write_text("def f(a: int): return zip(a, a, strict=True)", "utf-8")
     assert newer_than_3_8(tmp_path / "new.py") == ["begin with: from __future__ import annotations", "strict"]
-    both = {**ENGINE, **PLUGIN}
-    found = {n: newer_than_3_8(both[n]) for n in both if is_base(n) or is_windows(n) or n in PLUGIN}
+    found = {n: newer_than_3_8(FILES[n]) for n in FILES if is_base(n) or is_windows(n) or n in PLUGIN}
     assert offenders(found) == {}
     assert len(found) > 100

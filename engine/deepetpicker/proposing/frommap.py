@@ -18,7 +18,6 @@ from deepetpicker.proposing.scene import Scene
 from deepetpicker.simulation.particles import from_map
 from deepetpicker.simulation.varied import random_kinds, varied_tomogram
 from deepetpicker.terminal import progress
-from deepetpicker.training.run import train
 from deepetpicker.verdict import GOOD
 
 N_TOMOGRAMS, N_HELD_OUT = 10, 2
@@ -82,6 +81,8 @@ class MapFinder:
 
     def _train(self, voxel_size_ang: float, is_bright: bool) -> None:
         """Simulate tomograms with the particle at a voxel size in angstrom, and train on them."""
+        from deepetpicker.training.run import train  # seconds that nobody else waits for: it brings Lightning
+
         data, name = self.folder / "simulated", pathlib.Path(self.options.map).stem
         data.mkdir(parents=True, exist_ok=True)
         write_classes(data, [ParticleClass(1, name, self.options.diameter_angstrom)], voxel_size_ang)
