@@ -25,8 +25,8 @@ def addCorrectionParams(form: Any) -> None:
     form.addParam("inputRegions", params.PointerParam, pointerClass="DeepETPickerRegions", allowsNull=True,
                   label="Complete boxes (optional)",
                   help="Boxes of *annotate particles* or *review picks* in which everything is annotated. Outside of "
-                  "them, and with coordinates of *annotate particles* everywhere else, what is not annotated is taken "
-                  "for unknown unless said otherwise below.")
+                  "them, and wherever else coordinates of these two lie, what is not annotated is taken for unknown "
+                  "unless said otherwise below.")
 
 
 def leftBehind(protocol: Any) -> List[str]:
@@ -84,7 +84,7 @@ def correctionItems(protocol: Any, targets: Dict[str, convert.Place], folder: st
 
 
 def sayPartial(protocol: Any, names: Collection[str], folder: str, items: Dict[str, Dict[str, str]]) -> None:
-    """Say of coordinates marked in *annotate particles* that only the chosen boxes are complete, be there any or not.
+    """Say of coordinates marked or answered in our windows that only the chosen boxes are complete, if there are any.
 
     Parameters
     ----------

@@ -28,7 +28,6 @@ class ProtDeepETPickerReview(ProtDeepETPickerAnnotate):
     """
 
     _label = "review picks"
-    marksSome = False
 
     # ---- form
     def _defineParams(self, form: Any) -> None:

@@ -66,9 +66,9 @@ class ProtDeepETPickerTrain(ProtDeepETPickerBase):
         form.addSection(label=Message.LABEL_INPUT)
         form.addParam("inputCoordinates", params.PointerParam, pointerClass="SetOfCoordinates3D", important=True,
                       label="Particle coordinates",
-                      help="Centres of particles: ten do, a few dozen are better. Those marked in *annotate particles* "
-                      "may be some of many. Of any others it is taken that all particles of their tomograms are "
-                      "marked, unless *What is not annotated* says unknown.")
+                      help="Centres of particles: ten do, a few dozen are better. Those of *annotate particles* and "
+                      "*review picks* may be some of many. Of any others it is taken that all particles of their "
+                      "tomograms are marked, unless *What is not annotated* says unknown.")
         form.addParam("inputTomograms", params.PointerParam, pointerClass="SetOfTomograms", allowsNull=True,
                       label="Tomograms (optional)",
                       help="Empty: the tomograms of the coordinates. Otherwise tomograms with the same tsIds, such as "

@@ -23,7 +23,12 @@ from deepetpicker_plugin.convert import Place
 from deepetpicker_plugin.corrections import correctionItems, leftBehind, transferBoxes
 from deepetpicker_plugin.objects import DeepETPickerModel, DeepETPickerRegions
 from deepetpicker_plugin.pages import pageOfModel
-from deepetpicker_plugin.protocols import ProtDeepETPickerAnnotate, ProtDeepETPickerRefine, ProtDeepETPickerTrain
+from deepetpicker_plugin.protocols import (
+    ProtDeepETPickerAnnotate,
+    ProtDeepETPickerRefine,
+    ProtDeepETPickerReview,
+    ProtDeepETPickerTrain,
+)
 from deepetpicker_plugin.tests.base import PluginTest, dataFolder, python, slow, tinyModel
 from deepetpicker_plugin.viewers.registered import DeepETPickerTrainingViewer
 from deepetpicker_plugin.viewers.rounds import namesOfModels, roundsOf
@@ -120,27 +125,29 @@ class TestCorrections(PluginTest):
         self.assertEqual(leftBehind(self.newProtocol(ProtDeepETPickerTrain, inputCoordinates=self.coordinates)), [])
         self.assertEqual(leftBehind(self.newProtocol(ProtDeepETPickerTrain)), [])
 
-    def test_what_was_clicked_may_be_some_of_many(self):
-        made = self.newProtocol(ProtDeepETPickerAnnotate, inputTomograms=self.tomograms, classNames="ring",
-                                diameterAngstrom="168")
-        self.proj.saveProtocol(made)
-        made.makePathsAndClean()
-        with Session(made.getFolder()) as session:
-            made._prepare(session)
-            session.add(self.name, Particle((9.0, 9.0, 9.0), 1))
-            save_version(session)
-        made.createOutputs()
-        self.proj._storeProtocol(made)
-        self.assertFalse(hasattr(made, "regions"))  # no box was drawn
+    def test_what_was_clicked_or_answered_may_be_some_of_many(self):
+        marked = self.newProtocol(ProtDeepETPickerAnnotate, inputTomograms=self.tomograms, classNames="ring",
+                                  diameterAngstrom="168")
+        answered = self.newProtocol(ProtDeepETPickerReview, inputCoordinates=self.coordinates)
+        for made in (marked, answered):
+            self.proj.saveProtocol(made)
+            made.makePathsAndClean()
+            with Session(made.getFolder()) as session:
+                made._prepare(session)
+                session.add(self.name, Particle((9.0, 9.0, 9.0), 1))
+                save_version(session)
+            made.createOutputs()
+            self.proj._storeProtocol(made)
+            self.assertFalse(hasattr(made, "regions"))  # no box was drawn
         said = []
-        for coordinates in (made.coordinates, self.coordinates):
+        for coordinates in (marked.coordinates, answered.coordinates, self.coordinates):
             protocol = self.newProtocol(ProtDeepETPickerTrain, inputCoordinates=coordinates, diameter_angstrom="168")
             self.proj.saveProtocol(protocol)
             protocol.makePathsAndClean()
             protocol.convertStep("")
             params = json.loads(pathlib.Path(protocol._getExtraPath(TRAINING_DIR, "params.json")).read_text())
             said.append([read_regions(item["regions"]) for item in params["items"] if item.get("regions")])
-        self.assertEqual(said, [[[]], []])
+        self.assertEqual(said, [[[]], [[]], []])
 
     def test_a_box_too_thin_for_a_coarser_tomogram_is_left_out(self):
         fine, coarse = Place("TS", "", 5.0, (80, 80, 80), (0, 0, 0)), Place("TS", "", 20.0, (20, 20, 20), (0, 0, 0))

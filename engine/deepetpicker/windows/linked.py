@@ -5,6 +5,7 @@ Neither knows the other: each is told here how the other is made.
 
 from __future__ import annotations
 
+import functools
 import tkinter as tk
 from typing import Mapping, Optional
 
@@ -19,12 +20,13 @@ from deepetpicker.windows.scene import Scene
 def annotate_window(session: Session, scene: Scene, title: str = "Annotate particles",
                     parent: Optional[tk.Misc] = None, start: Start = this_python) -> AnnotateWindow:
     """Return the window to annotate in, whose sheets are those of the review; the parameters are its own."""
-    return AnnotateWindow(session, scene, review_window, title, parent, start)
+    return AnnotateWindow(session, scene, functools.partial(review_window, start=start), title, parent, start)
 
 
 def review_window(session: Session, scene: Scene, title: str = "Review picks", parent: Optional[tk.Misc] = None,
                   thresholds: Optional[Mapping[int, float]] = None,
                   below: Optional[Mapping[str, CoordinateTable]] = None,
                   start: Start = this_python) -> ReviewWindow:
-    """Return the window to review in, whose slices are those to annotate in; the parameters are its own."""
-    return ReviewWindow(session, scene, annotate_window, title, parent, thresholds, below, start)
+    """Return the window to review in, whose slices are those to annotate in; ``start`` is theirs, the rest its own."""
+    slices = functools.partial(annotate_window, start=start)
+    return ReviewWindow(session, scene, slices, title, parent, thresholds, below)

@@ -342,7 +342,7 @@ class AnnotateWindow(SessionWindow, SliceControls, FigureWindow):
     def open_sheets(self) -> None:
         """Open the window with sheets of all particles of all tomograms, to answer them there."""
         scene = Scene(list(self.scene.files.values()), [])
-        self.sheets = self._sheets(self.session, scene, f"{self.title}: sheets", self.top, start=self._start).open()
+        self.sheets = self._sheets(self.session, scene, f"{self.title}: sheets", self.top).open()
 
     def open_overview(self) -> None:
         """Open the window with all particles of the tomogram in three dimensions."""

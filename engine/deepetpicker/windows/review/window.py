@@ -9,7 +9,6 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Set
 
 import numpy as np
 
-from deepetpicker.annotation.background import Start, this_python
 from deepetpicker.annotation.records import Change, Position
 from deepetpicker.annotation.review import GONE, OFFER, OPEN, REFUSED, RIGHT, Review
 from deepetpicker.annotation.session import Session
@@ -45,7 +44,7 @@ class ReviewWindow(SessionWindow, ReviewControls, FigureWindow):
     scene : Scene
         The tomograms.
     slices : callable
-        Makes the window with slices, from session, scene, title, parent and ``start``.
+        Makes the window with slices, from session, scene, title and parent.
     title : str
         Title of the window.
     parent : Tk widget, optional
@@ -54,15 +53,13 @@ class ReviewWindow(SessionWindow, ReviewControls, FigureWindow):
         Score threshold by class id, where it is known: doubt counts from it.
     below : mapping
         Candidates by tomogram that are offered beside the picks.
-    start : callable
-        How the engine is started from the slices; see :class:`~deepetpicker.annotation.background.Background`.
     """
 
     def __init__(self, session: Session, scene: Scene, slices: Opens, title: str = "Review picks",
                  parent: Optional[tk.Misc] = None, thresholds: Optional[Mapping[int, float]] = None,
-                 below: Optional[Mapping[str, CoordinateTable]] = None, start: Start = this_python) -> None:
+                 below: Optional[Mapping[str, CoordinateTable]] = None) -> None:
         super().__init__(title, parent, (1320, 930))
-        self.session, self.scene, self._start, self._slices = session, scene, start, slices
+        self.session, self.scene, self._slices = session, scene, slices
         self.review = Review(session, thresholds, scene.names, below)
         self.page, self.cursor = 0, 0
         self.chosen: Set[int] = set()
@@ -290,7 +287,7 @@ class ReviewWindow(SessionWindow, ReviewControls, FigureWindow):
         entry = self.review.entries[self.on_page().start + self.cursor]
         if self.slices is None or not self.slices.top.winfo_exists():
             scene = Scene(list(self.scene.files.values()), [])
-            self.slices = self._slices(self.session, scene, f"{self.title}: slices", self.top, start=self._start).open()
+            self.slices = self._slices(self.session, scene, f"{self.title}: slices", self.top).open()
         self.slices.show_particle(entry.tomogram, entry.key, self.review.now(
             self.on_page().start + self.cursor).position_zyx_vox)
         self.slices.top.lift()
