@@ -26,6 +26,7 @@ from deepetpicker.io.coordinates.copick import Wanted, export_folder, import_tab
 from deepetpicker.io.coordinates.table import CoordinateTable
 from deepetpicker.io.records import identity
 from deepetpicker.io.volumes import open_volume
+from tests import zarrs
 
 SHAPE = (6, 10, 14)
 READ_ALL = 1 << 22  # voxels; of larger ones corners and the middle are read
@@ -87,31 +88,35 @@ def read_store(folder: pathlib.Path) -> Content:
 def zarr_stores(folder: pathlib.Path) -> List[Content]:
     """Return OME-Zarr tomograms of two levels in both versions of the format, with the usual codecs and with shards."""
     import numcodecs
-    import zarr
-    from zarr.codecs import BloscCodec, Crc32cCodec, GzipCodec, ZstdCodec
 
     old = {"version": 2, "chunk_key_encoding": {"name": "v2", "separator": "/"}}
     layouts: List[Dict[str, Any]] = [{**old, "compressors": None}, {"version": 2, "compressors": numcodecs.GZip()}]
     layouts += [{**old, "compressors": codec()} for codec in (
         numcodecs.Blosc, numcodecs.LZ4, numcodecs.BZ2, numcodecs.LZMA, numcodecs.Zlib)]
     layouts += [{**old, "filters": [numcodecs.Delta("<f4")], "compressors": numcodecs.Zstd()}]
-    layouts += [{"version": 3, "compressors": codecs} for codecs in (
-        None, ZstdCodec(), [BloscCodec(), Crc32cCodec()], GzipCodec())]
-    layouts += [{**old, "filters": [numcodecs.Shuffle(4), numcodecs.Zlib()], "compressors": numcodecs.Blosc()},
-                {"version": 3, "compressors": [GzipCodec(), Crc32cCodec(), ZstdCodec()]}]
-    layouts += [{"version": 3, "shards": (6, 10, 14), "compressors": codec} for codec in (ZstdCodec(), GzipCodec())]
+    layouts += [{**old, "filters": [numcodecs.Shuffle(4), numcodecs.Zlib()], "compressors": numcodecs.Blosc()}]
+    layouts += _new_layouts() if zarrs.is_new() else []
     out = []
     for number, how in enumerate(layouts):
         place = folder / f"made{number}.zarr"
-        _write_zarr(zarr, place, **how)
+        _write_zarr(place, **how)
         out.append(read_store(place))
     return out
 
 
-def _write_zarr(zarr: Any, place: pathlib.Path, version: int, **how: Any) -> None:
+def _new_layouts() -> List[Dict[str, Any]]:
+    """Return layouts of version 3 of the format."""
+    plain: List[Dict[str, Any]] = [{"compressors": None}]
+    plain += [{"compressors": zarrs.codecs(*names)} for names in (
+        ["ZstdCodec"], ["BloscCodec", "Crc32cCodec"], ["GzipCodec"], ["GzipCodec", "Crc32cCodec", "ZstdCodec"])]
+    plain += [{"shards": (6, 10, 14), "compressors": zarrs.codecs(name)} for name in ("ZstdCodec", "GzipCodec")]
+    return [{"version": 3, **how} for how in plain]
+
+
+def _write_zarr(place: pathlib.Path, version: int, **how: Any) -> None:
     """Write a tomogram of two levels."""
     grey = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
-    group = zarr.open_group(str(place), mode="w", zarr_format=version)
+    group = zarrs.open_group(place, version)
     listed = []
     for number, data in enumerate((grey, grey[::2, ::2, ::2])):
         settings = how if number == 0 or not {"shards", "serializer"} & set(how) else {}

@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 import pytest
-import zarr
+import zarr  # noqa: F401  (the file is skipped where there is none)
 
 from deepetpicker.__main__ import main
 from deepetpicker.errors import FormatError, InputError
@@ -19,6 +19,7 @@ from deepetpicker.io.items import items_from_files, items_from_folder
 from deepetpicker.io.records import identity
 from deepetpicker.io.volumes import blocks, open_volume, write_volume
 from deepetpicker.preparation.resample import open_working_volume
+from tests import zarrs
 
 SHAPE = (40, 48, 70)
 AXES = [{"name": name, "type": "space", "unit": "nanometer"} for name in "zyx"]
@@ -41,7 +42,7 @@ def dataset(path, voxel, n=3, **more):
 
 def write(folder, levels, version=2, axes=AXES, voxel=1.0, chunks=(16, 16, 32), datasets=None, **how):
     """Write arrays as the resolutions of an OME-Zarr folder, each of them half as fine as the one before."""
-    group = zarr.open_group(str(folder), mode="w", zarr_format=version)
+    group = zarrs.open_group(folder, version)
     how = {"chunk_key_encoding": {"name": "v2", "separator": "/"}, **how} if version == 2 else how
     for number, data in enumerate(levels):
         group.create_array(str(number), shape=data.shape, dtype=data.dtype, chunks=chunks, **how)[:] = data

@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-import zarr
+import zarr  # noqa: F401  (the file is skipped where there is none)
 from balls import small, write_set
 
 from deepetpicker.__main__ import main
@@ -18,6 +18,7 @@ from deepetpicker.sampling.gather import annotate, gather
 from deepetpicker.training.run import train
 from deepetpicker.windows.inputs import find_tomograms
 from deepetpicker.windows.scene import Scene
+from tests import zarrs
 from tests.detectors import write_detector
 
 SHAPE = (40, 48, 56)
@@ -26,7 +27,7 @@ SHAPE = (40, 48, 56)
 def as_zarr(mrc, folder, n_levels=1):
     """Write an MRC file as an OME-Zarr folder with several resolutions; return it."""
     volume = open_volume(mrc, quiet=True)
-    data, group, listed = np.asarray(volume.data_zyx), zarr.open_group(str(folder), mode="w", zarr_format=2), []
+    data, group, listed = np.asarray(volume.data_zyx), zarrs.open_group(folder), []
     for level in range(n_levels):
         group.create_array(str(level), shape=data.shape, dtype="f4", chunks=(16, 16, 16))[:] = data
         listed.append({"path": str(level), "coordinateTransformations": [
@@ -130,7 +131,7 @@ def test_a_window_shows_a_resolution_that_fits_and_counts_voxels_of_the_finest(p
     scene = Scene(find_tomograms([str(folder)]), [])
     assert scene.names == ["t0"]
     assert scene.volume("t0").shape == SHAPE
-    large = zarr.open_group(str(folder), mode="a", zarr_format=2)
+    large = zarrs.open_group(folder, mode="a")
     for level in range(3):  # of 1.9 GB at the finest, of which one chunk is there: the rest has the fill value
         shape = tuple(n // 2 ** level for n in (640, 768, 960))
         array = large.create_array(str(level), shape=shape, dtype="f4", chunks=(16, 16, 16), overwrite=True)
