@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import pathlib
+from unittest import mock
 
 import numpy as np
 
@@ -104,8 +105,5 @@ class TestReview(WindowTest):
         words = backgroundCommand(Plugin)(["propose", "--out", "a folder"])
         self.assertEqual(words[:2], ["bash", "-c"])
         self.assertIn("-m deepetpicker propose --out 'a folder'", words[2])
-        Plugin._vars["DEEPETPICKER_ENV_ACTIVATION"] = ". /opt/env/bin/activate"
-        try:
+        with mock.patch.dict(Plugin.getVars(), DEEPETPICKER_ENV_ACTIVATION=". /opt/env/bin/activate"):
             self.assertIn(". /opt/env/bin/activate && exec python -m deepetpicker", backgroundCommand(Plugin)(["x"])[2])
-        finally:
-            del Plugin._vars["DEEPETPICKER_ENV_ACTIVATION"]
