@@ -215,7 +215,7 @@ def test_a_folder_without_permission_is_said(tmp_path, monkeypatch):
 
 
 def test_entries_come_back_as_they_were(tmp_path):
-    journal = Journal(tmp_path / "j")
+    journal = Journal(tmp_path / "j", tmp_path / "s")
     journal.append({"n": 1, "text": "ümlaut\nline"})
     journal.close()
     assert read_journal(tmp_path / "j")[0] == [{"n": 1, "text": "ümlaut\nline"}]

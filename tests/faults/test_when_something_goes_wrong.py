@@ -6,6 +6,7 @@ import errno
 import os
 import pathlib
 import re
+import sys
 import threading
 
 import numpy as np
@@ -15,6 +16,8 @@ from test_names import model, tomogram
 from deepetpicker import __main__ as command
 from deepetpicker.__main__ import main
 from deepetpicker.annotation.journal import folder_lock
+from deepetpicker.annotation.session import Session
+from deepetpicker.errors import OutputError
 from deepetpicker.io.volumes import write_volume
 from tests.moments import SCANS, heard
 
@@ -114,6 +117,17 @@ def second_window(work, patch):
         main(["annotate", "a.mrc", "--out", str(work / "s"), "--tables-only"])
 
 
+def changed_journal(work, patch):
+    """Write into the journal of an annotation that is open."""
+    session = Session(work / "s")
+    (work / "s" / "journal.jsonl").write_text('{"n": 1, "saved": true}\n')
+    try:
+        session.new_class("ring", 80.0)
+    except OutputError as error:
+        sys.stderr.write(str(error))  # where the window shows it
+    session._stack.close()
+
+
 def bad_journal(work, patch):
     """Open an annotation whose journal has a damaged line."""
     (work / "s").mkdir()
@@ -142,6 +156,7 @@ SITUATIONS = {
     "done before, but its tables were changed since or are damaged": other_table,
     "not enough memory": failing(MemoryError("no room")),
     "is open in another window": second_window,
+    "another program has changed": changed_journal,
     "line 2 is damaged": bad_journal,
     "unknown option": lambda work, patch: main(["pick", "m", "a.mrc", "--out", "o", "--treshold", "0.3"]),
 }

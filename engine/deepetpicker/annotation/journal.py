@@ -1,7 +1,8 @@
 """The journal of a session: a line per change, on disk before anybody sees the change. A kill loses nothing.
 
 A line that was being written when the process died, or when the disk was full, has no end and does not count; the next
-line takes its place. A second process is kept away by a lock that dies with its owner.
+line takes its place. A second process is kept away by a lock that dies with its owner; where locks are not seen (some
+network file systems), it is told at its first change that the files are no longer those that it opened.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import contextlib
 import datetime
 import errno
 import json
+import logging
 import os
 import pathlib
 import platform
@@ -21,6 +23,7 @@ from deepetpicker.io.atomic import explain
 from deepetpicker.io.jsonvalues import parse
 from deepetpicker.io.plainfile import check_plain
 
+logger = logging.getLogger(__name__)
 LOCK_FILE = "session.lock"
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
@@ -32,6 +35,8 @@ class Journal:
     ----------
     path : Path
         The file; made when it is missing.
+    snapshot : Path
+        What the entries follow. Once another program has written it, nothing can be appended.
 
     Raises
     ------
@@ -41,15 +46,16 @@ class Journal:
         If a whole line is damaged.
     """
 
-    def __init__(self, path: pathlib.Path) -> None:
-        self.path = path
+    def __init__(self, path: pathlib.Path, snapshot: pathlib.Path) -> None:
+        self.path, self._snapshot = path, snapshot
+        self._before = _identity(snapshot)
         self.entries, self._size = read_journal(path)
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
             if os.fstat(self._file).st_size > self._size:
                 os.ftruncate(self._file, self._size)
         except OSError as error:
-            raise OutputError(explain(path, error)) from error
+            raise OutputError(_whose(path, error)) from error
 
     def append(self, entry: Mapping[str, Any]) -> None:
         """Write an entry; when this returns it is on disk, and when it raises nothing of it is.
@@ -57,9 +63,10 @@ class Journal:
         Raises
         ------
         OutputError
-            If the disk is full, the folder has vanished, or another program has changed the file.
+            If the disk is full, the folder has vanished, or another program has changed the file or the snapshot.
         """
         self._check()
+        self.check_alone()
         line = json.dumps({**entry, "sum": check_sum(entry)}, allow_nan=False, separators=(",", ":")).encode() + b"\n"
         try:
             written = 0
@@ -83,8 +90,20 @@ class Journal:
         except OSError as error:
             raise OutputError(f"not saved, and not done: {explain(self.path, error)}") from error
         if (there.st_dev, there.st_ino) != (own.st_dev, own.st_ino) or own.st_size != self._size:
-            raise OutputError(f"not saved, and not done: another program has changed {self.path}; save a copy "
-                              "elsewhere, close the window and open it again to go on with what is in the folder")
+            raise OutputError(_changed(self.path))
+
+    def check_alone(self) -> None:
+        """Check that nobody else has changed the journal or the snapshot; that one is missing is no change.
+
+        Raises
+        ------
+        OutputError
+            If another program has.
+        """
+        if _identity(self._snapshot) not in (self._before, None):
+            raise OutputError(_changed(self._snapshot))
+        if self.path.exists():
+            self._check()
 
     def restart(self) -> None:
         """Begin anew with an empty file: all entries are part of a snapshot now.
@@ -168,34 +187,92 @@ def folder_lock(folder: pathlib.Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
-        raise OutputError(explain(path, error)) from error
+        _raise_if_held(path)
+        raise OutputError(_whose(path, error)) from error
     try:
         _take(file, path)
+        _mention(_owner(file), path)
         os.ftruncate(file, 0)
-        owner = {"host": platform.node(), "pid": os.getpid(),
+        owner = {"host": platform.node(), "pid": os.getpid(), "user": _user(os.getuid()),
                  "since": datetime.datetime.now().isoformat(timespec="seconds")}
         os.pwrite(file, json.dumps(owner).encode("utf-8"), 0)
-        yield
-        with contextlib.suppress(OSError):
-            os.ftruncate(file, 0)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                os.ftruncate(file, 0)
     finally:
         os.close(file)
 
 
-def _take(file: int, path: pathlib.Path) -> None:
-    """Lock an open file, or raise InputError that says who holds it."""
+def _take(file: int, path: pathlib.Path, shared: bool = False) -> None:
+    """Lock an open file, alone or as one of several, or raise InputError that says who holds it."""
     import fcntl
 
-    owner = _owner(file)
+    before = _owner(file)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno not in NO_LOCKS:
-            raise InputError(f"{path.parent} is open in another window ({_words(owner)}): close that one first, or "
-                             "look at its tables with 'deepetpicker view'") from error
-        if owner is not None and (owner.get("host") != platform.node() or _runs(int(owner.get("pid") or 0))):
-            raise InputError(f"{path.parent} seems to be open in another window ({_words(owner)}): close that one "
+            raise InputError(f"{path.parent} is open in another window ({_words(_owner(file) or before)}): close that "
+                             "one first, or look at its tables with 'deepetpicker view'") from error
+        if before is not None and (before.get("host") != platform.node() or _runs(int(before.get("pid") or 0))):
+            raise InputError(f"{path.parent} seems to be open in another window ({_words(before)}): close that one "
                              f"first; if there is none, remove {path}") from error
+
+
+def _raise_if_held(path: pathlib.Path) -> None:
+    """Raise InputError if a lock that may only be read is held."""
+    try:
+        file = os.open(path, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        _take(file, path, shared=True)  # reading allows no other
+    finally:
+        os.close(file)
+
+
+def _mention(owner: Optional[Mapping[str, Any]], path: pathlib.Path) -> None:
+    """Warn of a window of another machine that was not closed: it was killed, or its lock is not seen here."""
+    if owner is not None and owner.get("host") != platform.node():
+        logger.warning("%s was not closed by %s: if that window is still open, close it first, for its lock is not "
+                       "seen on this machine", path.parent, _words(owner))
+
+
+def _identity(path: pathlib.Path) -> Optional[Tuple[int, int, int, int]]:
+    """Return what changes when a file is written anew; None where there is none."""
+    try:
+        there = os.stat(path)
+    except OSError:
+        return None
+    return there.st_dev, there.st_ino, there.st_size, there.st_mtime_ns
+
+
+def _changed(path: pathlib.Path) -> str:
+    """Return what is said when another program has written a file."""
+    return (f"not saved, and not done: another program has changed {path}; save a copy elsewhere, close the window and "
+            "open it again to go on with what is in the folder")
+
+
+def _whose(path: pathlib.Path, error: OSError) -> str:
+    """Return why a file of the folder cannot be opened for writing, and what to do when somebody else made it."""
+    said = explain(path, error)
+    if not isinstance(error, PermissionError) or not os.path.exists(path):
+        return said
+    last = max((one.name for one in path.parent.glob("version_*")), default="version_NNN")
+    return (f"{said}, or ask for the right to write in this one: the file belongs to {_user(os.stat(path).st_uid)}. To "
+            f"go on from it in a folder of your own: annotate --start {path.parent / last}")
+
+
+def _user(number: int) -> str:
+    """Return the name of an account, or its number where it has none."""
+    import pwd
+
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
 
 
 def _owner(file: int) -> Optional[Dict[str, Any]]:
@@ -211,7 +288,8 @@ def _words(owner: Optional[Mapping[str, Any]]) -> str:
     """Return who holds a lock, for a message."""
     if owner is None:
         return "of another process"
-    return f"process {owner.get('pid')} on {owner.get('host')}, since {owner.get('since')}"
+    user = f", of {owner['user']}" if owner.get("user") else ""
+    return f"process {owner.get('pid')} on {owner.get('host')}{user}, since {owner.get('since')}"
 
 
 def _runs(pid: int) -> bool:

@@ -60,9 +60,9 @@ class Session(Annotations):
         self.sequence, self.saved = 0, 0
         with contextlib.ExitStack() as stack:
             stack.enter_context(folder_lock(self.folder))
-            self._load_snapshot()
-            self._journal = Journal(self.folder / JOURNAL_FILE)
+            self._journal = Journal(self.folder / JOURNAL_FILE, self.folder / SNAPSHOT_FILE)
             stack.callback(self._journal.close)
+            self._load_snapshot()
             for entry in self._journal.entries:
                 self._replay(entry)
             self._stack = stack.pop_all()
@@ -355,12 +355,14 @@ class Session(Annotations):
         Raises
         ------
         OutputError
-            If the snapshot cannot be written; the folder is freed all the same, and nothing is lost.
+            If the snapshot cannot be written, or another program has changed what is in the folder, which then stays
+            as it is; the folder is freed all the same, and nothing is lost.
         """
         if self._journal.is_closed:
             return
         try:
             if self.sequence:
+                self._journal.check_alone()
                 self.write_snapshot(self.folder)
                 self._journal.restart()
         finally:
