@@ -1,13 +1,14 @@
 """What the density about coordinates says of the particles: how large they look, and darker or brighter than the rest.
 
-The mean grey value in thin shells about all coordinates of one class is its radial profile, in standard deviations of
-the tomogram. Particles stand out of it as far as they reach.
+Grey values in thin shells about all coordinates of one class are compared with those about random places, in standard
+deviations of the tomogram. Their mean says whether the particles are dark or bright, but not how large they are: the
+arms of an open shape fill little of a shell, and the microscope turns dark into bright in turns. How far they are from
+zero, whatever their sign, is raised as far as a particle of any shape reaches.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Tuple
 
 import numpy as np
 
@@ -17,12 +18,13 @@ from deepetpicker.preparation.normalise import robust_intensity
 from deepetpicker.preparation.resample import open_working_volume
 
 MOST = 60  # positions that are looked at, spread over all of them
-ACROSS = 10.0  # voxels across a particle of the given diameter
-REACH, STEP = 2.5, 0.2  # how far the profile goes and how thick its shells are, in given radii
+ACROSS = 16.0  # voxels across a particle of the given diameter
+REACH, STEP = 2.0, 0.125  # how far the profile goes and how thick its shells are, in given radii
 RANDOM_SETS = 20
 SURE = 5.0  # times the scatter of random places
-EDGE = 0.25  # of the profile's strongest value: below it the particle has ended
-WRONG_BY = 1.7  # the apparent diameter is so many times larger or smaller than the given one
+EDGE = 0.25  # of the strongest mean: below it the middle of the particle has ended
+LEFT, GONE = 0.3, 0.02  # of the most in a shell, and of the strongest deviation: where the particle has ended
+WRONG_BY = 1.4  # the apparent diameter is so many times larger or smaller than the given one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,13 +77,13 @@ def look(volume: Volume, positions_zyx_vox: np.ndarray, diameter_ang: float) -> 
     at = np.rint(grid.to_working(np.asarray(positions_zyx_vox, float)[chosen])).astype(int)
     rng = np.random.default_rng(0)
     radius = diameter_ang / voxel / 2
-    anywhere = np.stack([profile(grey, rng.integers(0, grey.shape, at.shape), radius) for _ in range(RANDOM_SETS)])
-    rise = profile(grey, at, radius) - anywhere.mean(0)
-    return Look(*_outline(rise, np.maximum(anywhere.std(0), 1e-9), diameter_ang), diameter_ang)
+    anywhere = np.stack([profiles(grey, rng.integers(0, grey.shape, at.shape), radius) for _ in range(RANDOM_SETS)])
+    rise, scatter = profiles(grey, at, radius) - anywhere.mean(0), np.maximum(anywhere.std(0), 1e-9)
+    return Look(_contrast(rise[0], scatter[0]), _apparent(rise[1], scatter[1]) * diameter_ang, diameter_ang)
 
 
-def profile(grey_zyx: np.ndarray, centres_zyx: np.ndarray, radius_vox: float) -> np.ndarray:
-    """Return the mean grey value in shells about voxels, (S,), each a fifth of a radius thick.
+def profiles(grey_zyx: np.ndarray, centres_zyx: np.ndarray, radius_vox: float) -> np.ndarray:
+    """Return the mean grey value in shells about voxels, and its mean distance from zero, (2, S).
 
     Parameters
     ----------
@@ -90,7 +92,7 @@ def profile(grey_zyx: np.ndarray, centres_zyx: np.ndarray, radius_vox: float) ->
     centres_zyx : (N, 3) int
         Voxels inside.
     radius_vox : float
-        Of a particle, in voxels.
+        Of a particle, in voxels; a shell is an eighth of it thick.
     """
     half = int(np.ceil(REACH * radius_vox))
     axis = np.arange(-half, half + 1)
@@ -98,26 +100,46 @@ def profile(grey_zyx: np.ndarray, centres_zyx: np.ndarray, radius_vox: float) ->
     shell = (np.linalg.norm(steps, axis=1) / radius_vox / STEP + 0.5).astype(int)
     n_shells = int(REACH / STEP) + 1
     steps, shell = steps[shell < n_shells], shell[shell < n_shells]
-    sums, counts = np.zeros(n_shells), np.zeros(n_shells)
+    sums, counts = np.zeros((2, n_shells)), np.zeros(n_shells)
     for centre in centres_zyx:
         voxels = centre + steps
         inside = ((voxels >= 0) & (voxels < grey_zyx.shape)).all(1)
-        sums += np.bincount(shell[inside], grey_zyx[tuple(voxels[inside].T)], n_shells)
+        values = grey_zyx[tuple(voxels[inside].T)]
+        sums += [np.bincount(shell[inside], some, n_shells) for some in (values, np.abs(values))]
         counts += np.bincount(shell[inside], minlength=n_shells)
     filled = counts > 0
-    return np.interp(np.arange(n_shells), np.flatnonzero(filled), sums[filled] / counts[filled])
+    return np.stack([np.interp(np.arange(n_shells), np.flatnonzero(filled), row[filled] / counts[filled])
+                     for row in sums])
 
 
-def _outline(rise: np.ndarray, scatter: np.ndarray, diameter_ang: float) -> Tuple[float, float]:
-    """Return contrast and apparent diameter in angstrom from a profile (S,) and its scatter; zeros when unsure."""
+def _contrast(rise: np.ndarray, scatter: np.ndarray) -> float:
+    """Return the mean grey value of the middle from the profile of means (S,) and its scatter; 0 when unsure."""
     peak = int(np.argmax(np.abs(rise[:-2]) / scatter[:-2]))
     if abs(rise[peak]) < SURE * scatter[peak]:
-        return 0.0, 0.0
-    sign = np.sign(rise[peak])
-    below = np.flatnonzero(sign * rise[peak:] < EDGE * abs(rise[peak]))
+        return 0.0
+    along = rise * np.sign(rise[peak])
+    return float(rise[:int(np.ceil(_end(along, peak, EDGE)))].mean())
+
+
+def _apparent(rise: np.ndarray, scatter: np.ndarray) -> float:
+    """Return how far particles reach, in given radii, from the profile of distances from zero (S,) and its scatter.
+
+    The particle has ended where there is little left in a shell (of which outer ones have more voxels), or nothing. 0
+    when it cannot be told.
+    """
+    voxels = np.arange(len(rise)) ** 2 + 1 / 12
+    peak = int(np.argmax(rise[:-2] / scatter[:-2]))
+    if rise[peak] < SURE * scatter[peak]:
+        return 0.0
+    return STEP * min(_end(rise * voxels, peak, LEFT), _end(rise, peak, GONE))
+
+
+def _end(rise: np.ndarray, peak: int, share: float) -> float:
+    """Return where a profile (S,) falls below a share of what it is at a shell, in shells; its length if it never does.
+    """
+    edge = share * rise[peak]
+    below = np.flatnonzero(rise[peak:] < edge)
     if not len(below):
-        return float(rise[:peak + 1].mean()), REACH * diameter_ang
+        return float(len(rise) - 1)
     last = peak + int(below[0])
-    high, low = sign * rise[last - 1], sign * rise[last]
-    edge = last - 1 + (high - EDGE * abs(rise[peak])) / (high - low)
-    return float(rise[:last].mean()), float(edge * STEP * diameter_ang)
+    return float(last - 1 + (rise[last - 1] - edge) / (rise[last - 1] - rise[last]))
