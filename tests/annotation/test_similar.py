@@ -93,6 +93,19 @@ def test_every_answer_ranks_anew_and_undo_takes_it_back(similar):
     assert len(found.ranked()) == len(before)
 
 
+def test_particles_to_start_from_are_asked_about_until_somebody_looked_at_them(similar):
+    session, found = similar
+    before = found.ranked()
+    first = before[0]
+    key = session.add(first.tomogram, Particle(first.position_zyx_vox, 2, score=0.4, reviewed=False))
+    assert found.ranked() == before
+    assert found.unseen(first, True) == found.unseen(first, False) == key
+    assert found.unseen(before[1], True) is None
+    session.change(first.tomogram, key, Particle(first.position_zyx_vox, 1))
+    assert found.unseen(first, True) is None
+    assert (first.tomogram, first.row) not in {(one.tomogram, one.row) for one in found.ranked()}
+
+
 def test_a_mark_beside_all_candidates_is_asked_for(similar):
     session, found = similar
     at = (20.0, 22.0, 22.0)  # between the spots

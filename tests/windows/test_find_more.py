@@ -99,6 +99,25 @@ def test_the_list_is_walked_by_keyboard(window):
 
 
 @pytest.mark.long
+def test_particles_to_start_from_become_what_was_answered(window):
+    session, more = window.session, begun(window)
+    first, second = more.ranked()[:2]
+    for one in (first, second):
+        session.add(one.tomogram, Particle(one.position_zyx_vox, 2, score=0.4, reviewed=False))
+    window._refresh()
+    assert more.current == first
+    key(window, "space")
+    assert Particle(first.position_zyx_vox, 1, score=0.4) in session.particles(first.tomogram).values()
+    assert total(session, "particles") == 6
+    more._ask(second)
+    key(window, "Key-x")
+    assert total(session, "particles") == 5
+    assert [one.position_zyx_vox for one in session.negatives(second.tomogram).values()] == [second.position_zyx_vox]
+    key(window, "Control-z")
+    assert total(session, "particles") == 6
+
+
+@pytest.mark.long
 def test_a_candidate_is_pulled_refused_by_the_right_button_and_clicks_beside_it_still_add(window):
     session, more = window.session, begun(window)
     z, y, x = more.centre

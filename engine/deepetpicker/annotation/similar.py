@@ -206,16 +206,35 @@ class Similar:
         return out
 
     def _free(self, name: str) -> np.ndarray:
-        """Return which candidates (N,) of a tomogram are neither taken nor refused."""
+        """Return which candidates (N,) of a tomogram are neither taken nor refused.
+
+        Particles that nobody has looked at take none: they are asked about.
+        """
         free = np.ones(len(self._found[name]), bool)
         if not len(free):
             return free
-        for records, reach in ((self.session.particles(name), TAKEN), (self.session.negatives(name), REFUSED)):
+        looked = [one for one in self.session.particles(name).values() if one.reviewed]
+        for records, reach in ((looked, TAKEN), (list(self.session.negatives(name).values()), REFUSED)):
             if records:
-                places = np.array([one.position_zyx_vox for one in records.values()])
+                places = np.array([one.position_zyx_vox for one in records])
                 for rows in self._trees[name].query_ball_point(places, reach * self._diameter_vox(name)):
                     free[rows] = False
         return free
+
+    def unseen(self, proposal: Proposal, answer: bool) -> Optional[int]:
+        """Return the key of the particle that nobody has looked at and that an answer to a candidate is about, or None.
+
+        Parameters
+        ----------
+        proposal : Proposal
+            The candidate.
+        answer : bool
+            Whether it is a particle: then it is every one that cannot be another particle beside it.
+        """
+        reach = (TAKEN if answer else REFUSED) * self._diameter_vox(proposal.tomogram)
+        found = [(float(np.linalg.norm(np.subtract(one.position_zyx_vox, proposal.position_zyx_vox))), key)
+                 for key, one in self.session.particles(proposal.tomogram).items() if not one.reviewed]
+        return min(found)[1] if found and min(found)[0] <= reach else None
 
     def _diameter_vox(self, name: str) -> float:
         """Return the diameter in the voxels of a tomogram."""

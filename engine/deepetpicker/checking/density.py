@@ -135,8 +135,7 @@ def _apparent(rise: np.ndarray, scatter: np.ndarray) -> float:
 
 
 def _end(rise: np.ndarray, peak: int, share: float) -> float:
-    """Return where a profile (S,) falls below a share of what it is at a shell, in shells; its length if it never does.
-    """
+    """Return where a profile (S,) falls below a share of what it is at a shell, in shells, or its last one."""
     edge = share * rise[peak]
     below = np.flatnonzero(rise[peak:] < edge)
     if not len(below):

@@ -231,8 +231,9 @@ class MorePanel(ttk.Frame):
     def _answer(self, yes: bool, tomogram: str, record: Any) -> None:
         """Keep an answer and ask about the best that is left; what cannot be kept is asked again."""
         asked = self.current
+        assert asked is not None
         self._answers.append(yes)
-        if self.window.keep(tomogram, record) is None:
+        if not self.window.keep(tomogram, record, self.similar.unseen(asked, yes)):
             self._answers.pop()
         elif self.current is not None and self.current == asked:  # it was moved far: its place is still free
             self.next()

@@ -177,9 +177,27 @@ class AnnotateWindow(SessionWindow, SliceControls, FigureWindow):
         else:
             self._attempt(lambda: self._add(Particle(self.snapped(position_zyx_vox), look.kind.id)))
 
-    def keep(self, tomogram: str, record: Any) -> Optional[int]:
-        """Add a record to a tomogram and return its key; None when it could not be kept, which is shown."""
-        return self._attempt(self.session.add, tomogram, record)  # type: ignore[no-any-return]
+    def keep(self, tomogram: str, record: Any, unseen: Optional[int] = None) -> bool:
+        """Keep an answer; False when it could not be kept, which is shown.
+
+        Parameters
+        ----------
+        tomogram : str
+            Name of the tomogram.
+        record : Particle or Negative
+            What was answered.
+        unseen : int, optional
+            Key of the particle that nobody had looked at and that it is about: it becomes what was answered.
+        """
+        before = self.session.sequence
+        if unseen is None:
+            self._attempt(self.session.add, tomogram, record)
+        elif isinstance(record, Negative):
+            self._attempt(self.session.refuse, tomogram, unseen)
+        else:
+            known = self.session.particles(tomogram)[unseen]
+            self._attempt(self.session.change, tomogram, unseen, dataclasses.replace(record, score=known.score))
+        return self.session.sequence != before
 
     def snapped(self, position_zyx_vox: np.ndarray) -> Position:
         """Return a click's position, or the centre of density near it when that is wanted."""
