@@ -132,10 +132,7 @@ def view_picture(volume_zyx: np.ndarray, cut: Tuple[int, int], window: Sequence[
         from scipy.ndimage import gaussian_filter
 
         image = gaussian_filter(image, [look.smooth_vox / side.step for side in (upward, across)])
-    low, high = limits or grey_limits(image, look.clipped_percent)
-    image = _stretched(_stretched(image, upward, margin).T, across, margin).T
-    scale = 255 / (high - low)
-    greys = np.clip((image - low) * scale, 0, 255).astype(np.uint8)
+    greys = _stretched(_greys(image, *(limits or grey_limits(image, look.clipped_percent))), (upward, across), margin)
     rows, columns = np.flatnonzero(upward.inside), np.flatnonzero(across.inside)
     picture[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1] = 255 - greys if look.inverted else greys
     return _coloured(picture)
@@ -149,25 +146,37 @@ class _Side:
         self.count = count
         self.inside = (centres >= -0.5) & (centres <= count - 0.5)
         self.step = max(1, int((high - low) / pixels))
-        self.at = np.clip(centres[self.inside], 0, count - 1)
+        self.pixel_vox = (high - low) / pixels
+        self.at = centres[self.inside]
 
     def part(self, margin: int) -> slice:
         """Return the voxels to read."""
         first = max(int(self.at[0]) - margin - self.step, 0)
         return slice(first, min(int(self.at[-1]) + margin + 2 * self.step + 1, self.count), self.step)
 
-    def mix(self, margin: int, read: int) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return for each pixel the two read voxels beside it and the share of the second, (n,) each."""
-        place = np.clip((self.at - self.part(margin).start) / self.step, 0, read - 1)
-        first = np.minimum(place.astype(np.int64), max(read - 2, 0))
-        return first, np.minimum(first + 1, read - 1), (place - first).astype(np.float32)
+    def edges(self, margin: int, read: int) -> Tuple[float, float]:
+        """Return where the first pixel begins and the last one ends, counted in voxels that were read."""
+        half, start = self.pixel_vox / 2, self.part(margin).start
+        ends = ((self.at[0] - half - start) / self.step + 0.5, (self.at[-1] + half - start) / self.step + 0.5)
+        return max(float(ends[0]), 0.0), min(float(ends[1]), float(read))
 
 
-def _stretched(image: np.ndarray, side: _Side, margin: int) -> np.ndarray:
-    """Return rows of an image interpolated linearly to the pixels of a side, (n, ...) float32."""
-    first, second, share = side.mix(margin, len(image))
-    lower = image[first]
-    return np.asarray(lower + (image[second] - lower) * share[:, None])
+def _greys(image: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Return an image (H, W) as greys from 0 to 255 between two values, uint8; the image is overwritten."""
+    image -= low
+    image *= 255 / (high - low)
+    np.clip(image, 0, 255, out=image)
+    return image.astype(np.uint8)
+
+
+def _stretched(greys: np.ndarray, sides: Tuple[_Side, _Side], margin: int) -> np.ndarray:
+    """Return greys (H, W) interpolated linearly to the pixels of two sides, rows and columns, uint8."""
+    from PIL import Image
+
+    (top, bottom), (left, right) = (side.edges(margin, n) for side, n in zip(sides, greys.shape))
+    height, width = (len(side.at) for side in sides)
+    return np.asarray(Image.fromarray(greys).resize((width, height), Image.Resampling.BILINEAR,
+                                                    (left, top, right, bottom)))
 
 
 def _coloured(greys: np.ndarray) -> np.ndarray:

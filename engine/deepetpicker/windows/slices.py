@@ -77,6 +77,7 @@ class SlicePanel(ttk.Frame):
         self.canvas.get_tk_widget().pack(fill=tk.BOTH, expand=True)
         self.cuts = tuple(axes)
         self.axes: Dict[int, Any] = {}
+        self._frames: Dict[int, _Frame] = {}
         self.circles: Dict[int, int] = {}
         self.extra: Optional[Callable[[Any], Any]] = None
         self.tool: Optional[Tool] = Tool(self) if len(self.cuts) > 1 else None
@@ -114,6 +115,7 @@ class SlicePanel(ttk.Frame):
         axes = self.figure.add_axes((0, 0, 1, 1), label=AXIS_NAMES[axis])
         axes.set_axis_off()
         axes.add_artist(plane_artist()(functools.partial(self._picture, axis)))
+        self._frames[axis] = _Frame(axes, len(self.cuts) > 1, axis == 0)
         return axes
 
     def _picture(self, axis: int, size_px: Tuple[int, int]) -> np.ndarray:
@@ -202,7 +204,8 @@ class SlicePanel(ttk.Frame):
         from matplotlib.collections import EllipseCollection
 
         for artist in [*axes.collections, *axes.lines, *axes.texts, *axes.patches]:
-            artist.remove()
+            if artist not in self._frames[axis].artists:
+                artist.remove()
         left, right, low, high = self.viewport.window(axis)
         axes.set_xlim(left, right)
         axes.set_ylim(low, high)
@@ -222,16 +225,12 @@ class SlicePanel(ttk.Frame):
             self.tool.decorate(axis, axes)
 
     def _decorate(self, axis: int, axes: Any) -> None:
-        """Add the lines of the other cuts, a title and a scale bar."""
+        """Bring the lines of the other cuts, title and scale bar up to date, and draw the rectangle to enlarge."""
         right, up = AXES[axis]
         left, end, low, high = self.viewport.window(axis)
-        if len(self.cuts) > 1:
-            axes.axvline(self.position[right], color=CROSS, linewidth=0.7, alpha=0.7)
-            axes.axhline(self.position[up], color=CROSS, linewidth=0.7, alpha=0.7)
         title = f"{AXIS_NAMES[axis]} = {self.position[axis]}"
-        box = {"facecolor": "black", "alpha": 0.45, "lw": 0, "pad": 2}
-        axes.annotate(f"{self.tomogram}, {title}" if axis == 0 else title, (0, 1), (3, -3), xycoords="axes fraction",
-                      textcoords="offset points", ha="left", va="top", color="white", fontsize=9, bbox=box)
+        frame = self._frames[axis]
+        frame.show(f"{self.tomogram}, {title}" if axis == 0 else title, self.position[right], self.position[up])
         if self._gesture is not None and self._gesture[0] == "band" and self._gesture[1] == axis and self._band:
             (x, y), (a, b) = self._gesture[2], self._band
             axes.plot([x, a, a, x, x], [y, y, b, b, y], color=BAND, linewidth=1.4)
@@ -239,10 +238,7 @@ class SlicePanel(ttk.Frame):
             length, label = scale_bar(end - left, self.scene.voxel_size_ang(self.tomogram))
             x = min(end, self.scene.shape_zyx(self.tomogram)[2] - 0.5) - 0.03 * (end - left)
             y = max(low, -0.5) + 0.03 * (high - low)  # on the picture, not beside it
-            axes.plot([x - length, x], [y, y], color="black", linewidth=6, solid_capstyle="butt", alpha=0.6)
-            axes.plot([x - length, x], [y, y], color="white", linewidth=3, solid_capstyle="butt")
-            axes.annotate(label, (x - length / 2, y), xytext=(0, 5), textcoords="offset points", ha="center",
-                          color="white", fontsize=10, bbox=box)
+            frame.show_bar(x - length, x, y, label)
 
     # ---- the mouse
     def point(self, event: Any) -> Optional[Point]:
@@ -323,6 +319,46 @@ class SlicePanel(ttk.Frame):
             x, y = self.axes[axis].transData.inverted().transform((event.x, event.y))
             self.tool.release((axis, self._inside(axis, x, y)), event)
         self.changed()
+
+
+class _Frame:
+    """What every picture of a view has: a title, the lines of the other cuts, a scale bar. Making them anew is slow.
+
+    Parameters
+    ----------
+    axes : matplotlib Axes
+        The view.
+    crossed : bool
+        Whether other cuts are seen in it.
+    measured : bool
+        Whether it has a scale bar.
+    """
+
+    def __init__(self, axes: Any, crossed: bool, measured: bool) -> None:
+        box = {"facecolor": "black", "alpha": 0.45, "lw": 0, "pad": 2}
+        self._cross = [line(0, color=CROSS, linewidth=0.7, alpha=0.7) for line in (axes.axvline, axes.axhline)
+                       if crossed]
+        self._title = axes.annotate("", (0, 1), (3, -3), xycoords="axes fraction", textcoords="offset points",
+                                    ha="left", va="top", color="white", fontsize=9, bbox=box)
+        self._bars = [axes.plot([], [], solid_capstyle="butt", **look)[0] for look in (
+            {"color": "black", "linewidth": 6, "alpha": 0.6}, {"color": "white", "linewidth": 3}) if measured]
+        self._label = axes.annotate("", (0, 0), xytext=(0, 5), textcoords="offset points", ha="center", color="white",
+                                    fontsize=10, bbox=box) if measured else None
+        self.artists = {*self._cross, self._title, *self._bars, self._label}
+
+    def show(self, title: str, right_vox: float, up_vox: float) -> None:
+        """Show a title, and where the other cuts are."""
+        self._title.set_text(title)
+        for line, set_data, place in zip(self._cross, ("set_xdata", "set_ydata"), (right_vox, up_vox)):
+            getattr(line, set_data)([place, place])
+
+    def show_bar(self, left_vox: float, right_vox: float, up_vox: float, label: str) -> None:
+        """Show a scale bar between two points with its length."""
+        for line in self._bars:
+            line.set_data(np.array([left_vox, right_vox]), np.array([up_vox, up_vox]))
+        if self._label is not None:
+            self._label.xy = ((left_vox + right_vox) / 2, up_vox)
+            self._label.set_text(label)
 
 
 @functools.lru_cache(maxsize=None)
