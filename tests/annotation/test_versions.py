@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 
@@ -133,3 +134,22 @@ def test_what_nobody_has_looked_at_can_stay_out(session, caplog):
         assert len(again.unreviewed("b")) == 1  # still there to be looked at
         again.add("a", Particle((9.0, 9.0, 9.0), 0))
         assert len(read_coordinates(save_version(again) / "c.csv")) == 1
+
+
+def no_link(*args, **settings):
+    """Refuse as FAT does."""
+    raise PermissionError(errno.EPERM, "Operation not permitted", *map(str, args[:1]))
+
+
+def test_where_there_are_no_links_the_advice_is_one_that_works(session, monkeypatch, caplog):
+    monkeypatch.setattr(os, "symlink", no_link)
+    monkeypatch.setattr(os, "link", no_link)
+    session.close()
+    caplog.set_level("INFO")
+    assert main(["annotate", "a.mrc", "--out", str(session.folder), "--tables-only"]) == 0
+    folder = session.folder / "version_001"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "a.csv", "a_regions.csv", "b.csv", "b_negatives.csv", "b_regions.csv", "classes.json", "params.json"]
+    assert f"deepetpicker train --params {folder / 'params.json'} --out" in caplog.text
+    assert [item.tomogram for item in items_from_params(json.loads((folder / "params.json").read_text()))] == [
+        session.tomogram("a").path, session.tomogram("b").path]

@@ -1,4 +1,5 @@
-"""Commands run without a network, with outputs as the umask says, and what is temporary is for the user alone."""
+"""Commands run without a network, on file systems without links, with outputs as the umask says; what is temporary is
+for the user alone."""
 
 from __future__ import annotations
 
@@ -25,6 +26,8 @@ def hook(event, args):
             and not (args[1:] and isinstance(args[1], str)):
         os.write(2, f"NETWORK {event} {args[1:]}".encode())
         os._exit(99)
+    if event in ("os.link", "os.symlink"):  # as on FAT and some network file systems
+        raise PermissionError(1, "Operation not permitted")
 sys.addaudithook(hook)
 os.umask(int(sys.argv.pop(1), 8))
 from deepetpicker.__main__ import main
@@ -36,7 +39,7 @@ for words in json.loads(sys.argv[1]):
 
 
 def run(umask: str, *commands: Sequence[object]) -> None:
-    """Run verbs without a network, one after the other in one process, which loads their packages once."""
+    """Run verbs without a network and without links, one after the other in one process, which loads their packages once."""
     words = json.dumps([[*map(str, command)] for command in commands])
     result = subprocess.run([sys.executable, "-c", BLOCKED, umask, words], capture_output=True, text=True, timeout=300,
                             env={**os.environ, "OMP_NUM_THREADS": "1"})
@@ -49,14 +52,17 @@ def modes(folder: pathlib.Path) -> set:
 
 
 def test_the_block_blocks():
-    code = BLOCKED.split("from deepetpicker")[0] + "import socket; socket.create_connection(('127.0.0.1', 9), 1)"
-    result = subprocess.run([sys.executable, "-c", code, "022"], capture_output=True, text=True, timeout=60)
-    assert (result.returncode, result.stderr[:7]) == (99, "NETWORK")
+    begun = BLOCKED.split("from deepetpicker")[0]
+    for code, status, said in (("import socket; socket.create_connection(('127.0.0.1', 9), 1)", 99, "NETWORK"),
+                               ("os.link('a', 'b')", 1, "not permitted"), ("os.symlink('a', 'b')", 1, "not permitted")):
+        result = subprocess.run([sys.executable, "-c", begun + code, "022"], capture_output=True, text=True, timeout=60)
+        assert result.returncode == status
+        assert said in result.stderr
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("umask", ["027"])
-def test_every_verb_of_a_project_needs_no_network_and_keeps_to_the_umask(tmp_path, umask):
+def test_every_verb_of_a_project_needs_no_network_and_no_links_and_keeps_to_the_umask(tmp_path, umask):
     data, model, picks = tmp_path / "data", tmp_path / "run/m.safetensors", tmp_path / "picks"
     run(umask,
         ["simulate", data, "--n", 2, "--shape", "32,48,64", "--particles", 8, "--voxel-size", 20, "--phantoms", "ring",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -15,7 +17,7 @@ from deepetpicker.errors import DeepETPickerError
 from deepetpicker.io.classes import ParticleClass, read_classes, write_classes
 from deepetpicker.io.coordinates import CoordinateTable, read_coordinates, write_coordinates
 from deepetpicker.io.coordinates.copick import Wanted, export_folder, open_project
-from deepetpicker.io.items import items_from_folder
+from deepetpicker.io.items import items_from_folder, items_from_params
 from deepetpicker.io.manifest import Manifest
 from deepetpicker.io.volumes import open_volume
 
@@ -81,6 +83,23 @@ def test_what_is_meant_must_be_clear_and_nothing_is_written_over(project, tmp_pa
     assert read_coordinates(tmp_path / "data" / "TS_01.csv").positions_zyx_vox[0].tolist() == [6, 4, 2]
     assert main(["convert", str(project), out, "--user", "anna", "--voxel-size", "5"]) == 2
     assert "TS_01.csv is there already" in capsys.readouterr().err
+
+
+def test_where_there_are_no_links_a_file_names_the_tomograms(project, tmp_path, monkeypatch, caplog):
+    def no_link(target, *rest):
+        raise PermissionError(errno.EPERM, "Operation not permitted", target)
+
+    monkeypatch.setattr(os, "symlink", no_link)
+    data = tmp_path / "data"
+    assert main(["convert", str(project), str(data), "--user", "anna"]) == 0
+    assert sorted(path.name for path in data.iterdir()) == ["TS_01.csv", "TS_02.csv", "classes.json", "params.json"]
+    params = json.loads((data / "params.json").read_text())
+    assert [(item["name"], pathlib.Path(item["tomogram"]).is_dir(), item["voxel_size"]) for item in params["items"]] == [
+        ("TS_01", True, 10.0), ("TS_02", True, 10.0)]
+    assert [pathlib.Path(item["coordinates"]) for item in params["items"]] == [data / "TS_01.csv", data / "TS_02.csv"]
+    assert f"train --params {data / 'params.json'}" in caplog.text
+    items = items_from_params({"items": params["items"]})
+    assert [item.name for item in items] == ["TS_01", "TS_02"]
 
 
 def picked(folder, voxel=10.0):

@@ -17,6 +17,7 @@ from deepetpicker.errors import OutputError
 from deepetpicker.io.atomic import explain, write_text
 from deepetpicker.io.classes import classes_to_json, write_classes
 from deepetpicker.io.coordinates import write_coordinates
+from deepetpicker.io.items import is_tomogram
 from deepetpicker.io.regions import NEGATIVES, REGIONS, write_negatives, write_regions
 
 VERSION = "version_{:03d}"
@@ -109,6 +110,12 @@ def write_tables(session: Annotations, folder: pathlib.Path, named: pathlib.Path
     classes = [one.kind for one in session.classes]
     write_classes(folder, classes, voxels.pop() if len(voxels) == 1 else 0.0)
     write_text(folder / PARAMS_FILE, json.dumps({"items": items, "classes": classes_to_json(classes)}, indent=1) + "\n")
+
+
+def training_words(folder: pathlib.Path) -> str:
+    """Return what ``train`` needs to read a version: the folder, or its params.json where tomograms are not linked."""
+    tomograms = any(is_tomogram(path) for path in folder.iterdir())
+    return f"--data {folder}" if tomograms else f"--params {folder / PARAMS_FILE}"
 
 
 def _remove(folder: pathlib.Path) -> None:

@@ -60,14 +60,14 @@ def opened_and_written(args: argparse.Namespace, opened: Callable[[pathlib.Path,
 def write_version(folder: pathlib.Path, only_reviewed: bool) -> None:
     """Write the tables of an annotation, or of what somebody has looked at, and say where they are."""
     from deepetpicker.annotation.session import Session
-    from deepetpicker.annotation.versions import save_version, versions
+    from deepetpicker.annotation.versions import save_version, training_words, versions
 
     with Session(folder) as session:
         written = save_version(session, only_reviewed)
         if written is not None:
             total = sum(len(session.table(one.name, only_reviewed)) for one in session.tomograms)
-            log.info("%s: %d particles; train on them with: deepetpicker train --data %s --out MODEL", written, total,
-                     written)
+            log.info("%s: %d particles; train on them with: deepetpicker train %s --out MODEL", written, total,
+                     training_words(written))
         elif versions(folder):
             log.info("%s says everything already", versions(folder)[-1])
         else:

@@ -8,7 +8,9 @@ what is added (``overlay_root``, which may be the same). Below each lies ``Exper
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
+import logging
 import os
 import pathlib
 import re
@@ -18,13 +20,16 @@ import numpy as np
 
 from deepetpicker.errors import FormatError, InputError, suggestion
 from deepetpicker.io.atomic import whole, write_text
-from deepetpicker.io.classes import ParticleClass, default_class, write_classes
+from deepetpicker.io.classes import ParticleClass, classes_to_json, default_class, write_classes
 from deepetpicker.io.coordinates.table import CoordinateTable
 from deepetpicker.io.items import check_name
 from deepetpicker.io.jsonvalues import number, objects, parse
 from deepetpicker.io.plainfile import LARGEST_JSON, check_plain
 
+log = logging.getLogger(__name__)
 PathLike = Union[str, "os.PathLike[str]"]
+NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)  # what file systems without links answer
+_PARAMS = "params.json"
 _RUNS, _PICKS, _SPACING = "ExperimentRuns", "Picks", "VoxelSpacing"
 _IDENTITY = [[float(row == column) for column in range(4)] for row in range(4)]
 _WORD = re.compile(r"^[^<>:\"/\\|?*\x00-\x20\x7f_]+$")  # what copick takes for a user, a session or an object
@@ -143,7 +148,8 @@ def export_folder(project: Project, folder: PathLike, wanted: Wanted) -> Dict[st
     project : Project
         It is not changed.
     folder : path
-        Gets ``RUN.csv`` and ``RUN.zarr``; there may be none of that name yet.
+        Gets ``RUN.csv`` and ``RUN.zarr``; there may be none of that name yet. Where the file system has no links,
+        ``params.json`` names the tomograms instead.
     wanted : Wanted
         Which picks and which tomograms.
 
@@ -173,15 +179,21 @@ def export_folder(project: Project, folder: PathLike, wanted: Wanted) -> Dict[st
     tables = {run: _table(project, [path for key, path in sorted(found.items()) if key[:2] == (user, session)], size)
               for run, found in files.items() if any(key[:2] == (user, session) for key in found)}
     target = pathlib.Path(folder)
-    there = [name for run in tables for name in (f"{run}.csv", f"{run}.zarr") if os.path.lexists(target / name)]
+    there = [name for run in tables for name in (f"{run}.csv", f"{run}.zarr", _PARAMS) if os.path.lexists(target / name)]
     if there:
         raise InputError(f"{target / there[0]} is there already: expected a folder without it, give another one")
+    paths = {run: os.path.abspath(tomograms[run][size, kind]) for run in tables if (size, kind) in tomograms[run]}
     for run, table in tables.items():
         check_name(run)
         write_coordinates(target / f"{run}.csv", table)
-        if (size, kind) in tomograms[run]:
-            os.symlink(os.path.abspath(tomograms[run][size, kind]), target / f"{run}.zarr")
     write_classes(target, project.classes, size)
+    if not all([_link(path, target / f"{run}.zarr") for run, path in paths.items()]):
+        items = [{"name": run, "tomogram": path, "coordinates": str((target / f"{run}.csv").absolute()),
+                  "voxel_size": size} for run, path in paths.items()]
+        params = {"items": items, "classes": classes_to_json(project.classes)}
+        write_text(target / _PARAMS, json.dumps(params, indent=1) + "\n")
+        log.warning("%s: this file system has no links, %s names the tomograms: use it as train --params %s", target,
+                    _PARAMS, target / _PARAMS)
     return {run: len(table) for run, table in tables.items()}
 
 
@@ -246,6 +258,17 @@ def _content(run: str, name: str, wanted: Wanted, table: CoordinateTable, voxel_
                "score": score if np.isfinite(score) else 1.0} for place, score in rows]
     return {"pickable_object_name": name, "user_id": wanted.user, "session_id": wanted.session, "run_name": run,
             "voxel_spacing": voxel_size_ang, "unit": "angstrom", "points": points, "trust_orientation": False}
+
+
+def _link(path: str, link: pathlib.Path) -> bool:
+    """Make a link to a tomogram; False where there are no links."""
+    try:
+        os.symlink(path, link)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        return False
+    return True
 
 
 def _table(project: Project, files: Sequence[pathlib.Path], voxel_size_ang: float) -> CoordinateTable:
