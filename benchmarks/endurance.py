@@ -147,7 +147,7 @@ def plot(path: pathlib.Path, watched: Dict[str, Any]) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 3), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    left, right = figure.add_subplot(1, 2, 1), figure.add_subplot(1, 2, 2)
     left.plot(watched["samples"][:, 0], watched["samples"][:, 1] / 1e6)
     left.set(xlabel="tomograms picked", ylabel="resident memory [MB]", ylim=(0, None))
     right.plot(np.arange(1, len(watched["seconds"]) + 1), watched["seconds"], ".", markersize=2)

@@ -63,7 +63,8 @@ def main() -> None:
         if number % 5 == 4:  # a common shift of half a voxel along every axis, either way
             off = np.where(rng.integers(0, 2, 3) > 0, 0.5, -0.5)
             fit = check_geometry(volume, positions + off, diameter)
-            right = fit.fits and fit.is_shifted and np.allclose(fit.shift_zyx_vox, -off, atol=0.45)
+            shift = fit.shift_zyx_vox if fit.fits and fit.is_shifted else None
+            right = shift is not None and np.allclose(shift, -off, atol=0.45)
             rows["half a voxel"].append("" if right else f"{name}: {fit}")
             continue
         fault = faults[rng.integers(len(faults))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import statistics
 import time
@@ -32,10 +33,10 @@ def ceiling(bench: Bench) -> Iterator[Figure]:
                 for best in (False, True) if bench.is_gpu else (False,):
                     x = torch.randn(batch, channels, side, side, side, device=bench.device).to(
                         dtype, memory_format=torch.channels_last_3d)
-                    conv = torch.nn.Conv3d(channels, channels, 3, padding=1).to(
-                        bench.device, dtype, memory_format=torch.channels_last_3d)
+                    conv: Any = torch.nn.Conv3d(channels, channels, 3, padding=1)  # torch's types know no memory format
+                    conv = conv.to(bench.device, dtype, memory_format=torch.channels_last_3d)
                     with torch.inference_mode(), switches(tf32, best):
-                        took = bench.seconds(lambda c=conv, x=x: c(x))
+                        took = bench.seconds(functools.partial(conv, x))
                     what = f"convolution {channels}->{channels}, {side}^3 x {batch}, {word}"
                     what += f"{' TF32' if tf32 and word == 'fp32' and bench.is_gpu else ''}"
                     yield Figure(what + f"{', all kernels tried' if best else ''}", "TFLOP/s",
@@ -112,7 +113,7 @@ def compiled(bench: Bench) -> Iterator[Figure]:
             begin = time.perf_counter()
             difference = float((call(tiles, keep) - expected).abs().max())
             first = time.perf_counter() - begin
-            took = bench.seconds(lambda c=call, t=tiles, k=keep: c(t, k))
+            took = bench.seconds(functools.partial(call, tiles, keep))
         rate = statistics.median(rates(took, tile_flop(network, (edge,) * 3, keep) * batch))
         yield Figure(f"torch.compile, {word}, tile {edge}, batch {batch}", "ms per tile",
                      [s * 1e3 / batch for s in took],

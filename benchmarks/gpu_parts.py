@@ -126,6 +126,7 @@ def post_processing(bench: Bench) -> Iterator[Figure]:
     volume = bench.volume(bench.shape)
     picker = Picker(bench.model, bench.options(), quiet=True)
     plan, grid = picker.plan(volume), working_grid(volume, picker.card)
+    found: List[int] = []
     with ProbabilityStore((1, *grid.shape_zyx), bench.folder, plan.in_memory_bytes, bench.device) as store:
         source = open_working_volume(volume, grid, cache_dir=bench.folder)
         probability_map(source, picker.predictor, plan.tiles, store, plan.batch, device=bench.device)
@@ -133,8 +134,7 @@ def post_processing(bench: Bench) -> Iterator[Figure]:
             if "noise" in name:
                 store.write(0, 0, torch.rand((1, *grid.shape_zyx), device=bench.device))
             bench.forget()
-            found: List[int] = []
-            took = bench.seconds(lambda found=found: found.append(
+            took = bench.seconds(lambda: found.append(
                 len(find_peaks(store, picker.rules, picker.options.floor, None, plan.block))))
             yield Figure(f"peaks of the {name}", "s", took, {"candidates": found[-1], **bench.peak()})
 

@@ -15,7 +15,7 @@ import logging
 import pathlib
 import sys
 import tempfile
-from typing import Dict, List
+from typing import Any, Dict, List
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from deepetpicker.io.coordinates import CoordinateTable
 from deepetpicker.io.volumes import Volume, open_volume, write_volume
 from deepetpicker.picking.picker import Picker
 
-CUTS: Dict[str, Dict[str, object]] = {
+CUTS: Dict[str, Dict[str, Any]] = {
     "tile 72": {"tile": 72}, "tile 96": {"tile": 96}, "batch 4": {"batch": 4}, "slab 7 planes": {"slab": 7},
     "slab 400 planes": {"slab": 400}, "border 16": {"border": 16}, "bfloat16": {"precision": "bfloat16"},
 }

@@ -129,8 +129,9 @@ def labels(way: str, counts: Sequence[int], annotator: Annotator, folder: pathli
                 version = save_version(session)
                 if version is None:
                     raise InputError(f"{folder} has annotations of an earlier run that was interrupted: remove it")
-                yield n, Few(str(version), *(sum(len(getattr(session, what)(name)) for name in names)
-                                             for what in ("particles", "negatives")), time.process_time() - start)
+                particles, negatives = (sum(len(getattr(session, what)(name)) for name in names)
+                                        for what in ("particles", "negatives"))
+                yield n, Few(str(version), particles, negatives, time.process_time() - start)
         finally:
             similar.close()
 

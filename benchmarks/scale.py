@@ -47,7 +47,8 @@ def main() -> int:
     options = PickOptions(device=args.device, precision=args.precision, memory_limit=args.memory_limit, mirrors=1)
     if args.one:
         ask_for_large_pages()
-        say(json.dumps(pick_once(*args.one, options)))
+        model, path = args.one
+        say(json.dumps(pick_once(model, path, options)))
         return 0
     shapes = [tuple(int(n) for n in text.split(",")) for text in args.shapes]
     with tempfile.TemporaryDirectory() as folder:

@@ -82,7 +82,8 @@ def our_step(args: argparse.Namespace) -> Step:
     arithmetic = Arithmetic.choose(args.device, args.precision)
     device, dtype = arithmetic.device, arithmetic.dtype
     torch.backends.cudnn.benchmark = device.type == "cuda"
-    network = ResUNet3D(NetworkOptions()).to(device, memory_format=torch.channels_last_3d)
+    network: Any = ResUNet3D(NetworkOptions())  # torch's types know no memory format
+    network = network.to(device, memory_format=torch.channels_last_3d)
     options = TrainOptions(recipe="published", patch=args.patch, batch=args.batch)
     options = filled_in(options, [20.0])
     module = PickerModule(network, options, Schedule(1, 1000)).train()

@@ -9,6 +9,7 @@ each axis with 500 particles marked, and the circles alone. Times are on the wal
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import pathlib
 import resource
@@ -17,10 +18,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from typing import Any, Callable, Dict, List, Union
 
 import numpy as np
 
 PARTICLES = 500
+Times = List[float]  # on the wall and of the processor, in milliseconds
 
 
 def make(path: pathlib.Path, shape: tuple, kind: str) -> None:
@@ -33,7 +36,7 @@ def make(path: pathlib.Path, shape: tuple, kind: str) -> None:
             writer.write(z, (rng.normal(size=(1, *shape[1:])) * 20).astype(kind))
 
 
-def measure(path: str, folder: str, began: float, steps: int) -> dict:
+def measure(path: str, folder: str, began: float, steps: int) -> Dict[str, Union[float, Times]]:
     """Open the window on a tomogram and return seconds, milliseconds and megabytes."""
     from deepetpicker.annotation.session import Session
     from deepetpicker.io.classes import ParticleClass
@@ -51,9 +54,9 @@ def measure(path: str, folder: str, began: float, steps: int) -> dict:
         root = open_screen()
         window = annotate_window(session, scene, parent=root).open()
         root.update()
-        found = {"open s": time.time() - began}
+        found: Dict[str, Union[float, Times]] = {"open s": time.time() - began}
         for axis, label in enumerate("zyx"):
-            found[f"step {label} ms (CPU)"] = median_ms(root, lambda axis=axis: window.panel.step(axis, 2), steps)
+            found[f"step {label} ms (CPU)"] = median_ms(root, functools.partial(window.panel.step, axis, 2), steps)
         found["circles ms (CPU)"] = median_ms(root, window.panel.changed, steps)
         window.panel.zoom(4.0)
         found["zoomed z ms (CPU)"] = median_ms(root, lambda: window.panel.step(0, -1), steps)
@@ -62,7 +65,7 @@ def measure(path: str, folder: str, began: float, steps: int) -> dict:
     return found
 
 
-def median_ms(root: object, action: object, steps: int) -> list:
+def median_ms(root: Any, action: Callable[[], Any], steps: int) -> Times:
     """Return the median time until Tk has shown what an action changed, and that of the processor, in milliseconds."""
     times = []
     for _ in range(steps):
@@ -73,7 +76,7 @@ def median_ms(root: object, action: object, steps: int) -> list:
     return [statistics.median(column) for column in zip(*times)]
 
 
-def words_of(value: object) -> str:
+def words_of(value: Union[float, Times]) -> str:
     """Return a figure, or a time with that of the processor."""
     return f"{value[0]:.0f} ({value[1]:.0f})" if isinstance(value, list) else f"{value:.3g}"
 
@@ -88,8 +91,8 @@ def main() -> None:
     parser.add_argument("--one", nargs=2, metavar=("TOMO", "BEGAN"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
-        with tempfile.TemporaryDirectory() as folder:
-            print(json.dumps(measure(args.one[0], folder, float(args.one[1]), args.steps)))
+        with tempfile.TemporaryDirectory() as kept:
+            print(json.dumps(measure(args.one[0], kept, float(args.one[1]), args.steps)))
         return
     shape = tuple(int(n) for n in args.shape.split(","))
     with tempfile.TemporaryDirectory() as temporary:

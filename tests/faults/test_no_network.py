@@ -1,5 +1,4 @@
-"""Commands run without a network, on file systems without links, with outputs as the umask says; what is temporary is
-for the user alone."""
+"""Commands need no network and no links, outputs are as the umask says, and what is temporary is for the user alone."""
 
 from __future__ import annotations
 
@@ -39,7 +38,7 @@ for words in json.loads(sys.argv[1]):
 
 
 def run(umask: str, *commands: Sequence[object]) -> None:
-    """Run verbs without a network and without links, one after the other in one process, which loads their packages once."""
+    """Run verbs without network and links, one after the other in one process, which loads their packages once."""
     words = json.dumps([[*map(str, command)] for command in commands])
     result = subprocess.run([sys.executable, "-c", BLOCKED, umask, words], capture_output=True, text=True, timeout=300,
                             env={**os.environ, "OMP_NUM_THREADS": "1"})

@@ -94,8 +94,8 @@ def test_where_there_are_no_links_a_file_names_the_tomograms(project, tmp_path, 
     assert main(["convert", str(project), str(data), "--user", "anna"]) == 0
     assert sorted(path.name for path in data.iterdir()) == ["TS_01.csv", "TS_02.csv", "classes.json", "params.json"]
     params = json.loads((data / "params.json").read_text())
-    assert [(item["name"], pathlib.Path(item["tomogram"]).is_dir(), item["voxel_size"]) for item in params["items"]] == [
-        ("TS_01", True, 10.0), ("TS_02", True, 10.0)]
+    found = [(item["name"], pathlib.Path(item["tomogram"]).is_dir(), item["voxel_size"]) for item in params["items"]]
+    assert found == [("TS_01", True, 10.0), ("TS_02", True, 10.0)]
     assert [pathlib.Path(item["coordinates"]) for item in params["items"]] == [data / "TS_01.csv", data / "TS_02.csv"]
     assert f"train --params {data / 'params.json'}" in caplog.text
     items = items_from_params({"items": params["items"]})

@@ -80,7 +80,8 @@ class Sheet(ttk.Frame):
                  resized: Callable[[], Any], pulled: Optional[Callable[[int, np.ndarray], Any]] = None) -> None:
         super().__init__(parent)
         self.scene, self.clicked, self.resized, self.pulled = scene, clicked, resized, pulled
-        self.look, self.cuts, self.edge_px, self.rings = Look(), (0,), 84, False
+        self.cuts: Tuple[int, ...] = (0,)
+        self.look, self.edge_px, self.rings = Look(), 84, False
         self.tiles: List[Tile] = []
         self.canvas = tk.Canvas(self, background=GROUND, highlightthickness=0)
         self.canvas.pack(fill=tk.BOTH, expand=True)

@@ -179,7 +179,8 @@ def export_folder(project: Project, folder: PathLike, wanted: Wanted) -> Dict[st
     tables = {run: _table(project, [path for key, path in sorted(found.items()) if key[:2] == (user, session)], size)
               for run, found in files.items() if any(key[:2] == (user, session) for key in found)}
     target = pathlib.Path(folder)
-    there = [name for run in tables for name in (f"{run}.csv", f"{run}.zarr", _PARAMS) if os.path.lexists(target / name)]
+    there = [name for run in tables for name in (f"{run}.csv", f"{run}.zarr", _PARAMS)
+             if os.path.lexists(target / name)]
     if there:
         raise InputError(f"{target / there[0]} is there already: expected a folder without it, give another one")
     paths = {run: os.path.abspath(tomograms[run][size, kind]) for run in tables if (size, kind) in tomograms[run]}
@@ -187,7 +188,7 @@ def export_folder(project: Project, folder: PathLike, wanted: Wanted) -> Dict[st
         check_name(run)
         write_coordinates(target / f"{run}.csv", table)
     write_classes(target, project.classes, size)
-    if not all([_link(path, target / f"{run}.zarr") for run, path in paths.items()]):
+    if not all(_link(path, target / f"{run}.zarr") for run, path in paths.items()):
         items = [{"name": run, "tomogram": path, "coordinates": str((target / f"{run}.csv").absolute()),
                   "voxel_size": size} for run, path in paths.items()]
         params = {"items": items, "classes": classes_to_json(project.classes)}
