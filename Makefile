@@ -46,8 +46,7 @@ test-faults: env  ## hostile files, names, numbers, disturbed runs: all of it; t
 
 lint: env-dev  ## ruff, mypy, and the syntax of the first pages
 	$(RUN) -m ruff check .
-	$(RUN) -m mypy
-	$(RUN) -m mypy --follow-imports silent --exclude make_env scripts benchmarks  # what they call, of the plugin too, is there as they call it
+	$(RUN) -m mypy --follow-imports silent --exclude make_env engine/deepetpicker scripts benchmarks  # what they call, of the plugin too, is there as they call it
 	@for page in README.rst engine/README.rst; do $(RUN) -m docutils --halt=2 --report=2 "$$page" /dev/null || exit 1; done
 
 docs: env-dev  ## the pages of docs/ and the API reference, in docs/_build; a warning is an error

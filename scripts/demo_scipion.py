@@ -5,6 +5,8 @@ ten of them, trains on these alone, picks tomograms that the network never saw, 
 centres, writes the pages of training and picks, moves the picks to tomograms of another binning with tomo's *extract 3D
 coordinates*, and writes RELION's star file with the plugin reliontomo. Every protocol but the annotator's is a process
 of its own, as in Scipion's window. The project stays in the folder ``demo``.
+
+With ``--quick`` the tomograms are small and the training short: every step is tried, and the picks are worth nothing.
 """
 
 from __future__ import annotations
@@ -18,30 +20,42 @@ import shutil
 import subprocess
 import sys
 import time
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
 
 import mrcfile
 import numpy as np
 
 PROJECT = "DeepETPickerDemo"
 VOXEL_ANG = 13.3
-SIMULATION = "--phantoms ribosome --voxel-size 13.3 --shape 64,160,160 --particles 36 --snr 0.3 --gold 3"
+SIMULATION = "--phantoms ribosome --voxel-size 13.3 --snr 0.3 --gold 3"
 CLICKS = 10
-TRAINING = {"minutes": 3}  # all else is the default; what was not clicked is taken for unknown by itself
 HAND_VOX = 1.0  # how far from the centre the annotator clicks, a standard deviation along each axis
 SEEN = 0.35     # diameters within which he takes a proposal for the particle
 NEAR_VOX = 0.01
+
+
+class Size(NamedTuple):
+    """How large the demonstration is."""
+
+    tomogram: str  # options of simulate
+    training: Dict[str, Any]  # all else is the default; what was not clicked is taken for unknown by itself
+
+
+FULL = Size("--shape 64,160,160 --particles 36", {"minutes": 3})
+QUICK = Size("--shape 32,96,96 --particles 12", {"epochs": 2, "patchesPerEpoch": 40, "minutes": 0})
 
 
 def main(argv: Sequence[str] = ()) -> int:
     """Run every step; return 0 if all went well and all positions agree."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("demo"), help="folder for the results")
-    folder = parser.parse_args(list(argv) or None).out.resolve() / "scipion"
+    parser.add_argument("--quick", action="store_true", help="small tomograms and a short training")
+    args = parser.parse_args(list(argv) or None)
+    folder, size = args.out.resolve() / "scipion", QUICK if args.quick else FULL
     begin = time.monotonic()
-    diameter = simulate(folder)
+    diameter = simulate(folder, size)
     prepare_scipion(folder)
-    problems = run_project(folder, diameter)
+    problems = run_project(folder, diameter, size)
     say(f"\n{time.monotonic() - begin:.0f} s in all")
     for text in problems:
         say(f"PROBLEM: {text}")
@@ -56,14 +70,14 @@ def say(text: str) -> None:
 
 
 # ---- data
-def simulate(folder: pathlib.Path) -> float:
+def simulate(folder: pathlib.Path, size: Size) -> float:
     """Simulate tomograms to train on and to pick, and what the imports read; return the particle's diameter."""
     shutil.rmtree(folder, ignore_errors=True)
     for name, number, seed in (("train", 3, 1), ("held_out", 2, 2)):
         target = folder / "data" / name
         say(f"simulate {number} tomograms into {target}")
         engine("simulate", str(target), "--n", str(number), "--seed", str(seed), "--prefix", name.replace("_", ""),
-               *SIMULATION.split())
+               *SIMULATION.split(), *size.tomogram.split())
         for table in target.glob("*.csv"):
             write_text_table(table)
     for path in sorted((folder / "data" / "held_out").glob("*_[0-9][0-9].mrc")):
@@ -273,7 +287,7 @@ def read_truth(table: pathlib.Path) -> np.ndarray:
         return np.array([[float(row[axis]) for axis in "xyz"] for row in csv.DictReader(stream)])
 
 
-def run_project(folder: pathlib.Path, diameter_ang: float) -> List[str]:
+def run_project(folder: pathlib.Path, diameter_ang: float, size: Size) -> List[str]:
     """Run the workflow; return what does not agree."""
     run, data = Runner(), folder / "data"
     box = round(diameter_ang / VOXEL_ANG)
@@ -286,7 +300,7 @@ def run_project(folder: pathlib.Path, diameter_ang: float) -> List[str]:
                     diameterAngstrom=diameter_ang).coordinates
     clicked = annotate(run, sets["train"], proposals, truth_file, diameter_ang).coordinates
     train = run("ProtDeepETPickerTrain", f"train on {CLICKS} clicks", inputCoordinates=clicked, numberOfThreads=2,
-                **choices(run, TRAINING))
+                **choices(run, size.training))
     start = time.time()
     pick = run("ProtDeepETPickerPick", "pick", inputTomograms=sets["held_out"], inputModel=train.model, binThreads=2)
     say_costs(pick, start)
