@@ -43,3 +43,7 @@ ENGINE_PID = "engine.pid"    # host, process number and its shell's, there while
 ENGINE_EXIT = "engine.exit"  # exit status, there when it ended
 ENGINE_LOG = "engine.log"    # when each start began and ended, host, process number, devices
 ENGINE_ERRORS = "engine.err"
+
+# Scipion fills a new form with the first output of the selected protocol whose class stands in a parameter, word for
+# word. The space keeps it from filling a second parameter with the same set; it is stripped where a set is chosen.
+CHOSEN_COORDINATES = "SetOfCoordinates3D "

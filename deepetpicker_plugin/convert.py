@@ -203,3 +203,8 @@ def boxSize(diameter_ang: float, samplingRate: float) -> int:
 def inBoth(length_ang: float, samplingRate: float) -> str:
     """Return a length as users read it: ``200 Å (20 voxels)``."""
     return f"{length_ang:g} Å ({length_ang / samplingRate:.1f} voxels)" if samplingRate else f"{length_ang:g} Å"
+
+
+def isSame(first: Any, second: Any) -> bool:
+    """Tell whether two sets are the same one of a project."""
+    return first is second or bool(first.getFileName() == second.getFileName())

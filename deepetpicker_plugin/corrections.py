@@ -9,6 +9,7 @@ import numpy as np
 
 from deepetpicker.io.regions import NEGATIVES, REGIONS, Region, write_negatives, write_regions
 from deepetpicker_plugin import convert
+from deepetpicker_plugin.constants import CHOSEN_COORDINATES
 
 INDEX_SLACK = 0.01  # so far from a voxel's index a rounded one still is that voxel
 
@@ -17,7 +18,7 @@ def addCorrectionParams(form: Any) -> None:
     """Add the negatives and the complete boxes to a form."""
     from pyworkflow.protocol import params
 
-    form.addParam("inputNegatives", params.PointerParam, pointerClass="SetOfCoordinates3D", allowsNull=True,
+    form.addParam("inputNegatives", params.PointerParam, pointerClass=CHOSEN_COORDINATES, allowsNull=True,
                   label="Places without a particle (optional)",
                   help="What looks like a particle and is none: the negatives of *annotate particles* or *review "
                   "picks*, or any coordinates. What is there is learnt as background, whatever is said below of what "
@@ -29,8 +30,23 @@ def addCorrectionParams(form: Any) -> None:
                   "unless said otherwise below.")
 
 
+def misplaced(protocol: Any) -> List[str]:
+    """Return, as errors, whether a set of particles of a form was also chosen as places without one.
+
+    Parameters
+    ----------
+    protocol : Protocol
+        With ``getSources()`` and the parameters of :func:`addCorrectionParams`.
+    """
+    negatives = protocol.inputNegatives.get()
+    if negatives is None or not any(convert.isSame(one.coordinates, negatives) for one in protocol.getSources()):
+        return []
+    return ["*Places without a particle* holds the particles themselves: choose the output *negatives* of *annotate* "
+            "or *review*, or leave it empty"]
+
+
 def leftBehind(protocol: Any) -> List[str]:
-    """Return, as warnings, what was annotated or refused together with the coordinates of a form and is not chosen.
+    """Return, as warnings, what was annotated or refused with or after the coordinates of a form and is not chosen.
 
     Parameters
     ----------
@@ -42,6 +58,12 @@ def leftBehind(protocol: Any) -> List[str]:
         return []
     maker, name = protocol.getProject().getProtocol(int(chosen.getObjParentId())), str(chosen.getLastName())
     lines = []
+    newest = name
+    if getattr(maker, "marksSome", False):  # its outputs come newest first
+        newest = next(output for output, _ in maker.iterOutputAttributes() if output.startswith("coordinates"))
+    if newest != name:
+        lines.append(f"*Particle coordinates* is an earlier output, *{name}*, of "
+                     f"*{maker.getObjLabel() or maker.getRunName()}*: its newest is *{newest}*.")
     for pointer, kind, label in ((protocol.inputNegatives, "negatives", "Places without a particle"),
                                  (protocol.inputRegions, "regions", "Complete boxes")):
         output = name.replace("coordinates", kind)

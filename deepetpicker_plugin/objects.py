@@ -165,7 +165,9 @@ class DeepETPickerRegions(EMObject):
         return {str(path) for path in pathlib.Path(self._folder.get()).glob(f"*{REGIONS}")}
 
     def __str__(self) -> str:
-        return f"DeepETPickerRegions ({self._boxes.get(0)} complete boxes in {self._tomograms.get(0)} tomograms)"
+        boxes, tomograms = self._boxes.get(0), self._tomograms.get(0)
+        return (f"DeepETPickerRegions ({boxes} complete box{'' if boxes == 1 else 'es'} in {tomograms} "
+                f"tomogram{'' if tomograms == 1 else 's'})")
 
 
 class DeepETPickerEvaluation(EMObject):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 import time
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 from pyworkflow.protocol import MODE_RESTART, params
 from pyworkflow.utils import Message
@@ -244,6 +244,11 @@ class ProtDeepETPickerAnnotate(ProtDeepETPickerBase):
                 convert.appendTable(output, tomograms[ts], convert.Place.of(tomograms[ts]), table)
         return output
 
+    def iterOutputAttributes(self, outputClass: Any = None, includePossible: bool = False) -> Iterator[Tuple[str, Any]]:
+        """Yield name and value of the outputs, the newest version first: a new form takes the first that fits."""
+        found = list(super().iterOutputAttributes(outputClass, includePossible))
+        return iter(sorted(found, key=lambda pair: -versionOf(pair[0])))
+
     # ---- the folder of the annotation
     def getFolder(self) -> str:
         """Return the folder of the annotation, relative to the project."""
@@ -281,10 +286,14 @@ class ProtDeepETPickerAnnotate(ProtDeepETPickerBase):
         if not found:
             return ["Nothing was annotated yet: *Execute* opens the window."]
         tables, negatives = self._tables(str(found[-1]), ""), self._tables(str(found[-1]), NEGATIVES)
+        count = sum(map(len, DeepETPickerRegions.fromFolder(found[-1]).getRegions().values()))
+        boxes = f", {count} complete box{'' if count == 1 else 'es'}" if count else ""
         lines = [f"*{counted(sum(map(len, tables.values())), 'particle')}* in "
                  f"{counted(sum(bool(len(t)) for t in tables.values()), 'tomogram')}, "
-                 f"{counted(sum(map(len, negatives.values())), 'place')} without one",
+                 f"{counted(sum(map(len, negatives.values())), 'place')} without one{boxes}",
                  *tableLines(read_classes(found[-1])[0], self._tomograms().getSamplingRate())]
+        if self.inputCoordinates.get() is not None and self.leavesUnseen():
+            lines.append("Of the coordinates to start from, those that nobody has looked at are left out.")
         if len(found) > 1:
             lines.append(f"{len(found)} versions; the newest output has the number {found[-1].name[-3:].lstrip('0')}")
         return [*lines, "*Execute* opens the window again where it ended. Next: *train*, or *refine model* where there "
@@ -292,12 +301,18 @@ class ProtDeepETPickerAnnotate(ProtDeepETPickerBase):
 
     def _methods(self) -> List[str]:
         """Return a sentence for a methods section."""
-        outputs = [o for name, o in self.iterOutputAttributes(SetOfCoordinates3D) if name.startswith(COORDINATES)]
-        return [f"{outputs[-1].getSize()} particles were annotated by hand with DeepETPicker."] if outputs else []
+        newest = newestCoordinates(self)
+        return [f"{newest.getSize()} particles were annotated by hand with DeepETPicker."] if newest is not None else []
 
 
 def newestCoordinates(protocol: Any) -> Optional[SetOfCoordinates3D]:
     """Return the newest particles of an annotation, None when there are none."""
-    found = [(int(name.rpartition("_")[2]) if "_" in name else 1, output)
-             for name, output in protocol.iterOutputAttributes(SetOfCoordinates3D) if name.startswith(COORDINATES)]
+    found = [(versionOf(name), output) for name, output in protocol.iterOutputAttributes(SetOfCoordinates3D)
+             if name.startswith(COORDINATES)]
     return max(found, key=lambda pair: pair[0])[1] if found else None
+
+
+def versionOf(name: str) -> int:
+    """Return the version in the name of an output: 1 of ``coordinates``, 2 of ``coordinates_2``."""
+    end = name.rpartition("_")[2]
+    return int(end) if end.isdigit() else 1

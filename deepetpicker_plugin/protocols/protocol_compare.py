@@ -14,7 +14,7 @@ from deepetpicker.config import CompareOptions
 from deepetpicker.io.classmatch import match_classes
 from deepetpicker_plugin import convert
 from deepetpicker_plugin.classes import classesOf, knownClasses, setClasses, tableLines
-from deepetpicker_plugin.constants import COMPARISON_DIR, COORDINATES_DIR, MANIFEST_FILE
+from deepetpicker_plugin.constants import CHOSEN_COORDINATES, COMPARISON_DIR, COORDINATES_DIR, MANIFEST_FILE
 from deepetpicker_plugin.engine import EngineError, readManifest, writeParams
 from deepetpicker_plugin.forms import addOption, readOptions
 from deepetpicker_plugin.protocols.protocol_base import ProtDeepETPickerBase
@@ -38,7 +38,7 @@ class ProtDeepETPickerCompare(ProtDeepETPickerBase):
         form.addSection(label=Message.LABEL_INPUT)
         form.addParam("inputFirst", params.PointerParam, pointerClass="SetOfCoordinates3D", important=True,
                       label="First picks", help="Distances are measured in the voxels of its tomograms.")
-        form.addParam("inputSecond", params.PointerParam, pointerClass="SetOfCoordinates3D", important=True,
+        form.addParam("inputSecond", params.PointerParam, pointerClass=CHOSEN_COORDINATES, important=True,
                       label="Second picks", help="Its tomograms may be of another binning, as long as the tsIds agree.")
         addOption(form, CompareOptions, "radius_angstrom", "Same particle within",
                   help="Picks at most this far apart are the same particle. 0: half the box size of the first set.")

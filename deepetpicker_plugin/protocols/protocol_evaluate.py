@@ -16,7 +16,14 @@ from deepetpicker.io.classes import ParticleClass, classes_to_json
 from deepetpicker.io.classmatch import ClassMatch, match_classes
 from deepetpicker_plugin import convert, seen
 from deepetpicker_plugin.classes import BY_CLASS, Table, classesOf, groupIds, tableLines, withDiameters
-from deepetpicker_plugin.constants import COORDINATES_DIR, CURVE_FILE, EVALUATION_DIR, EVALUATION_FILE, REPORT_FILE
+from deepetpicker_plugin.constants import (
+    CHOSEN_COORDINATES,
+    COORDINATES_DIR,
+    CURVE_FILE,
+    EVALUATION_DIR,
+    EVALUATION_FILE,
+    REPORT_FILE,
+)
 from deepetpicker_plugin.engine import readManifest, writeParams
 from deepetpicker_plugin.forms import addOption, readOptions
 from deepetpicker_plugin.objects import DeepETPickerEvaluation
@@ -39,7 +46,7 @@ class ProtDeepETPickerEvaluate(ProtDeepETPickerBase):
         form.addSection(label=Message.LABEL_INPUT)
         form.addParam("inputCoordinates", params.PointerParam, pointerClass="SetOfCoordinates3D", important=True,
                       label="Picks", help="Picks to be scored; class = group id.")
-        form.addParam("inputReference", params.PointerParam, pointerClass="SetOfCoordinates3D", important=True,
+        form.addParam("inputReference", params.PointerParam, pointerClass=CHOSEN_COORDINATES, important=True,
                       label="Reference", help="The true particles, for instance hand-picked or simulated ones. "
                       "Tomograms without a single reference particle are not evaluated.")
         form.addParam("diameters", params.StringParam, default="", label="Particle diameter (Å)",
@@ -210,8 +217,10 @@ class ProtDeepETPickerEvaluate(ProtDeepETPickerBase):
         """Return what the user should know before the run."""
         if self.inputCoordinates.get() is None or self.inputReference.get() is None:
             return []
-        match = self._collect([], self._match)
-        return [line for line in self._seenLines() if line.startswith("*")] + (
+        match, picks = self._collect([], self._match), self.inputCoordinates.get()
+        same = ["*Reference* is the set of the picks itself: all of them will be right."] if convert.isSame(
+            picks, self.inputReference.get()) else []
+        return same + [line for line in self._seenLines() if line.startswith("*")] + (
             list(match.warnings) if match is not None else [])
 
     def _summary(self) -> List[str]:

@@ -15,7 +15,7 @@ from deepetpicker.io.classes import ParticleClass
 from deepetpicker.io.coordinates import read_coordinates
 from deepetpicker_plugin import convert
 from deepetpicker_plugin.classes import setClasses
-from deepetpicker_plugin.constants import COORDINATES_DIR, MANIFEST_FILE, PROPOSALS_DIR
+from deepetpicker_plugin.constants import CHOSEN_COORDINATES, COORDINATES_DIR, MANIFEST_FILE, PROPOSALS_DIR
 from deepetpicker_plugin.engine import readManifest, writeParams
 from deepetpicker_plugin.forms import addOption, readOptions
 from deepetpicker_plugin.protocols.protocol_base import ProtDeepETPickerBase
@@ -56,7 +56,7 @@ class ProtDeepETPickerPropose(ProtDeepETPickerBase):
         form.addParam("inputExamples", params.PointerParam, pointerClass="SetOfCoordinates3D", allowsNull=True,
                       label="Examples (optional)", help="Three particles or more, in whichever of the tomograms: what "
                       "looks like them comes first, in all tomograms.")
-        form.addParam("inputOthers", params.PointerParam, pointerClass="SetOfCoordinates3D", allowsNull=True,
+        form.addParam("inputOthers", params.PointerParam, pointerClass=CHOSEN_COORDINATES, allowsNull=True,
                       label="Not these (optional)",
                       help="Places that are not what is looked for.")
 

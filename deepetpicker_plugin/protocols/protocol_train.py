@@ -34,7 +34,7 @@ from deepetpicker_plugin.constants import (
     TRAINING_DIR,
     TRAINING_MANIFEST,
 )
-from deepetpicker_plugin.corrections import addCorrectionParams, correctionItems, leftBehind, sayPartial
+from deepetpicker_plugin.corrections import addCorrectionParams, correctionItems, leftBehind, misplaced, sayPartial
 from deepetpicker_plugin.engine import EngineError, readManifest, writeParams
 from deepetpicker_plugin.forms import addOption, addOptions, addTrainingOptions, expertNames, inFormWords, readOptions
 from deepetpicker_plugin.objects import DeepETPickerModel
@@ -280,6 +280,7 @@ class ProtDeepETPickerTrain(ProtDeepETPickerBase):
         sources = self.getSources()
         if any(not source.coordinates.getSize() for source in sources):
             return [*errors, "*Particle coordinates* a set is empty: choose sets with particles"]
+        errors += misplaced(self)
         if self._collect(errors, self.getClasses) is not None:
             self._collect(errors, self._scale, "Particle diameter")
         annotated = {ts for source in sources for ts in source.coordinates.getTSIds()}

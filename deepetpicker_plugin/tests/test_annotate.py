@@ -14,11 +14,13 @@ import numpy as np
 from pyworkflow.object import Pointer
 from tomo.constants import BOTTOM_LEFT_CORNER
 
+from deepetpicker.annotation.records import Negative, Particle
 from deepetpicker.annotation.session import Session
+from deepetpicker.annotation.versions import save_version
 from deepetpicker.io.classes import ParticleClass
 from deepetpicker.io.regions import Region
 from deepetpicker_plugin.classes import classesOf, knownClasses
-from deepetpicker_plugin.protocols import ProtDeepETPickerAnnotate, ProtDeepETPickerPropose
+from deepetpicker_plugin.protocols import ProtDeepETPickerAnnotate, ProtDeepETPickerPropose, ProtDeepETPickerTrain
 from deepetpicker_plugin.protocols.protocol_annotate import newestCoordinates
 from deepetpicker_plugin.tests.base import RATE, alive, noiseTomograms, positions
 from deepetpicker_plugin.tests.screen import gui, pump
@@ -212,9 +214,6 @@ class TestAnnotate(WindowTest):
         return protocol
 
     def test_negatives_and_regions_become_outputs_too(self):
-        from deepetpicker.annotation.records import Negative
-        from deepetpicker.annotation.versions import save_version
-
         protocol = self.saved()
         with Session(protocol.getFolder()) as session:
             protocol._prepare(session)
@@ -227,7 +226,39 @@ class TestAnnotate(WindowTest):
         (item,) = [c.clone() for c in protocol.negatives.iterCoordinates()]
         np.testing.assert_allclose(item.getPosition(BOTTOM_LEFT_CORNER), (5.0, 4.25, 3.5), atol=1e-6)
         self.assertEqual(protocol.regions.getRegions(), {"TS_02": [Region((0, 1, 2), (10, 20, 30))]})
-        self.assertIn("1 complete boxes in 1 tomograms", str(protocol.regions))
+        self.assertIn("*0 particles* in 0 tomograms, 1 place without one, 1 complete box", protocol._summary()[0])
+        self.assertIn("1 complete box in 1 tomogram)", str(protocol.regions))
+
+    def test_a_new_form_takes_the_newest_particles_and_never_as_places_without_one(self):
+        from pyworkflow.gui import Window
+        from pyworkflow.gui.form import FormWindow
+
+        made = self.saved()
+        with Session(made.getFolder()) as session:
+            made._prepare(session)
+            session.add("TS_01", Negative((3.0, 4.0, 5.0)))
+        for number in (1, 2):
+            with Session(made.getFolder()) as session:
+                session.add("TS_01", Particle((9.0, 9.0, 9.0 + number), 1))
+                save_version(session)
+            made.createOutputs()
+        self.proj._storeProtocol(made)
+        self.assertEqual([name for name, _ in made.iterOutputAttributes()],
+                         ["coordinates_2", "negatives_2", "coordinates", "negatives"])
+        train = self.newProtocol(ProtDeepETPickerTrain)
+        master = Window("tests")
+        self.addCleanup(master.root.destroy)
+        FormWindow("form", train, lambda *args, **kwargs: "", master, previousProt=made)
+        self.assertEqual(train.inputCoordinates.getExtended(), "coordinates_2")
+        self.assertIsNone(train.inputNegatives.get())
+        self.assertIn("*negatives_2*", train._warnings()[-1])
+
+        train.inputNegatives.set(made.coordinates_2)
+        self.assertIn("*Places without a particle* holds the particles themselves", train._validate()[-1])
+        train.inputNegatives.set(made.negatives_2)
+        self.assertEqual(train._validate(), [])
+        train.inputCoordinates.setExtended("coordinates")
+        self.assertIn("its newest is *coordinates_2*", " ".join(train._warnings()))
 
     def test_start_and_classes_come_from_the_coordinates(self):
         given = self.coordinates()
@@ -243,8 +274,6 @@ class TestAnnotate(WindowTest):
 
     def test_restart_keeps_what_was_annotated(self):
         from pyworkflow.protocol import MODE_RESTART
-
-        from deepetpicker.annotation.records import Particle
 
         protocol = self.saved()
         with Session(protocol.getFolder()) as session:
