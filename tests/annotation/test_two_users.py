@@ -110,10 +110,11 @@ def closed_to_others(folder: pathlib.Path) -> None:
 
 
 def test_two_people_at_once_are_told_and_every_click_is_kept(tmp_path):
-    people = [subprocess.Popen([sys.executable, "-c", PERSON, str(tmp_path), str(n)], stdout=subprocess.PIPE, text=True)
-              for n in (1, 2)]
-    said = [person.communicate(timeout=60)[0].split() for person in people]
-    assert [words.count("done") for words in said] == [4, 4]
+    people = [subprocess.Popen([sys.executable, "-c", PERSON, str(tmp_path), str(n)], stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, text=True) for n in (1, 2)]
+    ended = [person.communicate(timeout=60) for person in people]
+    said = [out.split() for out, _ in ended]
+    assert [words.count("done") for words in said] == [4, 4], [errors[-500:] for _, errors in ended]
     assert sum(words.count("told") for words in said) >= 1
     with Session(tmp_path) as session:
         places = sorted(p.position_zyx_vox[1:] for p in session.particles("a").values())
@@ -203,6 +204,22 @@ def test_what_was_closed_by_one_is_not_written_over_by_another(tmp_path, blind):
     with pytest.raises(OutputError, match="another program has changed"):
         third.close()
     assert clicked(tmp_path) == [0.0, 1.0]
+
+
+def test_a_copy_into_the_folder_itself_is_no_change_by_another_and_never_goes_over_one(tmp_path, blind):
+    first = begun(Session(tmp_path))
+    click(first, 1.0)
+    first.write_snapshot(tmp_path)
+    click(first, 2.0)
+    second = Session(tmp_path)
+    click(first, 3.0)
+    before = (tmp_path / SNAPSHOT_FILE).read_bytes()
+    with pytest.raises(OutputError, match="another program has changed"):
+        second.write_snapshot(tmp_path / ".")
+    assert (tmp_path / SNAPSHOT_FILE).read_bytes() == before
+    left_open(second)
+    first.close()
+    assert clicked(tmp_path) == [1.0, 2.0, 3.0]
 
 
 def test_a_window_of_another_machine_that_was_not_closed_is_mentioned(tmp_path, blind, monkeypatch, caplog):

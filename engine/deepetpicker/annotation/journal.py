@@ -15,6 +15,7 @@ import logging
 import os
 import pathlib
 import platform
+import time
 import zlib
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
 
@@ -104,6 +105,10 @@ class Journal:
             raise OutputError(_changed(self._snapshot))
         if self.path.exists():
             self._check()
+
+    def take_over_snapshot(self) -> None:
+        """Take the snapshot that is there now for the own one."""
+        self._before = _identity(self._snapshot)
 
     def restart(self) -> None:
         """Begin anew with an empty file: all entries are part of a snapshot now.
@@ -209,16 +214,28 @@ def _take(file: int, path: pathlib.Path, shared: bool = False) -> None:
     """Lock an open file, alone or as one of several, or raise InputError that says who holds it."""
     import fcntl
 
-    before = _owner(file)
-    try:
-        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno not in NO_LOCKS:
-            raise InputError(f"{path.parent} is open in another window ({_words(_owner(file) or before)}): close that "
-                             "one first, or look at its tables with 'deepetpicker view'") from error
-        if before is not None and (before.get("host") != platform.node() or _runs(int(before.get("pid") or 0))):
-            raise InputError(f"{path.parent} seems to be open in another window ({_words(before)}): close that one "
-                             f"first; if there is none, remove {path}") from error
+    how = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB
+    for left in reversed(range(10)):
+        before = _owner(file)
+        try:
+            fcntl.flock(file, how)
+            return
+        except OSError as error:
+            if error.errno in NO_LOCKS:
+                _check_note(before, path)
+                return
+            owner = _owner(file)
+            if owner is not None or not left:
+                raise InputError(f"{path.parent} is open in another window ({_words(owner)}): close that one first, or "
+                                 "look at its tables with 'deepetpicker view'") from error
+        time.sleep(0.05)  # who has only just taken it has not written who it is, and who gives it back no longer
+
+
+def _check_note(owner: Optional[Mapping[str, Any]], path: pathlib.Path) -> None:
+    """Raise InputError if, where there are no locks, somebody who may still be there has left a note."""
+    if owner is not None and (owner.get("host") != platform.node() or _runs(int(owner.get("pid") or 0))):
+        raise InputError(f"{path.parent} seems to be open in another window ({_words(owner)}): close that one first; "
+                         f"if there is none, remove {path}")
 
 
 def _raise_if_held(path: pathlib.Path) -> None:

@@ -318,14 +318,19 @@ class Session(Annotations):
         Raises
         ------
         OutputError
-            If it cannot be written.
+            If it cannot be written, or is the session's own folder and another program has changed what is there.
         """
+        own = folder.resolve() == self.folder.resolve()
+        if own:
+            self._journal.check_alone()
         changes = [change_to_json(Change(kind, tomogram, key, None, record))
                    for kind, entries in self._records.items() for tomogram, records in entries.items()
                    for key, record in records.items()]
         content = {"format_version": FORMAT_VERSION, "sequence": self.sequence, "saved": self.saved,
                    "next": self._next, "records": changes}
         write_text(folder / SNAPSHOT_FILE, json.dumps({**content, "sum": check_sum(content)}, allow_nan=False) + "\n")
+        if own:
+            self._journal.take_over_snapshot()
 
     def _load_snapshot(self) -> None:
         """Take over the snapshot, where there is one."""
@@ -362,7 +367,6 @@ class Session(Annotations):
             return
         try:
             if self.sequence:
-                self._journal.check_alone()
                 self.write_snapshot(self.folder)
                 self._journal.restart()
         finally:
