@@ -169,7 +169,9 @@ def _describe(classId: int, members: Sequence[Tuple[int, int]], sources: Sequenc
     names = {c.name for c in known if c.is_named}
     diameters = {c.diameter_ang for c in known if c.diameter_ang > 0}
     word = " ".join(label.replace(":", " ").replace(",", " ").replace(";", " ").split())
-    name = next(iter(names)) if len(names) == 1 else word or default_class(classId).name
+    plain = {c.name for c in known if c.name}  # such as "particle", which tells no classes apart
+    name = next(iter(names)) if len(names) == 1 else word or (
+        next(iter(plain)) if len(plain) == 1 else default_class(classId).name)
     return ParticleClass(classId, name, max(diameters) if len(names) < 2 and diameters else 0.0)
 
 

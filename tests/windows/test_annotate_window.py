@@ -28,6 +28,7 @@ from deepetpicker.io.regions import Region
 from deepetpicker.io.volumes import write_volume
 from deepetpicker.windows.inputs import find_tomograms, prepare_session
 from deepetpicker.windows.linked import annotate_window
+from deepetpicker.windows.render import Look
 from deepetpicker.windows.scene import AXES, Scene
 from tests.windows.hands import window_named, xdotool
 
@@ -438,3 +439,45 @@ def test_the_benchmark_of_the_windows_runs(display, tmp_path):
     lines = done.stdout.splitlines()
     assert [line.split()[:2] for line in lines] == [["int8", "20,30,40"]]
     assert all(word in lines[0] for word in ("open s", "step x ms (CPU)", "circles ms (CPU)", "peak MB"))
+
+
+def test_the_next_window_begins_where_the_last_one_was(root, folder, session):
+    def opened():
+        window = annotate_window(session, Scene(find_tomograms([str(folder)]), []), parent=root).open()
+        pump(window.top, 0.4)
+        window.top.focus_force()
+        return window
+
+    first = opened()
+    key(first, "Key-t")
+    key(first, "Key-l")
+    key(first, "Key-l")
+    key(first, "Key-L")
+    key(first, "Key-s")
+    key(first, "period")  # the sliders are on a page that was never shown
+    assert first.panel.look == Look(2, 0.25, 0.6)
+    first._open("b")
+    first.panel.zoom(2.0)
+    first.panel.centre_on((5, 40, 20))
+    pump(first.top, 0.1)
+    scale = first.panel.viewport.scale_px
+    first.close()
+    again = opened()
+    assert (again.panel.tomogram, again.panel.position) == ("b", [5, 40, 20])
+    assert again.tomograms.curselection() == (1,)
+    assert again.panel.look == Look(2, 0.25, 0.6)
+    assert (again.average.get(), again.smooth.get(), again.clipped.get()) == (2, 0.25, 0.6)
+    assert again.snapping.get()
+    assert again.panel.viewport.scale_px == pytest.approx(scale)
+    again.close()
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"tomogram": "gone"}',
+                                  '{"tomogram": "gone", "position_zyx_vox": [1, 2, 3], "scale_px": 1, "snapping": 0, '
+                                  '"look": {"average": 1}}'])
+def test_a_view_that_cannot_be_recalled_does_no_harm(root, folder, session, text):
+    (session.folder / "view.json").write_text(text)
+    window = annotate_window(session, Scene(find_tomograms([str(folder)]), []), parent=root).open()
+    pump(window.top, 0.2)
+    assert window.panel.tomogram == "a"
+    window.close()

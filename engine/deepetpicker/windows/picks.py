@@ -23,13 +23,14 @@ from deepetpicker.windows.window import (
     canvas_of,
     contrast_keys,
     heading,
+    set_slider,
     slider,
 )
 
 ALL = "all classes"
 SCORE_STEP = 0.001
 HELP = ("wheel: slices    Ctrl+wheel: zoom    0: everything\nCtrl+drag: enlarge a part    middle button: move\n"
-        "n, p: next, previous pick    , . i: contrast, invert")
+        "n, p: next, previous pick    , . i: contrast, invert\nt, l: thicker slab, more low-pass; with Shift less")
 
 
 class SliceControls:
@@ -62,10 +63,11 @@ class SliceControls:
         self.sliders = [slider(parent, f"{name} (voxels)", (0, 1), functools.partial(self._slid, name))
                         for name in AXIS_NAMES]
         look = self.panel.look
-        self.average = slider(parent, "average (± planes)", (0, 10), lambda v: self.set_look(average=int(v)))
+        self.average = slider(parent, "average (± planes; t)", (0, 10), lambda v: self.set_look(average=int(v)))
         self.average.set(look.average)
-        self.smooth = slider(parent, "low-pass (voxels)", (0, 5), lambda v: self.set_look(smooth_vox=v), 0.25)
-        self.clipped = slider(parent, "contrast (%; , .)", (0, 10), lambda v: self.set_look(clipped_percent=v), 0.1)
+        self.smooth = slider(parent, "low-pass (voxels; l)", (0, 5), lambda v: self.set_look(smooth_vox=v), 0.25)
+        self.clipped = slider(parent, "contrast (%; , and .)", (0, 10), lambda v: self.set_look(clipped_percent=v),
+                              0.1)
         self.clipped.set(look.clipped_percent)
         self.inverted = tk.BooleanVar(parent, value=False)
         ttk.Checkbutton(parent, text="high values dark (i)", variable=self.inverted, takefocus=False,
@@ -79,7 +81,15 @@ class SliceControls:
         return [("<Key-0>", lambda: self.panel.zoom(0)), ("<plus>", lambda: self.panel.zoom(STEP)),
                 ("<minus>", lambda: self.panel.zoom(1 / STEP)), ("<Up>", lambda: self.panel.step(0, 1)),
                 ("<Down>", lambda: self.panel.step(0, -1)), ("<Prior>", lambda: self.panel.step(0, 10)),
-                ("<Next>", lambda: self.panel.step(0, -10)), *contrast_keys(self.clipped, self.inverted, self._inverts)]
+                ("<Next>", lambda: self.panel.step(0, -10)), ("<Key-t>", lambda: self._nudge(self.average, 1)),
+                ("<Key-T>", lambda: self._nudge(self.average, -1)), ("<Key-l>", lambda: self._nudge(self.smooth, 1)),
+                ("<Key-L>", lambda: self._nudge(self.smooth, -1)),
+                *contrast_keys(self.clipped, self.inverted, self._inverts)]
+
+    @staticmethod
+    def _nudge(scale: tk.Scale, steps: int) -> None:
+        """Move a slider by steps of its resolution."""
+        set_slider(scale, scale.get() + steps * float(scale.cget("resolution")))
 
     def _inverts(self) -> None:
         """Show high values dark, or bright."""

@@ -149,10 +149,18 @@ def slider(parent: tk.Misc, label: str, span: Sequence[float], command: Callable
     row.pack(fill=tk.X, padx=6)
     if label:
         ttk.Label(row, text=label, width=max(18, len(label))).pack(side=tk.LEFT, anchor=tk.S)
+    decimals = len(f"{resolution:g}".partition(".")[2])  # Tk takes 0.25 for a tenth
     scale = tk.Scale(row, from_=span[0], to=span[1], resolution=resolution, orient=tk.HORIZONTAL,
+                     digits=len(f"{span[1]:.0f}") + decimals if decimals else 0,
                      command=lambda value: command(float(value)), bd=0, highlightthickness=0, width=12)
     scale.pack(side=tk.LEFT, fill=tk.X, expand=True)
     return scale
+
+
+def set_slider(scale: tk.Scale, value: float) -> None:
+    """Move a slider and do what it is for: Tk does that only once a slider is seen."""
+    scale.set(value)
+    scale.tk.call(scale.cget("command"), scale.get())
 
 
 def button_row(parent: tk.Misc, *buttons: Any) -> Any:
@@ -196,7 +204,7 @@ def contrast_keys(clipped: tk.Scale, inverted: tk.BooleanVar, inverts: Callable[
     def cut(sign: int) -> None:
         """Cut a larger or smaller share."""
         value = clipped.get()
-        clipped.set(value + sign * (FINE_CUT if value + sign * FINE_CUT / 2 < 1 else COARSE_CUT))
+        set_slider(clipped, value + sign * (FINE_CUT if value + sign * FINE_CUT / 2 < 1 else COARSE_CUT))
 
     def invert() -> None:
         """Change light and dark."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tkinter as tk
 from tkinter import ttk
 from typing import Any, List, Optional, Sequence, Tuple
@@ -233,10 +234,33 @@ class MorePanel(ttk.Frame):
         asked = self.current
         assert asked is not None
         self._answers.append(yes)
-        if not self.window.keep(tomogram, record, self.similar.unseen(asked, yes)):
+        if not self._keep(tomogram, record, self.similar.unseen(asked, yes)):
             self._answers.pop()
         elif self.current is not None and self.current == asked:  # it was moved far: its place is still free
             self.next()
+
+    def _keep(self, tomogram: str, record: Any, unseen: Optional[int]) -> bool:
+        """Keep an answer; False when it could not be kept, which is shown.
+
+        Parameters
+        ----------
+        tomogram : str
+            Name of the tomogram.
+        record : Particle or Negative
+            What was answered.
+        unseen : int or None
+            Key of the particle that nobody had looked at and that it is about: it becomes what was answered.
+        """
+        session, attempt = self.window.session, self.window._attempt
+        before = session.sequence
+        if unseen is None:
+            attempt(session.add, tomogram, record)
+        elif isinstance(record, Negative):
+            attempt(session.refuse, tomogram, unseen)
+        else:
+            known = session.particles(tomogram)[unseen]
+            attempt(session.change, tomogram, unseen, dataclasses.replace(record, score=known.score))
+        return bool(session.sequence != before)
 
     def next(self) -> None:
         """Pass the candidate over: it comes again behind all others."""

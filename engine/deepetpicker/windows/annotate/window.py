@@ -29,6 +29,7 @@ from deepetpicker.windows.annotate.marks import (
     layers_of,
 )
 from deepetpicker.windows.annotate.more import MorePanel
+from deepetpicker.windows.annotate.remembered import recall, remember
 from deepetpicker.windows.gallery import CropRow, GalleryWindow, OverviewWindow, Pick
 from deepetpicker.windows.picks import SliceControls, replace_line
 from deepetpicker.windows.scene import Scene, diameter_vox
@@ -40,7 +41,7 @@ MODES = ((PARTICLE, "Particle", "a"), (NEGATIVE, "Not one", "x"), (REGION, "Comp
 HELP = ("click: add   drag: move   right click, Delete: remove\nCtrl-Z, Ctrl-Y: undo, redo   Shift+click: look there\n"
         "n, p: next, previous   Space: it is right; next new one\nx: it is not one   c: give it the chosen class\n"
         "f: find more like these   wheel: slices\nCtrl+wheel, Ctrl+drag: zoom   0: everything\n"
-        ", and .: less, more contrast   i: inverted greys")
+        ", and .: less, more contrast   i: inverted greys\nt, l: thicker slab, more low-pass; with Shift less")
 
 
 class AnnotateWindow(SessionWindow, SliceControls, FigureWindow):
@@ -104,6 +105,13 @@ class AnnotateWindow(SessionWindow, SliceControls, FigureWindow):
         self.watch(top)
         self.tomograms.selection_set(0)
         self._chosen()
+        recall(self, self.session.folder)
+
+    def close(self) -> None:
+        """Close the window; the next one begins where it was."""
+        if self.top is not None and self.top.winfo_exists() and self.panel.tomogram:
+            remember(self, self.session.folder)
+        super().close()
 
     def _build_modes(self, parent: tk.Misc) -> None:
         """Add what a click does, and the buttons for the selected particle."""
@@ -176,28 +184,6 @@ class AnnotateWindow(SessionWindow, SliceControls, FigureWindow):
             self.error.set("there is no class: make one first")
         else:
             self._attempt(lambda: self._add(Particle(self.snapped(position_zyx_vox), look.kind.id)))
-
-    def keep(self, tomogram: str, record: Any, unseen: Optional[int] = None) -> bool:
-        """Keep an answer; False when it could not be kept, which is shown.
-
-        Parameters
-        ----------
-        tomogram : str
-            Name of the tomogram.
-        record : Particle or Negative
-            What was answered.
-        unseen : int, optional
-            Key of the particle that nobody had looked at and that it is about: it becomes what was answered.
-        """
-        before = self.session.sequence
-        if unseen is None:
-            self._attempt(self.session.add, tomogram, record)
-        elif isinstance(record, Negative):
-            self._attempt(self.session.refuse, tomogram, unseen)
-        else:
-            known = self.session.particles(tomogram)[unseen]
-            self._attempt(self.session.change, tomogram, unseen, dataclasses.replace(record, score=known.score))
-        return self.session.sequence != before
 
     def snapped(self, position_zyx_vox: np.ndarray) -> Position:
         """Return a click's position, or the centre of density near it when that is wanted."""

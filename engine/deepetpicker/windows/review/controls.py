@@ -77,7 +77,7 @@ class ReviewControls:
         look = self.sheet.look
         slider(parent, "average (± planes)", (0, 10), lambda v: self.set_look(average=int(v))).set(look.average)
         self.smoothed = slider(parent, "low-pass (voxels)", (0, 5), lambda v: self.set_look(smooth_vox=v), 0.25)
-        self.clipped = slider(parent, "contrast (%; , .)", (0, 10), lambda v: self.set_look(clipped_percent=v), 0.1)
+        self.clipped = slider(parent, "contrast (%; , and .)", (0, 10), lambda v: self.set_look(clipped_percent=v), 0.1)
         self.clipped.set(look.clipped_percent)
         row = ttk.Frame(parent)
         row.pack(fill=tk.X, padx=6)
