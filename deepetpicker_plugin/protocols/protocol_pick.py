@@ -75,7 +75,10 @@ class ProtDeepETPickerPick(OutputsMixin, ProtDeepETPickerBase, ProtStreamingBase
                   help="Share of false picks that is accepted, such as 0.05: the threshold of each class and tomogram "
                   "is then the lowest that keeps the estimated rate at or below it, and not below a score threshold "
                   "that is given. 0: by the score threshold alone. Needs a model whose scores are calibrated.")
-        addOption(form, PickOptions, "mirrors", "Looks at each place", "0: 4 with several classes, else 1")
+        addOption(form, PickOptions, "mirrors", "Looks at each place", "0: the model's",
+                  help="The mean of looks at each place and its mirror images tells classes apart and centres better, "
+                  "and takes so many times as long. 0: four where the model has several classes or learnt from a part "
+                  "of the particles, else one.")
         addOption(form, PickOptions, "max_picks", "Most picks per class and tomogram", "0: all")
         addOption(form, PickOptions, "min_distance_angstrom", "Least distance between picks", "-1: the model's",
                   help="Picks closer than this are one particle: one number, or by group id (or name): 1: 80, 2: 50. "

@@ -199,7 +199,7 @@ class PickOptions(Options):
     device: str = opt("auto", "where to compute", choices=DEVICES)
     mirrors: int = opt(0, "looks at each tile: as it is (1), and mirrored along x (2), y (4) and z (8); their mean "
                        "tells classes apart and centres better, and takes so many times as long; 0: 4 where the model "
-                       "has several classes, else 1",
+                       "has several classes or learnt from a part of the particles, else 1",
                        check=lambda v: None if v in (0, 1, 2, 4, 8) else "0, 1, 2, 4 or 8")
     max_picks: int = opt(0, "keep at most so many picks per class and tomogram, best first; 0 keeps all",
                          check=at_least(0))

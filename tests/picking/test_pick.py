@@ -406,17 +406,18 @@ def volume_of(name="TS_1", kind=np.ndarray):
     return Volume(name, pathlib.Path(f"{name}.mrc"), density(CENTRES).view(kind), 10.0)
 
 
-def test_several_classes_are_looked_at_four_times_one_class_once():
+@pytest.mark.parametrize(("n_classes", "unannotated", "looks"),
+                         [(2, "background", 4), (1, "background", 1), (1, "unknown", 4)])
+def test_several_classes_and_few_labels_are_looked_at_four_times_else_once(n_classes, unannotated, looks):
     """A network whose answer depends on where x points: the default is what the number of looks says."""
     two = (dataclasses.replace(BLOB, id=1), dataclasses.replace(BLOB, id=2, name="other"))
-    for classes, looks in ((two, 4), (two[:1], 1)):
-        network = blob_detector((1,) * len(classes))
-        with torch.no_grad():
-            network.encoders[0].unit1.conv.weight[..., 2] *= 1.5
-        tables = [Picker((network, detector_card(*classes)), options(mirrors=n), quiet=True).candidates(volume_of())
-                  for n in (0, 1, 4)]
-        assert not np.array_equal(tables[1].scores, tables[2].scores)
-        np.testing.assert_array_equal(tables[0].scores, tables[1 if looks == 1 else 2].scores)
+    card = dataclasses.replace(detector_card(*two[:n_classes]), training={"options": {"unannotated": unannotated}})
+    network = blob_detector((1,) * n_classes)
+    with torch.no_grad():
+        network.encoders[0].unit1.conv.weight[..., 2] *= 1.5
+    tables = [Picker((network, card), options(mirrors=n), quiet=True).candidates(volume_of()) for n in (0, 1, 4)]
+    assert not np.array_equal(tables[1].scores, tables[2].scores)
+    np.testing.assert_array_equal(tables[0].scores, tables[1 if looks == 1 else 2].scores)
 
 
 def test_without_memory_the_tile_shrinks_and_the_run_goes_on(caplog):

@@ -39,7 +39,7 @@ PathLike = Union[str, pathlib.Path]
 logger = logging.getLogger(__name__)
 
 COARSER_BY = 1.25
-LOOKS_AT_SEVERAL = 4  # classes: which of them a particle is, is surer seen in mirrors, too (docs/studies.rst)
+LOOKS_IN_DOUBT = 4  # what few labels taught, and which class a particle is, is surer in mirrors (docs/studies.rst)
 MUCH_BYTES = 4 << 30  # of room: picking needs less by itself
 DECIMALS = 4  # of positions in voxels and of scores: far below what a pick is worth
 
@@ -53,6 +53,11 @@ def peak_rule(one: ClassCard, voxel_size_ang: float, label: str) -> PeakRule:
     """Return how a class is picked on working voxels of a size."""
     return PeakRule(one.id, one.diameter_ang / voxel_size_ang, one.label_diameter_vox, label,
                     one.least_distance_ang / voxel_size_ang)
+
+
+def default_looks(card: ModelCard) -> int:
+    """Return how often a model looks at each place: several times where it has several classes or few labels."""
+    return LOOKS_IN_DOUBT if len(card.classes) > 1 or card.is_partial else 1
 
 
 def working_grid(volume: Volume, card: ModelCard, quiet: bool = False, most: float = PickOptions.max_resampling
@@ -122,7 +127,7 @@ class Picker:
         self.portrait: Optional[Portrait] = None
         self.distances_ang = resolve(options.min_distance_angstrom, self.card.classes,
                                      {c.id: c.least_distance_ang for c in self.card.classes}, "min_distance_angstrom")
-        looks = options.mirrors or (LOOKS_AT_SEVERAL if len(self.card.classes) > 1 else 1)
+        looks = options.mirrors or default_looks(self.card)
         self.predictor = Predictor(network, Arithmetic.choose(options.device, options.precision, options.batch), looks)
         self._largest = 0
         self._place = self._workplace()
