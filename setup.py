@@ -43,7 +43,7 @@ DOWNSTREAM = ["scipion-em-reliontomo", "scipion-em-emantomo", "scipion-em-dynamo
 # As the engine has them. The tests need them too, but pip finds no end when it has to find these and Scipion's packages
 # at once: scripts/make_env.py installs them after the rest.
 ZARR = ["zarr>=2.16,<3.1.6"]
-CLUSTER = ["distributed>=2024.8", "dask-jobqueue>=0.9", "cryptography>=41", "bokeh>=3.1"]
+CLUSTER = ["distributed>=2024.8", "dask-jobqueue>=0.8.5", "cryptography>=41", "bokeh>=3.1"]
 EXTRAS = {
     "scipion": ["scipion-app>=3.8"],
     "zarr": ZARR,

@@ -29,7 +29,7 @@ ENGINE = [
 # What some data need, and picking on many workers.
 EXTRAS = {
     "zarr": ["zarr>=2.16,<3.1.6"],
-    "cluster": ["distributed>=2024.8", "dask-jobqueue>=0.9", "cryptography>=41", "bokeh>=3.1"],
+    "cluster": ["distributed>=2024.8", "dask-jobqueue>=0.8.5", "cryptography>=41", "bokeh>=3.1"],
 }
 
 setup(

@@ -159,6 +159,22 @@ def test_python_3_8_gets_the_base_only(metadata: Dict[str, Any]):
                                                              "mrcfile"}
 
 
+def test_python_3_9_gets_every_extra(metadata: Dict[str, Any]):
+    """The first versions that went without Python 3.9: a bound at or above them leaves nothing to install there."""
+    from packaging.requirements import Requirement
+    from packaging.version import Version
+
+    newer = {"dask-jobqueue": "0.9.0", "distributed": "2024.8.1", "bokeh": "3.5.0", "zarr": "3.0.0", "torch": "2.9.0",
+             "scipy": "1.14.0", "matplotlib": "3.10.0", "numpy": "2.1.0"}
+    for values in metadata.values():
+        wanted = [Requirement(r) for lists in values["extras_require"].values() for r in lists]
+        wanted += [Requirement(r) for r in values["install_requires"]]
+        for one in wanted:
+            least = [bound.version for bound in one.specifier if bound.operator == ">="]
+            if one.name in newer:
+                assert Version(least[0]) < Version(newer[one.name]), one
+
+
 def test_no_upper_bounds(metadata: Dict[str, Any]):
     wanted = [r.partition(";")[0] for values in metadata.values() for r in values["install_requires"]]
     assert [r for r in wanted if "<" in r or "==" in r] == [], "new cards need new torch; Scipion pins what it must"

@@ -312,7 +312,9 @@ def test_ctrl_c_stays_ours():
     """Importing dask-jobqueue takes it, so that an interrupted run would end with status 0."""
     code = ("import signal; before = signal.getsignal(signal.SIGINT)\n"
             "from deepetpicker.picking.cluster import workers; workers.require('slurm')\n"
-            "import dask_jobqueue.runner; assert signal.getsignal(signal.SIGINT) is before")
+            "import contextlib, dask_jobqueue\n"
+            "with contextlib.suppress(ModuleNotFoundError): import dask_jobqueue.runner  # which 0.9 brings\n"
+            "assert signal.getsignal(signal.SIGINT) is before")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120,
                           env={**os.environ, "PYTHONPATH": str(ROOT / "engine")})
     assert (done.returncode, done.stderr) == (0, "")
