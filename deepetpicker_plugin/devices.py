@@ -148,11 +148,12 @@ def describe(content: Dict[str, Any]) -> List[str]:
     """Return what :func:`record` wrote as lines of a summary."""
     listed, here = content["listed"], {int(n): name for n, name in content["here"].items()}
     some = engines(content["atOnce"])
+    each = "1 thread each" if content["threads"] == 1 else f"{content['threads']} threads each"
     if not listed:
-        return [f"Computes on the CPU: {some}, {content['threads']} threads each"]
+        return [f"Computes on the CPU: {some}, {each}"]
     if not here:
-        return [f"*No GPU was found: computes on the CPU*, {some}, {content['threads']} threads each (*GPU IDs*: "
-                f"{', '.join(map(str, listed))})"]
+        return [f"*No GPU was found: computes on the CPU*, {some}, {each}; *GPU IDs* says "
+                f"{', '.join(map(str, listed))}"]
     if content["queue"]:  # its devices are chosen by the queue
         return [f"Computes on {len(listed)} of the queue's GPUs ({', '.join(sorted(set(here.values())))}): {some}"]
     names = ", ".join(f"{n} ({here[n]})" if n in here else f"{n} (missing)" for n in listed)

@@ -124,8 +124,8 @@ class TestDevices(PluginTest):
         path = protocol._getExtraPath("devices.json")
         for names, wanted in ((["H100", "A40", "H100"], "Computes on GPU 0 (H100), 2 (H100): 2 engines at once; idle, "
                                                         "as not in *GPU IDs*: GPU 1"),
-                              ([], "*No GPU was found: computes on the CPU*, 2 engines at once, 4 threads each (*GPU "
-                                   "IDs*: 0, 2)")):
+                              ([], "*No GPU was found: computes on the CPU*, 2 engines at once, 4 threads each; *GPU "
+                                   "IDs* says 0, 2")):
             with machine(*names):
                 devices.record(protocol, path)
             self.assertIn(wanted, protocol.summary())

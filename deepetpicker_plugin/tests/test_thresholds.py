@@ -77,11 +77,11 @@ class TestThresholds(PluginTest):
     def test_the_summary_says_which_tomograms_are_to_be_looked_at(self):
         good = {"grade": "good", "text": "good: 200 picks", "reasons": []}
         done = [{"name": f"TS_{n}", "status": "done", "n_picks": 200 + n, "verdict": good} for n in range(6)]
-        self.assertEqual(picked.verdictLines(done), ["Verdict: *good: 6 tomogram(s) picked*"])
+        self.assertEqual(picked.verdictLines(done), ["Verdict: *good: 6 tomograms picked*"])
         done[2] = {"name": "TS_2", "status": "done", "n_picks": 0, "verdict": {
             "grade": "doubtful", "text": "doubtful: contrast: turned round", "reasons": [{}]}}
         lines = picked.verdictLines(done)
-        self.assertEqual(lines[0], "Verdict: *doubtful: 6 tomogram(s) picked, 1 of them to look at*")
+        self.assertEqual(lines[0], "Verdict: *doubtful: 6 tomograms picked, 1 of them to look at*")
         self.assertIn("TS_2: doubtful: contrast: turned round", lines)
         self.assertIn("TS_2: few picks: 0, others about 202", lines[2])
         self.assertEqual(picked.verdictLines([{"name": "old", "status": "done", "n_picks": 3}]), [])

@@ -67,5 +67,6 @@ def of_run(items: Sequence[Mapping[str, Any]]) -> Dict[str, Any]:
                for name, one in others.items() if one.reasons}
     n_doubtful = len({name for name, one in said.items() if one.get("grade") != GOOD} | set(unusual))
     grade = DOUBTFUL if n_doubtful else GOOD
-    text = f"{grade}: {len(done)} tomogram(s) picked" + (f", {n_doubtful} of them to look at" if n_doubtful else "")
+    count = f"{len(done)} tomogram{'' if len(done) == 1 else 's'}"
+    text = f"{grade}: {count} picked" + (f", {n_doubtful} of them to look at" if n_doubtful else "")
     return {"grade": grade, "text": text, "doubts": doubts, "unusual": list(unusual.values())}

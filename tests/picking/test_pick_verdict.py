@@ -64,9 +64,9 @@ def test_a_tomogram_like_those_of_the_training_is_silent(tmp_path, card, caplog)
     manifest = picked(tmp_path, card, tomogram(3))
     assert manifest["warnings"] == []
     assert manifest["items"][0]["verdict"] == {"grade": "good", "text": "good: 24 picks", "reasons": []}
-    assert manifest["outputs"]["verdict"]["text"] == "good: 1 tomogram(s) picked"
+    assert manifest["outputs"]["verdict"]["text"] == "good: 1 tomogram picked"
     assert [r for r in caplog.records if r.levelno >= logging.WARNING] == []
-    assert "verdict: good: 1 tomogram(s) picked" in caplog.text
+    assert "verdict: good: 1 tomogram picked" in caplog.text
 
 
 def test_inverted_contrast_is_the_cause_of_no_picks(tmp_path, card, caplog):
@@ -76,7 +76,7 @@ def test_inverted_contrast_is_the_cause_of_no_picks(tmp_path, card, caplog):
     assert "is dark, in the training it was bright; next: invert its contrast" in text
     assert manifest["warnings"] == [f"TS_1: {text}"]
     assert text in caplog.text
-    assert manifest["outputs"]["verdict"]["text"] == "doubtful: 1 tomogram(s) picked, 1 of them to look at"
+    assert manifest["outputs"]["verdict"]["text"] == "doubtful: 1 tomogram picked, 1 of them to look at"
 
 
 def test_a_voxel_size_that_is_half_the_true_one_is_named(tmp_path, card):
@@ -136,6 +136,6 @@ def test_a_run_counts_what_is_to_be_looked_at_once():
     items.append({"name": "f", "status": "done", "n_picks": 0, "verdict": {"grade": "doubtful", "text": "doubtful: x"}})
     items.append({"name": "old", "status": "done"})
     found = of_run([*items, {"name": "g", "status": "failed"}])
-    assert found["text"] == "doubtful: 7 tomogram(s) picked, 1 of them to look at"
+    assert found["text"] == "doubtful: 7 tomograms picked, 1 of them to look at"
     assert found["doubts"] == ["f: doubtful: x"]
     assert found["unusual"] == ["f: few picks: 0, others about 200: look at it before its picks are used"]
