@@ -12,7 +12,7 @@ from pyworkflow.utils import Message
 from tomo.objects import SetOfCoordinates3D
 
 from deepetpicker.annotation.session import Session
-from deepetpicker.annotation.versions import save_version, versions
+from deepetpicker.annotation.versions import save_version, unseen_in, versions
 from deepetpicker.errors import DeepETPickerError, InputError
 from deepetpicker.io.atomic import whole
 from deepetpicker.io.classes import ParticleClass, read_classes
@@ -292,8 +292,10 @@ class ProtDeepETPickerAnnotate(ProtDeepETPickerBase):
                  f"{counted(sum(bool(len(t)) for t in tables.values()), 'tomogram')}, "
                  f"{counted(sum(map(len, negatives.values())), 'place')} without one{boxes}",
                  *tableLines(read_classes(found[-1])[0], self._tomograms().getSamplingRate())]
-        if self.inputCoordinates.get() is not None and self.leavesUnseen():
-            lines.append("Of the coordinates to start from, those that nobody has looked at are left out.")
+        unseen = unseen_in(pathlib.Path(self.getFolder()))
+        if unseen:
+            lines.append(f"{unseen} more that nobody has looked at are left out" if self.leavesUnseen() else
+                         f"{unseen} of them nobody has looked at")
         if len(found) > 1:
             lines.append(f"{len(found)} versions; the newest output has the number {found[-1].name[-3:].lstrip('0')}")
         return [*lines, "*Execute* opens the window again where it ended. Next: *train*, or *refine model* where there "

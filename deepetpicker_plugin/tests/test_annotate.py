@@ -271,6 +271,10 @@ class TestAnnotate(WindowTest):
             self.assertEqual([look.kind for look in session.classes], list(classesOf(given)))
             self.assertGreater(min(look.kind.diameter_ang for look in session.classes), 0)
             self.assertEqual(sum(len(session.unreviewed(one.name)) for one in session.tomograms), given.getSize())
+            save_version(session)
+        self.assertIn(f"{given.getSize()} of them nobody has looked at", protocol._summary())
+        protocol.unseen.set(2)
+        self.assertIn(f"{given.getSize()} more that nobody has looked at are left out", protocol._summary())
 
     def test_restart_keeps_what_was_annotated(self):
         from pyworkflow.protocol import MODE_RESTART

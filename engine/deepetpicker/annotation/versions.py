@@ -12,7 +12,7 @@ from typing import Any, Dict, List, Optional
 import numpy as np
 
 from deepetpicker.annotation.annotations import Annotations
-from deepetpicker.annotation.session import Session
+from deepetpicker.annotation.session import SNAPSHOT_FILE, Session
 from deepetpicker.errors import OutputError
 from deepetpicker.io.atomic import explain, write_text
 from deepetpicker.io.classes import classes_to_json, write_classes
@@ -29,6 +29,15 @@ def versions(folder: pathlib.Path) -> List[pathlib.Path]:
     """Return the versions in a folder, oldest first."""
     found = [(int(match[1]), path) for path in folder.iterdir() if (match := _NAME.match(path.name)) and path.is_dir()]
     return [path for _, path in sorted(found)]
+
+
+def unseen_in(folder: pathlib.Path) -> int:
+    """Return how many particles of an annotation that was closed nobody has looked at; 0 of one that cannot be read."""
+    try:
+        records = json.loads((folder / SNAPSHOT_FILE).read_text("utf-8"))["records"]
+        return sum(one["what"] == "particle" and one["after"].get("reviewed") is False for one in records)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return 0
 
 
 def save_version(session: Session, only_reviewed: bool = False) -> Optional[pathlib.Path]:
