@@ -125,6 +125,7 @@ def test_licence_is_the_gpl_in_full(metadata: Dict[str, Any], name: str):
     assert len(text.splitlines()) > 600
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", FOLDERS)
 def test_every_import_has_its_requirement(metadata: Dict[str, Any], name: str):
     asked = [*metadata[name]["install_requires"],

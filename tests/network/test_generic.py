@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from deepetpicker.config import NetworkOptions
@@ -46,6 +47,7 @@ def test_it_is_small_and_finds_dark_balls_in_noise() -> None:
     assert (probability > 0.5).float().mean() < 0.02
 
 
+@pytest.mark.long
 def test_turned_round_it_sees_bright_particles_as_it_saw_dark_ones() -> None:
     """The same tile with the opposite sign gives the same probabilities, to the last bits."""
     tile = balls(-1)
@@ -64,6 +66,7 @@ def test_turning_round_twice_changes_nothing() -> None:
         assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
 
 
+@pytest.mark.long
 def test_classes_share_what_it_takes_for_a_particle() -> None:
     """For three classes the probabilities are equal and add up to the one of the single class."""
     generic, _ = load_generic()

@@ -99,7 +99,7 @@ def scattered():
     return volume, peaks(volume, block=(200, 200))
 
 
-@pytest.mark.parametrize("block", [(4, 5), (17, 200), (60, 7), (200, 200)])
+@pytest.mark.parametrize("block", [pytest.param((4, 5), marks=pytest.mark.long), (17, 200), (60, 7), (200, 200)])
 @pytest.mark.parametrize("in_memory_bytes", [0, 1 << 30])
 def test_picks_do_not_depend_on_blocks_or_where_the_map_is(scattered, block, in_memory_bytes):
     volume, whole = scattered

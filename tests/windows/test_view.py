@@ -94,6 +94,7 @@ def test_without_tkinter_it_says_what_to_install(folder, monkeypatch, capfd):
     assert "python3-tk" in capfd.readouterr().err
 
 
+@pytest.mark.long
 @pytest.mark.gui
 def test_the_command_opens_the_window_and_ends_with_it(folder, display):
     words = [sys.executable, "-m", "deepetpicker", "view", str(folder), "--picks", str(folder)]
