@@ -84,7 +84,7 @@ def test_classes_network_and_held_out_part_are_those_of_the_model(rounds):
 
 def test_the_verdict_compares_on_the_same_held_out_part(rounds):
     verdict = read_card(rounds / "second.safetensors").training["verdict"]
-    assert "; of what is certain, known particles and places without one alone, each model at its best threshold, on " \
+    assert "of what is certain, known particles and places without one alone, each model at its best threshold, on " \
            "the same held-out part (6 particles): before F1 " in verdict["text"]
     assert ", after F1 " in verdict["text"]
 
@@ -96,6 +96,7 @@ def test_a_worse_model_is_called_that(rounds):
     worse = judge(dataclasses.replace(evidence, change=Change(0.95, 0.9, 12)))
     assert (worse.grade, worse.reasons[0].cause) == ("doubtful", "worse than before")
     assert "before F1 0.95, after F1 0.90; next: go on with the model it started from" in str(worse)
+    assert str(worse).count("before F1") == 1
     assert judge(dataclasses.replace(evidence, change=Change(0.8, 0.9, 12))).grade == "good"
     few = judge(dataclasses.replace(evidence, change=Change(0.95, 0.9, 2, False)))
     assert few.grade == "good"

@@ -221,7 +221,7 @@ def training_figure(rows: Sequence[Mapping[str, Any]], partial: bool = False) ->
             say_nothing(axes, "no epoch is finished yet")
             continue
         finish(axes, "epoch", label, legend=True)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     epoch, title = _kept(series)
     if title:
         right.axvline(epoch, color=GREY, linewidth=1, linestyle=":")

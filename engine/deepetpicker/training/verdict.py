@@ -115,7 +115,8 @@ def judge(evidence: Evidence) -> Verdict:
     later = ", before it went on with them" if evidence.is_refitted else ""
     figures = (f"mean {name} of its picks {mean:.2f} on {n_held} held-out particles{later}" if judged
                else "no held-out particles")
-    return Verdict(grade, tuple(reasons), figures + (f"; {evidence.change}" if evidence.change else ""))
+    change = "" if evidence.change is None or evidence.change.is_worse else f"; {evidence.change}"  # a reason says it
+    return Verdict(grade, tuple(reasons), figures + change)
 
 
 def _of_change(evidence: Evidence) -> List[Reason]:

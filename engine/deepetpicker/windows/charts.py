@@ -34,7 +34,7 @@ def training_summary(rows: Sequence[Mapping[str, Any]], running: bool, partial: 
     key, name = ("pick_recall", "recall") if partial else ("pick_f1", "F1")
     if not rows:
         return "No epoch is finished yet." + (" The picture follows the training." if running else "")
-    words = [f"{len(rows)} epochs"]
+    words = [f"{len(rows)} epoch{'' if len(rows) == 1 else 's'}"]
     if rows[-1].get("train_loss"):
         words.append(f"last training loss {float(rows[-1]['train_loss']):.4g}")
     scored = [row for row in rows if row.get(key)]
