@@ -44,6 +44,13 @@ def test_a_good_training_is_called_good_with_its_figures():
     assert str(found) == "good: mean F1 of its picks 0.94 on 24 held-out particles"
 
 
+def test_what_is_good_by_recall_alone_says_that_false_picks_are_not_counted():
+    found = verdict_on(*GOOD, is_unknown=True)
+    assert found.grade == "good"
+    assert "mean recall of its picks 0.95 on 24 held-out particles; how many of its picks are false" in str(found)
+    assert "false" not in str(verdict_on(*GOOD))
+
+
 @pytest.mark.parametrize(("cause", "grade", "first", "second", "more"), [
     ("too few steps", "not usable", *POOR, {"losses": [0.9], "n_steps": 8}),
     ("too few steps", "not usable", *POOR, {"losses": np.linspace(0.9, 0.5, 10)}),

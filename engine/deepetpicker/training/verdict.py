@@ -14,6 +14,7 @@ from deepetpicker.preparation.portrait import is_mirrored
 from deepetpicker.sampling.holdout import no_particles, not_judged
 from deepetpicker.verdict import Reason, Verdict
 
+FALSE_UNKNOWN = "how many of its picks are false is not known where not all is annotated: look at them (review)"
 LOWEST_F1 = 0.7
 LIKE_TRUE, FEWEST_LIKE_TRUE = 0.5, 2
 USABLE_F1 = 0.4  # below it a model is of no use
@@ -115,6 +116,7 @@ def judge(evidence: Evidence) -> Verdict:
     later = ", before it went on with them" if evidence.is_refitted else ""
     figures = (f"mean {name} of its picks {mean:.2f} on {n_held} held-out particles{later}" if judged
                else "no held-out particles")
+    figures += f"; {FALSE_UNKNOWN}" if grade == "good" and evidence.is_unknown else ""
     change = "" if evidence.change is None or evidence.change.is_worse else f"; {evidence.change}"  # a reason says it
     return Verdict(grade, tuple(reasons), figures + change)
 
