@@ -139,6 +139,12 @@ def test_a_class_beyond_64_bits_is_refused_with_its_line(tmp_path):
         read_coordinates(tmp_path / "t.csv")
 
 
+def test_a_star_file_that_is_not_utf_8_is_read_or_refused(tmp_path):
+    (tmp_path / "t.star").write_bytes(b"data_\n\nloop_\n_rlnCoordinateX\n_rlnCoordinateY\n_rlnCoordinateZ\n1 2 \xff\n")
+    with pytest.raises(FormatError, match=r"t\.star"):  # on Python 3.9 the library's reader called it a wrong program
+        read_coordinates(tmp_path / "t.star")
+
+
 def test_a_number_of_400_digits_in_a_star_file_is_refused(tmp_path):
     columns = "".join(f"_rlnCoordinate{axis}\n" for axis in "XYZ")
     (tmp_path / "t.star").write_text(f"data_\n\nloop_\n{columns}1 2 3\n1 2 {'1' * 400}\n")

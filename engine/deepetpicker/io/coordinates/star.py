@@ -191,7 +191,7 @@ def read_blocks(path: pathlib.Path) -> Dict[str, Any]:
         return dict(starfile.read(path, always_dict=True, **options))
     except pandas.errors.EmptyDataError:
         return {}
-    except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError) as error:
+    except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, SyntaxError) as error:
         raise FormatError(f"{path}: damaged STAR file ({error})") from error
 
 
