@@ -376,16 +376,14 @@ def keptLines(rows: List[Dict[str, str]], outputs: Dict[str, Any]) -> List[str]:
         return []
     partial = RECALL_COUNTS in (outputs.get("verdict") or {}).get("text", "")  # most false picks are right then
     f1 = "" if partial or not kept[-1]["pick_f1"] else (
-        f"F1 of its picks on the validation part *{float(kept[-1]['pick_f1']):.3f}*")
-    start = "Kept epoch" if "kept_epoch" in outputs else "Best epoch so far"
+        f", F1 of its picks on the validation part *{float(kept[-1]['pick_f1']):.3f}*")
     by = {"voxels": " (chosen by voxels, not by picks)",
           "last": " (the last one: picks cannot choose)"}.get(outputs.get("chosen_by", ""), "")
-    lines = [f"{start}: *{kept[-1]['epoch']}*{by}" + (f", {f1}" if f1 else "")]
-    for one in outputs.get("classes", []):
-        if one["n_true"]:
-            known = "" if partial else f"F1 {one['f1']:.2f}, precision {one['precision']:.2f}, "
-            lines.append(f"Class {one['class_id']} ({one['name']}): {known}recall {one['recall']:.2f} on "
-                         f"{one['n_true']} particles, threshold {one['threshold']:.2f}")
+    lines = [f"{'Kept epoch' if 'kept_epoch' in outputs else 'Best epoch so far'}: *{kept[-1]['epoch']}*{by}{f1}"]
+    for one in (each for each in outputs.get("classes", []) if each["n_true"]):
+        known = "" if partial else f"F1 {one['f1']:.2f}, precision {one['precision']:.2f}, "
+        lines.append(f"Class {one['class_id']} ({one['name']}): {known}recall {one['recall']:.2f} on "
+                     f"{one['n_true']} particles, threshold {one['threshold']:.2f}")
     if outputs.get("found"):
         lines.append(f"Labels that a first training found: *{sum(outputs['found'].values())}* "
                      "(of the rest of the particles, which were not annotated)")
