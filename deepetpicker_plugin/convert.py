@@ -207,4 +207,9 @@ def inBoth(length_ang: float, samplingRate: float) -> str:
 
 def isSame(first: Any, second: Any) -> bool:
     """Tell whether two sets are the same one of a project."""
-    return first is second or bool(first.getFileName() == second.getFileName())
+    return None not in (first, second) and (first is second or bool(first.getFileName() == second.getFileName()))
+
+
+def counted(count: int, word: str, ending: str = "s") -> str:
+    """Return a number with its word: ``1 particle``, ``3 particles``."""
+    return f"{count} {word}{'' if count == 1 else ending}"

@@ -13,7 +13,7 @@ from tomo.objects import SetOfTomograms
 from deepetpicker.io.classes import ParticleClass
 from deepetpicker.io.modelcard import ModelCard, read_card
 from deepetpicker.io.regions import REGIONS, Region, read_regions
-from deepetpicker_plugin.convert import Place, tomogramsOf
+from deepetpicker_plugin.convert import Place, counted, tomogramsOf
 
 
 class DeepETPickerModel(EMObject):
@@ -166,8 +166,7 @@ class DeepETPickerRegions(EMObject):
 
     def __str__(self) -> str:
         boxes, tomograms = self._boxes.get(0), self._tomograms.get(0)
-        return (f"DeepETPickerRegions ({boxes} complete box{'' if boxes == 1 else 'es'} in {tomograms} "
-                f"tomogram{'' if tomograms == 1 else 's'})")
+        return f"DeepETPickerRegions ({counted(boxes, 'complete box', 'es')} in {counted(tomograms, 'tomogram')})"
 
 
 class DeepETPickerEvaluation(EMObject):

@@ -31,11 +31,6 @@ AUTOMATIC, KEEP, LEAVE = range(len(UNSEEN))
 COORDINATES, NEGATIVE_OUTPUT, REGION_OUTPUT = "coordinates", "negatives", "regions"
 
 
-def counted(count: int, word: str) -> str:
-    """Return a number with its word: ``1 particle``, ``3 particles``."""
-    return f"{count} {word}{'' if count == 1 else 's'}"
-
-
 class ProtDeepETPickerAnnotate(ProtDeepETPickerBase):
     """Mark particles, places without one, and boxes that are annotated completely, in a window.
 
@@ -287,10 +282,10 @@ class ProtDeepETPickerAnnotate(ProtDeepETPickerBase):
             return ["Nothing was annotated yet: *Execute* opens the window."]
         tables, negatives = self._tables(str(found[-1]), ""), self._tables(str(found[-1]), NEGATIVES)
         count = sum(map(len, DeepETPickerRegions.fromFolder(found[-1]).getRegions().values()))
-        boxes = f", {count} complete box{'' if count == 1 else 'es'}" if count else ""
-        lines = [f"*{counted(sum(map(len, tables.values())), 'particle')}* in "
-                 f"{counted(sum(bool(len(t)) for t in tables.values()), 'tomogram')}, "
-                 f"{counted(sum(map(len, negatives.values())), 'place')} without one{boxes}",
+        boxes = f", {convert.counted(count, 'complete box', 'es')}" if count else ""
+        lines = [f"*{convert.counted(sum(map(len, tables.values())), 'particle')}* in "
+                 f"{convert.counted(sum(bool(len(t)) for t in tables.values()), 'tomogram')}, "
+                 f"{convert.counted(sum(map(len, negatives.values())), 'place')} without one{boxes}",
                  *tableLines(read_classes(found[-1])[0], self._tomograms().getSamplingRate())]
         unseen = unseen_in(pathlib.Path(self.getFolder()))
         if unseen:

@@ -356,7 +356,7 @@ class ProtDeepETPickerPick(OutputsMixin, ProtDeepETPickerBase, ProtStreamingBase
         done = [r for r in results.values() if r["status"] == "done"]
         if done:
             lines.append(f"*{sum(r['n_picks'] for r in done)} picks* of {sum(r['n_candidates'] for r in done)} "
-                         f"candidates in {len(done)} tomogram{'' if len(done) == 1 else 's'}, "
+                         f"candidates in {convert.counted(len(done), 'tomogram')}, "
                          f"{picked.chosenBy(done, self.fdr.get())}")
             lines += picked.expectedLines(done)
         if done and not sum(r["n_picks"] for r in done):

@@ -474,7 +474,11 @@ def test_the_next_window_begins_where_the_last_one_was(root, folder, session):
 
 @pytest.mark.parametrize("text", ["", "[]", '{"tomogram": "gone"}',
                                   '{"tomogram": "gone", "position_zyx_vox": [1, 2, 3], "scale_px": 1, "snapping": 0, '
-                                  '"look": {"average": 1}}'])
+                                  '"look": {"average": 1}}',
+                                  '{"tomogram": "b", "position_zyx_vox": [NaN, 2, 3], "scale_px": 1, "snapping": 0, '
+                                  '"look": {"average": 1}}',
+                                  '{"tomogram": "b", "position_zyx_vox": [1, 2, 3], "scale_px": 1, "snapping": 0, '
+                                  '"look": {"average": "x"}}'])
 def test_a_view_that_cannot_be_recalled_does_no_harm(root, folder, session, text):
     (session.folder / "view.json").write_text(text)
     window = annotate_window(session, Scene(find_tomograms([str(folder)]), []), parent=root).open()

@@ -172,7 +172,8 @@ def read_blocks(path: pathlib.Path) -> Dict[str, Any]:
     Raises
     ------
     FormatError
-        If the file is no STAR file, or has a number whose exponent pandas 2 would crash at.
+        If the file is no STAR file, is not UTF-8, of which the library would read nothing and say nothing, or has a
+        number whose exponent pandas 2 would crash at.
     """
     import pandas
     import starfile
@@ -180,6 +181,11 @@ def read_blocks(path: pathlib.Path) -> Dict[str, Any]:
     lines = read_lines(path)
     if not any(line.strip().startswith("data_") for line in lines):
         raise FormatError(f"{path} is not a STAR file: no line starts with data_")
+    try:
+        path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise FormatError(f"{path}: expected text in UTF-8, found the byte 0x{error.object[error.start]:02x} at "
+                          f"{error.start}: save it as UTF-8, or take the letter out") from error
     for number, line in enumerate(lines, start=1):
         beyond = _BEYOND.search(line)
         if beyond:

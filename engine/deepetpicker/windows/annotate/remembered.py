@@ -8,9 +8,12 @@ import json
 import pathlib
 from typing import Any
 
+import numpy as np
+
 from deepetpicker.errors import DeepETPickerError
 from deepetpicker.io.atomic import write_text
 from deepetpicker.windows.render import Look
+from deepetpicker.windows.window import set_slider
 
 FILE = "view.json"
 
@@ -45,21 +48,22 @@ def recall(window: Any, folder: pathlib.Path) -> None:
     """
     try:
         shown = json.loads((folder / FILE).read_text("utf-8"))
-        look, tomogram = Look(**shown["look"]), str(shown["tomogram"])
-        position = [float(plane) for plane in shown["position_zyx_vox"]]
+        look, tomogram, position = Look(**shown["look"]), str(shown["tomogram"]), shown["position_zyx_vox"]
         scale_px, snapping = float(shown["scale_px"]), bool(shown["snapping"])
+        numbers = [float(n) for n in (*position, scale_px, look.average, look.smooth_vox, look.clipped_percent)]
     except (OSError, ValueError, TypeError, KeyError):
         return
-    window.average.set(look.average)
-    window.smooth.set(look.smooth_vox)
-    window.clipped.set(look.clipped_percent)
-    window.inverted.set(look.inverted)
-    window.set_look(**dataclasses.asdict(look))
-    window.snapping.set(snapping)
-    if tomogram not in window.scene.names or len(position) != 3:
+    if not np.isfinite(numbers).all() or len(position) != 3:
         return
-    window._open(tomogram)
-    if window.panel.tomogram == tomogram:
-        if scale_px > 0:
-            window.panel.zoom(scale_px / window.panel.viewport.scale_px)
+    for scale, value in ((window.average, look.average), (window.smooth, look.smooth_vox),
+                         (window.clipped, look.clipped_percent)):
+        set_slider(scale, float(value))  # within what it allows
+    window.inverted.set(bool(look.inverted))
+    window.set_look(inverted=bool(look.inverted))
+    window.snapping.set(snapping)
+    if tomogram not in window.scene.names:
+        return
+    window.show_place(tomogram, position)
+    if window.panel.tomogram == tomogram and scale_px > 0:
+        window.panel.zoom(scale_px / window.panel.viewport.scale_px)
         window.panel.centre_on(position)
