@@ -131,10 +131,7 @@ class ProtDeepETPickerAnnotate(ProtDeepETPickerBase):
         from deepetpicker.windows.scene import Scene
         from deepetpicker_plugin.viewers.scene import sceneFile
 
-        shown = {}
-        if self.shownTomograms.get() is not None:
-            shown = {ts: convert.localFile(t.getFileName())
-                     for ts, t in convert.tomogramsOf(self.shownTomograms.get()).items()}
+        shown = self._shown()
         places, files, reason = self._places(), [], ""
         for ts, place in places.items():
             try:
@@ -152,6 +149,12 @@ class ProtDeepETPickerAnnotate(ProtDeepETPickerBase):
     def _places(self) -> Dict[str, convert.Place]:
         """Return the tomograms by tsId."""
         return {ts: convert.Place.of(t) for ts, t in convert.tomogramsOf(self._tomograms()).items()}
+
+    def _shown(self) -> Dict[str, str]:
+        """Return the files of the tomograms that are shown in the place of others, by tsId."""
+        shown = self.shownTomograms.get()
+        return {} if shown is None else {ts: convert.localFile(t.getFileName())
+                                         for ts, t in convert.tomogramsOf(shown).items()}
 
     def _start(self, places: Dict[str, convert.Place]) -> Dict[str, CoordinateTable]:
         """Return the coordinates to start from, in the voxels of the tomograms."""

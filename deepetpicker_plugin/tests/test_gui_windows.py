@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import os
 import pathlib
 import unittest
 
@@ -22,8 +20,9 @@ from deepetpicker_plugin.protocols import (
     ProtDeepETPickerThreshold,
     ProtDeepETPickerTrain,
 )
-from deepetpicker_plugin.tests.base import RATE, TINY, PluginTest
-from deepetpicker_plugin.tests.screen import gui, mouse, picture, press, pump, pumpUntil, startScreen, texts
+from deepetpicker_plugin.tests.base import RATE, TINY
+from deepetpicker_plugin.tests.screen import gui, mouse, picture, press, pump, pumpUntil, texts
+from deepetpicker_plugin.tests.window import FormTest
 from deepetpicker_plugin.wizards.diameter import Diameters
 from deepetpicker_plugin.wizards.names import ClassNames
 from deepetpicker_plugin.wizards.threshold import thresholdText
@@ -54,11 +53,9 @@ class TestModels(unittest.TestCase):
 
 
 @gui
-class TestGuiWindows(PluginTest):
+class TestGuiWindows(FormTest):
     @classmethod
     def setUpClass(cls):
-        cls.before = os.environ.get("DISPLAY")
-        os.environ["DISPLAY"] = startScreen()
         super().setUpClass()
         cls.simulation = cls.simulate(n=2)
         cls.truth = cls.simulation.coordinates
@@ -72,18 +69,6 @@ class TestGuiWindows(PluginTest):
                                inputSecond=cls.choice.coordinates)
         cls.evaluate = cls.run_(ProtDeepETPickerEvaluate, inputCoordinates=cls.pick.coordinates,
                                 inputReference=cls.truth)
-        importlib.import_module("pyworkflow.gui.project")  # before any other module of that package
-        from pyworkflow.gui import Window
-        cls.master = Window("tests")
-
-    @classmethod
-    def tearDownClass(cls):
-        if hasattr(cls, "master"):
-            cls.master.root.destroy()
-        if cls.before is None:
-            del os.environ["DISPLAY"]
-        else:
-            os.environ["DISPLAY"] = cls.before
 
     # ---- helpers
     def view(self, obj, number=0):
@@ -99,38 +84,6 @@ class TestGuiWindows(PluginTest):
         windows[0].top.event_generate("<Escape>")
         pump(windows[0].top, 0.1)
         self.assertTrue(windows[0].top.winfo_exists())  # Escape closes nothing
-        return windows[0]
-
-    def form(self, protocol):
-        """Open the form of a protocol."""
-        from pyworkflow.gui.form import FormWindow
-
-        self.executed = []
-        form = FormWindow("form", protocol, lambda p, *args, **kwargs: (self.executed.append(p), "")[1], self.master)
-        form.root.deiconify()
-        self.addCleanup(lambda: form.root.winfo_exists() and form.root.destroy())
-        pump(form.root, 0.1)
-        return form
-
-    def wand(self, form, parameter):
-        """Click the wand beside a parameter; return the window of the wizard, None when a message came instead."""
-        from deepetpicker_plugin.wizards import DeepETPickerWizard
-
-        windows, original = [], DeepETPickerWizard.show
-
-        def show(wizard, *args):
-            original(wizard, *args)
-            windows.append(getattr(wizard, "window", None))
-
-        DeepETPickerWizard.show = show
-        try:
-            form.widgetDict[parameter]._showWizard()
-        finally:
-            DeepETPickerWizard.show = original
-        self.assertEqual(len(windows), 1)
-        if windows[0] is not None:
-            self.addCleanup(windows[0].close)
-            pump(windows[0].top, 0.4)
         return windows[0]
 
     # ---- viewers

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import subprocess
 import time
 from typing import Any, List
 
 from deepetpicker_plugin.tests.base import PluginTest
-from deepetpicker_plugin.tests.screen import startScreen
+from deepetpicker_plugin.tests.screen import pump, startScreen
 
 
 def xdotool(*words: Any) -> List[str]:
@@ -80,3 +81,56 @@ class WindowTest(PluginTest):
 
         self.waitFor(ended, 90, "the end")
         return protocol
+
+
+class FormTest(PluginTest):
+    """Tests of forms and of what opens from them, in the process of the test."""
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        cls.before = os.environ.get("DISPLAY")
+        os.environ["DISPLAY"] = startScreen()
+        super().setUpClass()
+        importlib.import_module("pyworkflow.gui.project")  # before any other module of that package
+        from pyworkflow.gui import Window
+        cls.master = Window("tests")
+
+    @classmethod
+    def tearDownClass(cls) -> None:
+        cls.master.root.destroy()
+        if cls.before is None:
+            del os.environ["DISPLAY"]
+        else:
+            os.environ["DISPLAY"] = cls.before
+
+    def form(self, protocol: Any) -> Any:
+        """Open the form of a protocol."""
+        from pyworkflow.gui.form import FormWindow
+
+        self.executed = []
+        form = FormWindow("form", protocol, lambda p, *args, **kwargs: (self.executed.append(p), "")[1], self.master)
+        form.root.deiconify()
+        self.addCleanup(lambda: form.root.winfo_exists() and form.root.destroy())
+        pump(form.root, 0.1)
+        return form
+
+    def wand(self, form: Any, parameter: str) -> Any:
+        """Click the wand beside a parameter; return the window of the wizard, None when a message came instead."""
+        from deepetpicker_plugin.wizards import DeepETPickerWizard
+
+        windows, original = [], DeepETPickerWizard.show
+
+        def show(wizard, *args):
+            original(wizard, *args)
+            windows.append(getattr(wizard, "window", None))
+
+        DeepETPickerWizard.show = show
+        try:
+            form.widgetDict[parameter]._showWizard()
+        finally:
+            DeepETPickerWizard.show = original
+        self.assertEqual(len(windows), 1)
+        if windows[0] is not None:
+            self.addCleanup(windows[0].close)
+            pump(windows[0].top, 0.4)
+        return windows[0]

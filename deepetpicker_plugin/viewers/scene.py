@@ -54,11 +54,11 @@ def _layerOfSet(number: int, name: str, group: int, className: str,
 
 
 def sceneOfTables(tables: Mapping[str, CoordinateTable], places: Mapping[str, convert.Place],
-                  classes: convert.Classes) -> Scene:
-    """Return the scene of tables in the voxels of their tomograms, a layer per class."""
+                  classes: convert.Classes, shown: Optional[Mapping[str, str]] = None) -> Scene:
+    """Return the scene of tables in the voxels of their tomograms, a layer per class; ``shown`` are other files."""
     layers = []
     for number, (classId, (name, diameter)) in enumerate(sorted(classes.items())):
         mine = {ts: t.select(t.class_ids == classId) for ts, t in tables.items() if ts in places}
         layers.append(make_layer(number, name, diameter,
                                  {ts: [(t.positions_zyx_vox, t.scores)] for ts, t in mine.items()}))
-    return Scene([sceneFile(place) for place in places.values()], layers)
+    return Scene([sceneFile(place, (shown or {}).get(ts, "")) for ts, place in places.items()], layers)

@@ -7,7 +7,14 @@ from typing import Any
 from pyworkflow.wizard import Wizard
 
 from deepetpicker.errors import DeepETPickerError
-from deepetpicker_plugin.protocols import ProtDeepETPickerPick, ProtDeepETPickerThreshold, ProtDeepETPickerTrain
+from deepetpicker_plugin.protocols import (
+    ProtDeepETPickerAnnotate,
+    ProtDeepETPickerPick,
+    ProtDeepETPickerPropose,
+    ProtDeepETPickerReview,
+    ProtDeepETPickerThreshold,
+    ProtDeepETPickerTrain,
+)
 from deepetpicker_plugin.wizards.diameter import DiameterWindow, diametersOf
 from deepetpicker_plugin.wizards.names import NamesWindow, namesOf
 from deepetpicker_plugin.wizards.threshold import ThresholdWindow, thresholdsOfPicking, thresholdsOfSet
@@ -39,7 +46,8 @@ class DeepETPickerWizard(Wizard):
 class DeepETPickerDiameterWizard(DeepETPickerWizard):
     """Draws the particle's diameter on a slice."""
 
-    _targets = [(ProtDeepETPickerTrain, ["diameterAngstrom"])]
+    _targets = [(kind, ["diameterAngstrom"]) for kind in (ProtDeepETPickerPropose, ProtDeepETPickerAnnotate,
+                                                          ProtDeepETPickerReview, ProtDeepETPickerTrain)]
 
     def _window(self, form: Any) -> DiameterWindow:
         """Return the window."""

@@ -5,19 +5,23 @@ from __future__ import annotations
 import dataclasses
 import tkinter as tk
 from tkinter import ttk
-from typing import Any, Callable, List, Optional, Tuple
+from typing import Any, Callable, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
 from deepetpicker.errors import DeepETPickerError, InputError
+from deepetpicker.io.classes import ParticleClass
+from deepetpicker.io.coordinates import CoordinateTable
 from deepetpicker.windows.scene import Scene
 from deepetpicker.windows.slices import SlicePanel
 from deepetpicker.windows.window import FigureWindow, slider
 from deepetpicker_plugin import convert
+from deepetpicker_plugin.protocols import ProtDeepETPickerAnnotate, ProtDeepETPickerPropose
 from deepetpicker_plugin.viewers.scene import sceneOfTables
 
 LEAST_RADIUS_VOX = 1.0
 START_VOX = 20.0
+STILL_PX = 4
 DRAWN = "#ff2fd0"  # unlike the colour of any class
 
 
@@ -60,13 +64,25 @@ class Diameters:
 
 
 def diametersOf(protocol: Any) -> Tuple[Scene, Diameters]:
-    """Return what a training protocol's form gives: the annotated particles, and diameters to begin with.
+    """Return what a form gives to draw on: tomograms, particles where it has some, and diameters to begin with.
 
     Raises
     ------
     InputError
-        If no coordinates are chosen, or none lies in the tomograms.
+        If the form lacks what is drawn on, or it cannot be read.
     """
+    if isinstance(protocol, ProtDeepETPickerPropose):
+        found = _ofProposal(protocol)
+    elif isinstance(protocol, ProtDeepETPickerAnnotate):
+        found = _ofAnnotation(protocol)
+    else:
+        found = _ofTraining(protocol)
+    found[0].volume(found[0].names[0])
+    return found
+
+
+def _ofTraining(protocol: Any) -> Tuple[Scene, Diameters]:
+    """Return the annotated particles of a training."""
     sources = protocol.getSources()
     if not sources or not all(source.coordinates.getSize() for source in sources):
         raise InputError("Choose the particle coordinates first: the wizard draws on their tomograms.")
@@ -74,19 +90,51 @@ def diametersOf(protocol: Any) -> Tuple[Scene, Diameters]:
     shown = {ts: targets[ts] for ts in tables if ts in targets}
     if not shown:
         raise InputError("None of the tomograms has coordinates: the tsIds of the two sets must agree.")
-    voxel = next(iter(shown.values())).samplingRate
     try:
         classes = protocol.getClasses(complete=False)
     except DeepETPickerError:  # something impossible in the form yet
         classes = protocol._sorted().classes
+    return _drawnOn({ts: tables[ts] for ts in shown}, shown, classes)
+
+
+def _ofProposal(protocol: Any) -> Tuple[Scene, Diameters]:
+    """Return the tomograms in which particles are to be proposed, with the examples where there are some."""
+    tomograms, examples = protocol.inputTomograms.get(), protocol.inputExamples.get()
+    if tomograms is None:
+        raise InputError("Choose the tomograms first: the wizard draws on them.")
+    places = {ts: convert.Place.of(t) for ts, t in convert.tomogramsOf(tomograms).items()}
+    tables = {}
+    if examples is not None and examples.getSize():
+        rows, sources = convert.readCoordinates(examples)
+        tables = {ts: row.table(dict.fromkeys(row.groups, 1), convert.transfer(row.positions_xyz_vox, sources[ts],
+                                                                               places[ts]))
+                  for ts, row in rows.items() if ts in places}
+    return _drawnOn(tables, places, [ParticleClass(1, "particle", protocol.diameterAngstrom.get() or 0.0)])
+
+
+def _ofAnnotation(protocol: Any) -> Tuple[Scene, Diameters]:
+    """Return the tomograms that are annotated or reviewed, with the coordinates to start from where there are some."""
+    if protocol._tomograms() is None:
+        raise InputError("Choose the tomograms first, or coordinates in them: the wizard draws on tomograms.")
+    places = protocol._places()
+    return _drawnOn(protocol._start(places), places, protocol._classes(), protocol._shown())
+
+
+def _drawnOn(tables: Mapping[str, CoordinateTable], places: Mapping[str, convert.Place],
+             classes: Sequence[ParticleClass], shown: Optional[Mapping[str, str]] = None) -> Tuple[Scene, Diameters]:
+    """Return the scene of tables, which may be none, and the diameters of the classes, where unknown 20 voxels."""
+    if not places:
+        raise InputError("The set of tomograms is empty: choose one with tomograms.")
+    voxel = next(iter(places.values())).samplingRate
     start = {c.id: c.diameter_ang or START_VOX * voxel for c in classes}
     looks = {c.id: (c.name, start[c.id]) for c in classes}
-    scene = sceneOfTables({ts: tables[ts] for ts in shown}, shown, looks)
-    return scene, Diameters(list(start), list(start.values()), voxel)
+    return sceneOfTables(tables, places, looks, shown), Diameters(list(start), list(start.values()), voxel)
 
 
 class DiameterWindow(FigureWindow):
-    """A slice with all annotated particles; a circle drawn with the mouse sets their diameter.
+    """A slice of a tomogram with a circle; drawn with the mouse or slid, it sets the diameter of particles.
+
+    Particles that are there already are drawn with the same diameter.
 
     Parameters
     ----------
@@ -105,11 +153,14 @@ class DiameterWindow(FigureWindow):
         super().__init__("Particle diameter", parent, (900, 900))
         self.scene, self.diameters, self.done = scene, diameters, done
         self.centre: Optional[Tuple[float, float]] = None
+        self._pressed_px: Optional[Tuple[float, float]] = None
+        self._pulling = False
 
     def _build(self, top: tk.Toplevel) -> None:
         """Fill the window."""
-        hint = ttk.Label(top, padding=6, text="Press the left button in the middle of a particle and pull to its edge. "
-                         "The mouse wheel moves through the slices, with Ctrl it zooms.")
+        hint = ttk.Label(top, padding=6, text="Press the left button in the middle of a particle and pull to its edge, "
+                         "or click there and slide the diameter. The mouse wheel moves through the slices, with Ctrl "
+                         "it zooms. Average and low-pass change what is seen alone.")
         hint.pack(fill=tk.X)
         hint.bind("<Configure>", lambda event: hint.configure(wraplength=event.width - 12))
         head = ttk.Frame(top)
@@ -144,22 +195,46 @@ class DiameterWindow(FigureWindow):
         self.ok.pack(side=tk.RIGHT, padx=6)
         foot = ttk.Frame(top)
         foot.pack(side=tk.BOTTOM, fill=tk.X)
+        self.size = slider(foot, "diameter (Å)", (1, 100), self._sized)
         self.plane = slider(foot, "slice z (voxels)", (0, 1), lambda value: self._slid(value))
+        self.average = slider(foot, "average (± planes)", (0, 10), lambda value: self._look(average=int(value)))
+        self.smooth = slider(foot, "low-pass (voxels)", (0, 5), lambda value: self._look(smooth_vox=value), 0.25)
+
+    def _look(self, **changes: Any) -> None:
+        """Change how the slice is shown."""
+        self.panel.look = dataclasses.replace(self.panel.look, **changes)
+        self.panel.changed()
 
     def _slid(self, value: float) -> None:
         """Move to a slice."""
         if self.panel.tomogram and int(value) != self.panel.position[0]:
             self.panel.move_to(z=value)
 
+    def _sized(self, value: float) -> None:
+        """Take the diameter of the slider, unless it only follows."""
+        if value != round(self.diameters.values_ang[self.diameters.chosen]):
+            self.diameters.set(value)
+            self._tell()
+
     def _moved(self) -> None:
         """Let the slider follow the mouse wheel."""
         self.plane.set(self.panel.position[0])
 
     def _chosen(self) -> None:
-        """Show the chosen tomogram."""
+        """Show the chosen tomogram; without particles there the circle begins in the middle."""
+        try:
+            self.panel.show_tomogram(self.tomogram.get())
+        except (DeepETPickerError, OSError) as error:
+            self.text.set(str(error))
+            self.tomogram.set(self.panel.tomogram)
+            return
+        name = self.panel.tomogram
+        depth, *extents = self.scene.shape_zyx(name)
         self.centre = None
-        self.panel.show_tomogram(self.tomogram.get())
-        self.plane.configure(to=self.scene.shape_zyx(self.panel.tomogram)[0] - 1)
+        if not any(len(layer.above(name)) for layer in self.scene.layers):
+            self.centre = (float(self.panel.position[2]), float(self.panel.position[1]))
+        self.plane.configure(to=depth - 1)
+        self.size.configure(to=max(min(extents) * self.diameters.voxel_ang, *self.diameters.values_ang))
         self._moved()
 
     def _classChosen(self) -> None:
@@ -175,19 +250,25 @@ class DiameterWindow(FigureWindow):
         radius = self.scene.radius_vox(layer, self.panel.tomogram)
         near = layer.circles(self.panel.tomogram, (0, self.panel.position[0]), radius)
         distances = np.hypot(near[:, 0] - event.xdata, near[:, 1] - event.ydata)
-        self.centre = (event.xdata, event.ydata)
+        self.centre, self._pressed_px = (event.xdata, event.ydata), (event.x, event.y)
         if len(near) and distances.min() < radius / 2:
             self.centre = (float(near[distances.argmin(), 0]), float(near[distances.argmin(), 1]))
+        self.panel.changed()
 
     def _pulled(self, event: Any) -> None:
         """Change the diameter while the button is down."""
-        if self.centre is not None and event.inaxes is not None and event.button == 1:
+        if self._pressed_px is None or self.centre is None or event.inaxes is None:
+            return
+        if not self._pulling:  # a hand is not still when it clicks
+            moved = np.hypot(event.x - self._pressed_px[0], event.y - self._pressed_px[1])
+            self._pulling = bool(moved > STILL_PX)
+        if self._pulling:
             self.diameters.draw(self.centre, (event.xdata, event.ydata))
             self._tell()
 
     def _released(self, event: Any) -> None:
-        """End the circle."""
-        self.centre = None
+        """End the pull; the circle stays."""
+        self._pressed_px, self._pulling = None, False
         self.panel.changed()
 
     def _tell(self) -> None:
@@ -197,10 +278,11 @@ class DiameterWindow(FigureWindow):
         diameter = self.diameters.values_ang[number]
         self.scene.layers[number] = dataclasses.replace(layer, diameter_ang=diameter)
         self.text.set(f"{layer.name}: {convert.inBoth(diameter, self.diameters.voxel_ang)}")
+        self.size.set(diameter)
         self.panel.changed()
 
     def _drawCentre(self, axes: Any) -> None:
-        """Draw the circle that is being pulled."""
+        """Draw the circle that was pulled or slid."""
         if self.centre is not None:
             from matplotlib.patches import Circle
 
