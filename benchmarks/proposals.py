@@ -20,12 +20,12 @@ from deepetpicker.io.classes import read_classes
 from deepetpicker.io.coordinates import CoordinateTable, Frame, read_coordinates
 from deepetpicker.io.items import items_from_folder
 from deepetpicker.io.volumes import open_volume
+from deepetpicker.preparation.scene import Scene
 from deepetpicker.proposing.blobs import find_blobs
 from deepetpicker.proposing.features import features_at
 from deepetpicker.proposing.generic import GenericFinder
 from deepetpicker.proposing.ranking import apart, rank_like
 from deepetpicker.proposing.run import SEPARATE, features_of
-from deepetpicker.proposing.scene import Scene
 
 Looked = Tuple[str, CoordinateTable, CoordinateTable, np.ndarray, np.ndarray, float]  # .., features, of the truth, vox
 

@@ -201,6 +201,9 @@ class PickOptions(Options):
                        "tells classes apart and centres better, and takes so many times as long; 0: 4 where the model "
                        "has several classes or learnt from a part of the particles, else 1",
                        check=lambda v: None if v in (0, 1, 2, 4, 8) else "0, 1, 2, 4 or 8")
+    faint: str = opt("auto", "picks that stand out of the tomogram less than half as far as the faintest annotated "
+                     "particle: keep or drop them; auto drops them where the model learnt from a part of the "
+                     "particles", choices=("auto", "keep", "drop"))
     max_picks: int = opt(0, "keep at most so many picks per class and tomogram, best first; 0 keeps all",
                          check=at_least(0))
     min_distance_angstrom: Union[float, str] = opt(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from typing import Tuple
 
 import numpy as np
 import pytest
@@ -14,10 +15,11 @@ from deepetpicker import pick
 from deepetpicker.geometry import WorkingGrid
 from deepetpicker.io.manifest import read_manifest
 from deepetpicker.io.modelcard import ClassCard, ModelCard
-from deepetpicker.io.volumes import write_volume
+from deepetpicker.io.volumes import Volume, write_volume
 from deepetpicker.network.modelfile import save_model
 from deepetpicker.picking.verdict import Facts, judge
 from deepetpicker.preparation.portrait import Portrait, portrait
+from deepetpicker.preparation.prominence import prominence
 from deepetpicker.preparation.resample import open_working_volume
 from deepetpicker.verdict import of_run
 from tests.detectors import blob_detector, detector_card
@@ -28,13 +30,19 @@ BLOB = ClassCard(1, "blob", DIAMETER, 7.0, 0.3)
 
 def tomogram(seed: int, n: int = 24) -> np.ndarray:
     """Return a tomogram (Z, Y, X) with n bright blobs of 10 voxels on a jittered lattice, in noise with a grain."""
+    return blobs(seed, n)[1]
+
+
+def blobs(seed: int, n: int = 24) -> Tuple[np.ndarray, np.ndarray]:
+    """Return where the blobs of a tomogram lie, (n, 3), and the tomogram (Z, Y, X)."""
     rng = np.random.default_rng(seed)
     volume = gaussian_filter(rng.normal(0, 0.3, SHAPE), 0.7)
     lattice = np.stack(np.meshgrid(*(np.arange(9, size - 8, 18) for size in SHAPE), indexing="ij"), -1).reshape(-1, 3)
-    for centre in rng.permutation(lattice)[:n] + rng.uniform(-2, 2, (n, 3)):
+    centres = rng.permutation(lattice)[:n] + rng.uniform(-2, 2, (n, 3))
+    for centre in centres:
         square = sum((a - c) ** 2 for a, c in zip(np.indices(SHAPE), centre))
         volume += np.exp(-square / (2 * 2.5**2))
-    return volume.astype(np.float32)
+    return centres, volume.astype(np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +60,30 @@ def picked(tmp_path, card, volume, voxel_size=VOXEL):
     write_volume(tmp_path / "TS_1.mrc", volume, voxel_size)
     pick(tmp_path / "m.safetensors", [tmp_path / "TS_1.mrc"], tmp_path / "out", options(), quiet=True)
     return read_manifest(tmp_path / "out/manifest.json")
+
+
+@pytest.mark.parametrize(("faint", "unannotated", "is_dropped"), [
+    ("auto", "unknown", True), ("auto", "background", False), ("drop", "background", True), ("keep", "unknown", False)])
+def test_what_stands_out_less_than_half_as_far_as_particles_is_dropped_where_labels_were_few(
+        tmp_path, card, caplog, faint, unannotated, is_dropped):
+    """Of 24 blobs half stand out less than half as far as what the model is said to have learnt from."""
+    caplog.set_level(logging.INFO, "deepetpicker")
+    places, volume = blobs(4)
+    volume += gaussian_filter(np.random.default_rng(1).normal(0, 0.7, SHAPE), 0.7).astype(np.float32)
+    bar = float(np.median(prominence(Volume("TS_1", tmp_path, volume, VOXEL), places, DIAMETER)[:, 0]))
+    training = {**card.training, "options": {"unannotated": unannotated}}
+    training["seen"] = {**card.training["seen"], "prominence": {"1": [1.0, 2 * bar, 0.0]}}
+    save_model(tmp_path / "m.safetensors", blob_detector(), dataclasses.replace(card, training=training))
+    write_volume(tmp_path / "TS_1.mrc", volume, VOXEL)
+    pick(tmp_path / "m.safetensors", [tmp_path / "TS_1.mrc"], tmp_path / "out",
+         dataclasses.replace(options(), faint=faint), quiet=True)
+    item = read_manifest(tmp_path / "out/manifest.json")["items"][0]
+    assert bool(item["n_faint"]) == is_dropped
+    if is_dropped:
+        assert 10 <= item["n_faint"]["1"] <= 14
+        assert item["n_picks"] == 24 - item["n_faint"]["1"]
+        assert f"{item['n_faint']['1']} too faint to be particles left out" in caplog.text
+    assert ("faint picks" in [one["cause"] for one in item["verdict"]["reasons"]]) == is_dropped
 
 
 def causes(manifest):

@@ -16,10 +16,10 @@ from deepetpicker.config import ProposeOptions
 from deepetpicker.errors import InputError, OutputError
 from deepetpicker.io.coordinates import CoordinateTable, read_coordinates, write_coordinates
 from deepetpicker.io.volumes import open_volume, write_volume
+from deepetpicker.preparation.scene import Scene, scratch_array
 from deepetpicker.proposing.blobs import find_blobs, separate_peaks
 from deepetpicker.proposing.features import features_at, n_features
 from deepetpicker.proposing.ranking import rank_like
-from deepetpicker.proposing.scene import Scene, scratch_array
 from deepetpicker.proposing.source import SceneSource
 
 SHAPE, VOXEL, DIAMETER = (40, 88, 104), 10.0, 120.0
@@ -113,8 +113,8 @@ def test_a_large_tomogram_gives_what_a_small_one_gives_in_bounded_memory(tmp_pat
     volume = opened(tmp_path, scene_of(true[:18], beads=true[18:]))
     whole = Scene.open(volume, DIAMETER)
     before, features = find_blobs(whole, 24), features_at(whole, true)
-    monkeypatch.setattr("deepetpicker.proposing.scene.IN_MEMORY_BYTES", 1 << 16)
-    monkeypatch.setattr("deepetpicker.proposing.scene.SLAB_BYTES", 1 << 18)
+    monkeypatch.setattr("deepetpicker.preparation.scene.IN_MEMORY_BYTES", 1 << 16)
+    monkeypatch.setattr("deepetpicker.preparation.scene.SLAB_BYTES", 1 << 18)
     scene = Scene.open(volume, DIAMETER)
     assert (scene.grey_zyx.dtype, isinstance(scene.response_zyx, np.memmap)) == (np.float16, True)
     after = find_blobs(scene, 24)
@@ -122,7 +122,7 @@ def test_a_large_tomogram_gives_what_a_small_one_gives_in_bounded_memory(tmp_pat
     np.testing.assert_allclose(after.scores, before.scores, atol=0.01)
     np.testing.assert_allclose(features_at(scene, true), features, atol=0.02)
 
-    monkeypatch.setattr("deepetpicker.proposing.scene.CONTRAST_VOXELS", 1 << 16)
+    monkeypatch.setattr("deepetpicker.preparation.scene.CONTRAST_VOXELS", 1 << 16)
     peaks = []
     for depth in (60, 180):
         deep = np.random.default_rng(0).normal(size=(depth, 64, 72)).astype(np.float32)
@@ -140,7 +140,7 @@ def test_a_full_disk_is_said(monkeypatch):
     def full(*args):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("deepetpicker.proposing.scene.os.posix_fallocate", full, raising=False)
+    monkeypatch.setattr("deepetpicker.preparation.scene.os.posix_fallocate", full, raising=False)
     with pytest.raises(OutputError, match=r"expected 0.8 GB of free space .* \(TMPDIR\)"):
         scratch_array((400, 1000, 1000))
 

@@ -22,6 +22,7 @@ from deepetpicker.io.voxelsize import folder_size, given_sizes, resolve_voxel_si
 from deepetpicker.outliers import Spread
 from deepetpicker.perclass import text_of
 from deepetpicker.picking.discovery import expected_rate
+from deepetpicker.picking.faint import Faint, is_looked_for, without_faint
 from deepetpicker.picking.picker import Picker, ProbabilityMaps, mask_path
 from deepetpicker.picking.verdict import Facts, best_scores, judge
 
@@ -85,8 +86,10 @@ def pick_item(picker: Picker, item: DataItem, task: Task) -> None:
         return
     seconds = round(time.perf_counter() - start, 3)
     _record(item, task, part, made, status="done", reason="", seconds=seconds, **facts)
-    logger.info("%s: %d picks >= %s of %d candidates (%.1f s)", item.name, facts["n_picks"],
-                text_of({int(c): t for c, t in facts["thresholds"].items()}), facts["n_candidates"], seconds)
+    faint = sum(facts["n_faint"].values())
+    logger.info("%s: %d picks >= %s of %d candidates%s (%.1f s)", item.name, facts["n_picks"],
+                text_of({int(c): t for c, t in facts["thresholds"].items()}), facts["n_candidates"],
+                f"; {faint} too faint to be particles left out" if faint else "", seconds)
 
 
 def fail_item(item: DataItem, task: Task, reason: str, made: Mapping[str, Any], part: Manifest, seconds: float = 0.0
@@ -145,10 +148,13 @@ def _write_item(picker: Picker, item: DataItem, task: Task, part: Manifest, made
         candidates = picker.candidates(volume, folder, mask=item.mask)
         task.check_unchanged(item, made)
         task.records.forget(item.name)
-    limits, unheld = picker.limits(candidates)
+    (limits, unheld), faint = picker.limits(candidates), Faint()
+    if is_looked_for(picker.options, picker.card):
+        candidates, faint = without_faint(candidates, volume, picker.card, limits)
+        limits, unheld = picker.limits(candidates)
     picks = picker.picks(candidates, limits)
     facts = _facts(picker, volume, (candidates, picks), limits, item.mask)
-    verdict = judge(dataclasses.replace(facts, unheld=unheld), picker.card)
+    verdict = judge(dataclasses.replace(facts, unheld=unheld, faint=faint), picker.card)
     if verdict.reasons:
         logger.warning("%s: verdict: %s", item.name, verdict)
         part.warn(f"{item.name}: {verdict}")
@@ -157,7 +163,8 @@ def _write_item(picker: Picker, item: DataItem, task: Task, part: Manifest, made
     write_coordinates(paths["picks"], picks)
     return {**{k: str(p) for k, p in paths.items()}, "maps": maps, "n_picks": len(picks),
             "n_candidates": len(candidates), "threshold": min(limits.values()),
-            "thresholds": {str(c): t for c, t in limits.items()}, "expected_fdr": _expected(picks, picker),
+            "thresholds": {str(c): t for c, t in limits.items()},
+            "n_faint": {str(c): n for c, n in faint.counts.items()}, "expected_fdr": _expected(picks, picker),
             "spread": Spread.of(picks.scores, picks.positions_zyx_vox[:, 0], volume.shape_zyx[0],
                                 picks.class_ids).to_dict(),
             "verdict": verdict.to_dict(), "share_above_half": round(picker.share, 6),

@@ -9,6 +9,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence
 import numpy as np
 
 from deepetpicker.io.modelcard import ClassCard, ModelCard
+from deepetpicker.picking.faint import Faint
 from deepetpicker.preparation.portrait import Portrait, is_mirrored
 from deepetpicker.verdict import DOUBTFUL, GOOD, Reason, Verdict
 
@@ -18,6 +19,8 @@ NOISE = (-3.09, -2.33, -1.64, 1.64, 2.33, 3.09)  # quantiles of noise alone
 FEWER, MORE = 5.0, 5.0  # times fewer or more picks than in any tomogram of the training
 EXPECTED, FEWEST_MORE = 10, 20  # picks below which a number says nothing
 FULL = 0.64  # share of the volume that spheres can fill
+FAINT, FEWEST_FAINT = 0.25, 5  # share of the picks that were too faint to be particles; fewer are no reason
+FAINTER = 0.5  # times as far as annotated particles do picks stand out at least
 EVERYWHERE = 0.1  # share of the volume taken for middles of particles; theirs cannot be as much
 
 
@@ -43,6 +46,8 @@ class Facts:
         Only a part of it was picked.
     unheld : sequence of Reason
         Why classes have no picks because of the false-discovery rate that was asked for.
+    faint : Faint
+        What was left out because it stands out too little.
     """
 
     n_picks: Mapping[int, int]
@@ -54,6 +59,7 @@ class Facts:
     voxel_size_ang: float
     is_masked: bool = False
     unheld: Sequence[Reason] = ()
+    faint: Faint = dataclasses.field(default_factory=Faint)
 
 
 def judge(facts: Facts, card: ModelCard) -> Verdict:
@@ -72,7 +78,8 @@ def judge(facts: Facts, card: ModelCard) -> Verdict:
     if not total and not facts.unheld:
         reasons.append(_none(facts, card.classes))
     elif total:
-        reasons += [*_few(facts, card.classes, seen.get("density") or {}), *_many(facts, card, seen)]
+        reasons += [*_few(facts, card.classes, seen.get("density") or {}), *_many(facts, card, seen),
+                    *_faint(facts, card.classes)]
     return Verdict(DOUBTFUL if reasons else GOOD, tuple(reasons), f"{total} picks")
 
 
@@ -164,6 +171,21 @@ def _many(facts: Facts, card: ModelCard, seen: Mapping[str, Any]) -> List[Reason
         if count >= FEWEST_MORE and count > MORE * max(most, 1.0) and seen.get("is_complete", True):
             found.append(Reason("many picks", f"{count} of {one.label}, as crowded as the fullest tomogram of the "
                                 f"training it would have {most:.0f}", advice))
+    return found
+
+
+def _faint(facts: Facts, classes: Sequence[ClassCard]) -> List[Reason]:
+    """Return of which classes much of what the network is sure of stands out too little."""
+    found, advice = [], "look at the picks; correct some (review picks) and refine the model, or label more"
+    for one in classes:
+        count, share = facts.faint.counts.get(one.id, 0), facts.faint.shares.get(one.id, 1.0)
+        every = count + facts.n_picks.get(one.id, 0)
+        if count >= max(FEWEST_FAINT, FAINT * every):
+            found.append(Reason("faint picks", f"{count} of {every} finds of {one.label} stand out less than half as "
+                                "far as the faintest annotated particle and were left out", advice))
+        if every >= FEWEST_FAINT and share < FAINTER:
+            found.append(Reason("faint picks", f"even the better half of the picks of {one.label} stands out only "
+                                f"{share:.2f} times as far as the annotated particles", advice))
     return found
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from deepetpicker.config import ProposeOptions
 from deepetpicker.io.coordinates import CoordinateTable
 from deepetpicker.io.volumes import Volume, release_pages
-from deepetpicker.proposing.scene import Scene, slabs
+from deepetpicker.preparation.scene import Scene, slabs
 
 APART = 0.5  # blobs closer than this share of the diameter are one
 FALL = 4.0  # response, in robust standard deviations, at which the score is 1 - exp(-1/2)

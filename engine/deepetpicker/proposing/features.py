@@ -11,7 +11,7 @@ from typing import Tuple
 import numpy as np
 
 from deepetpicker.io.volumes import release_pages
-from deepetpicker.proposing.scene import CLIP, Scene
+from deepetpicker.preparation.scene import CLIP, Scene
 
 EDGES = np.linspace(0.0, 1.6, 9)  # of the shells, in particle radii
 POLAR = 0.6  # cosine of the angle to the beam above which a voxel lies at the poles

@@ -14,7 +14,7 @@ from deepetpicker.io.coordinates import CoordinateTable, write_coordinates
 from deepetpicker.io.volumes import Volume, write_volume
 from deepetpicker.network.generic import ACROSS_VOX
 from deepetpicker.picking.picker import Picker
-from deepetpicker.proposing.scene import Scene
+from deepetpicker.preparation.scene import Scene
 from deepetpicker.simulation.particles import from_map
 from deepetpicker.simulation.varied import random_kinds, varied_tomogram
 from deepetpicker.terminal import progress

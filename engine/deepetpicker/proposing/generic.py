@@ -14,7 +14,7 @@ from deepetpicker.io.coordinates import CoordinateTable
 from deepetpicker.io.volumes import Volume
 from deepetpicker.network.generic import ACROSS_VOX, for_diameter, load_generic
 from deepetpicker.picking.picker import Picker
-from deepetpicker.proposing.scene import Scene
+from deepetpicker.preparation.scene import Scene
 
 FLOOR = 0.02  # score below which a candidate is none
 SMALLEST_VOX = 10.0  # diameter in voxels below which the model knows nothing of a particle

@@ -21,9 +21,9 @@ from deepetpicker.io.items import DataItem, items_from_files, items_from_params
 from deepetpicker.io.manifest import Manifest
 from deepetpicker.io.volumes import Volume, open_volume
 from deepetpicker.io.voxelsize import folder_size, given_sizes
+from deepetpicker.preparation.scene import Scene
 from deepetpicker.proposing.features import features_at, n_features
 from deepetpicker.proposing.ranking import FEWEST, apart, rank_like, snapped
-from deepetpicker.proposing.scene import Scene
 from deepetpicker.proposing.source import Finder, finder_of
 from deepetpicker.terminal import progress
 

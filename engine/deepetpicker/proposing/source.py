@@ -10,11 +10,11 @@ import numpy as np
 from deepetpicker.config import ProposeOptions
 from deepetpicker.io.coordinates import CoordinateTable
 from deepetpicker.io.volumes import Volume
+from deepetpicker.preparation.scene import Scene
 from deepetpicker.proposing.blobs import BlobFinder
 from deepetpicker.proposing.features import features_at, n_features
 from deepetpicker.proposing.frommap import MapFinder
 from deepetpicker.proposing.generic import GenericFinder
-from deepetpicker.proposing.scene import Scene
 
 
 class Finder(Protocol):

@@ -21,8 +21,8 @@ from deepetpicker.io.coordinates import CoordinateTable, write_coordinates
 from deepetpicker.io.volumes import open_volume
 from deepetpicker.picking.peaks import deduplicate
 from deepetpicker.picking.run import pick
+from deepetpicker.preparation.scene import CLIP, Scene
 from deepetpicker.proposing.blobs import APART, find_blobs, peak_offsets, separate_peaks
-from deepetpicker.proposing.scene import CLIP, Scene
 from deepetpicker.simulation.particles import from_map, from_phantom
 from deepetpicker.simulation.phantoms import phantom
 from deepetpicker.studying import template

@@ -10,6 +10,7 @@ import numpy as np
 from deepetpicker.calibration import Calibration
 from deepetpicker.io.modelcard import ClassCard
 from deepetpicker.preparation.portrait import portrait
+from deepetpicker.preparation.prominence import StandsOut, prominence
 from deepetpicker.sampling.gather import Gathered
 from deepetpicker.sampling.patches import Annotated
 
@@ -30,7 +31,8 @@ def seen(gathered: Gathered, regions: Sequence[Annotated], is_complete: bool) ->
     -------
     dict
         ``portraits`` (``Portrait.to_dict`` of each tomogram), ``density`` (class id to the particles in a million
-        working voxels of each tomogram that has any), ``is_complete``.
+        working voxels of each tomogram that has any), ``prominence`` (class id to how far its particles stand out,
+        see :class:`~deepetpicker.preparation.prominence.StandsOut`), ``is_complete``.
     """
     largest = max(c.diameter_ang for c in gathered.classes) / gathered.voxel_size_ang
     sources = {region.name: region.source for region in regions}
@@ -41,7 +43,20 @@ def seen(gathered: Gathered, regions: Sequence[Annotated], is_complete: bool) ->
         for class_id, count in zip(*np.unique(table.class_ids, return_counts=True)):
             crowds[str(class_id)].append(round(float(count / million), 3))
     return {"portraits": [portrait(source, largest).to_dict() for source in sources.values()], "density": crowds,
+            "prominence": {str(c): one.to_list() for c, one in standing_out(gathered).items()},
             "is_complete": is_complete}
+
+
+def standing_out(gathered: Gathered) -> Dict[int, StandsOut]:
+    """Return by class id how far the annotated particles stand out of their tomograms, where enough of them tell."""
+    found = {}
+    for one in gathered.classes:
+        values = [prominence(volume, table.positions_zyx_vox[table.class_ids == one.id], one.diameter_ang)
+                  for volume, table in zip(gathered.volumes, gathered.tables)]
+        known = StandsOut.of(np.concatenate(values))
+        if known:
+            found[one.id] = known
+    return found
 
 
 def with_scores(classes: Sequence[ClassCard], best: Mapping[str, Any]) -> Tuple[ClassCard, ...]:

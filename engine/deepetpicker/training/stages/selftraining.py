@@ -20,10 +20,12 @@ from deepetpicker.config import TrainOptions
 from deepetpicker.errors import InputError
 from deepetpicker.io.coordinates import CoordinateTable, write_coordinates
 from deepetpicker.network.resunet import ResUNet3D
+from deepetpicker.preparation.prominence import StandsOut, prominence
 from deepetpicker.sampling.patches import Annotated
 from deepetpicker.training.job import Job
 from deepetpicker.training.recipe import RECIPES
 from deepetpicker.training.run_folder import RunFolder
+from deepetpicker.training.seen import standing_out
 from deepetpicker.training.validation import Looked, Validator
 
 log = logging.getLogger(__name__)
@@ -79,10 +81,12 @@ def with_found(job: Job, weights: Mapping[str, Any]) -> Tuple[List[Annotated], D
     looker = Validator(job.train, every, job.validator.peak_rules, LOOKED_AT * job.options.validation_tiles,
                        job.options.alpha, network.stride)
     looker(network.to(job.arithmetic.device), job.arithmetic)
-    found = {one.name: one for one in looker.looked}
+    found, known = {one.name: one for one in looker.looked}, standing_out(job.gathered)
     trained, counts = [], {}
     for tomogram in job.train:
-        table = sure(tomogram, found[tomogram.name], job) if tomogram.name in found else None
+        table = None
+        if tomogram.name in found:
+            table = prominent(tomogram, sure(tomogram, found[tomogram.name], job), job, known)
         counts[tomogram.name] = len(table) if table is not None else 0
         trained.append(tomogram if table is None else _extended(tomogram, table, job))
     return trained, counts
@@ -119,6 +123,20 @@ def sure(tomogram: Annotated, looked: Looked, job: Job) -> CoordinateTable:
             and alone is not None and len(alone.query_ball_point(places[row], APART * widths[row])) == 1
             and (known is None or known.query(places[row])[0] >= APART * widths[row])]
     return table.select(np.array(kept, int))
+
+
+def prominent(tomogram: Annotated, table: CoordinateTable, job: Job, known: Mapping[int, StandsOut]) -> CoordinateTable:
+    """Return the finds of a tomogram that stand out of it as particles do; of classes not in known all."""
+    volume = next(one for one in job.gathered.volumes if one.name == tomogram.name)
+    places, kept = job.gathered.grid(volume).to_input(table.positions_zyx_vox), np.ones(len(table), bool)
+    for one in job.gathered.classes:
+        mine = np.flatnonzero(table.class_ids == one.id)
+        if one.id in known and len(mine):
+            kept[mine] = ~known[one.id].are_faint(prominence(volume, places[mine], one.diameter_ang))
+    if not kept.all():
+        log.info("%s: %s: %d sure find(s) stand out too little to be particles", job.run.model.stem, tomogram.name,
+                 int((~kept).sum()))
+    return table.select(np.flatnonzero(kept))
 
 
 def _extended(tomogram: Annotated, table: CoordinateTable, job: Job) -> Annotated:
