@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, MutableSet, Sequence, Tuple
 
 from pyworkflow.object import Set, String
 from tomo.objects import SetOfTomoMasks, Tomogram
@@ -19,25 +19,47 @@ from deepetpicker_plugin.picked import COORDINATES, FAILED, MAPS
 class OutputsMixin:
     """What a picking protocol does to its outputs; one thread at a time may be in here."""
 
-    def _appendPicks(self, tomogram: Tomogram, table: CoordinateTable) -> None:
-        """Append the picks of one tomogram to the set, or to the sets of their classes."""
-        place = convert.Place.of(tomogram)
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        self._present: Dict[str, MutableSet[str]] = {}
+
+    def _appendPicks(self, tomograms: Mapping[str, Tomogram], tables: Mapping[str, CoordinateTable]) -> None:
+        """Append the picks of some tomograms to the set, or to the sets of their classes; each is written once.
+
+        Parameters
+        ----------
+        tomograms : mapping
+            Clones of tomograms by tsId.
+        tables : mapping
+            The picks of some of them, by tsId; what an output has already stays as it is.
+        """
         for name, ids, diameter in self._coordinateOutputs():
-            mine = table.select([c in ids for c in table.class_ids.tolist()])
-            if not len(mine):
-                continue
             output, isNew = getattr(self, name, None), getattr(self, name, None) is None
+            present = self._tsIdsOf(name)
+            found = {ts: table.select([c in ids for c in table.class_ids.tolist()])
+                     for ts, table in tables.items() if ts not in present}
+            mine = {ts: table for ts, table in found.items() if len(table)}
+            if not mine:
+                continue
             if isNew:
                 rate = self.inputTomograms.get().getSamplingRate()
                 output = self._newCoordinates(self.inputTomograms, picked.suffix(name), rate,
                                               convert.boxSize(diameter, rate))
                 setClasses(output, [c for c in self.inputModel.get().getClasses() if c.id in ids])
-            elif place.tsId in output.getTSIds():
-                continue
             else:
+                output.close()  # what an attempt that failed has left unwritten goes
                 output.enableAppend()
-            convert.appendTable(output, tomogram, place, mine)
+            for tsId, table in mine.items():
+                convert.appendTable(output, tomograms[tsId], convert.Place.of(tomograms[tsId]), table)
             self._publish(name, output, isNew)
+            present.update(mine)
+
+    def _tsIdsOf(self, name: str) -> MutableSet[str]:
+        """Return the tsIds in an output of coordinates, to be added to: its file is gone through once in a run."""
+        if name not in self._present:
+            output = getattr(self, name, None)
+            self._present[name] = set() if output is None else set(output.getTSIds())
+        return self._present[name]
 
     def _appendMaps(self, tomogram: Tomogram, files: Dict[str, str]) -> None:
         """Append the probability maps of one tomogram, a set per class."""

@@ -239,13 +239,14 @@ class ProtDeepETPickerPick(OutputsMixin, ProtDeepETPickerBase, ProtStreamingBase
         tomograms = self._tomograms(tsIds)
         results = picked.itemsFrom(os.path.join(folder, batch)) if batch else picked.items(folder)
         with self._lock:
+            done = [ts for ts in tsIds if results[ts]["status"] == "done"]
+            self._appendPicks(tomograms, {ts: read_coordinates(results[ts]["picks"]) for ts in done})
             for tsId in tsIds:
-                if results[tsId]["status"] == "done":
-                    self._appendPicks(tomograms[tsId], read_coordinates(results[tsId]["picks"]))
+                if tsId in done:
                     self._appendMaps(tomograms[tsId], results[tsId]["maps"])
                 else:
                     self._appendFailed(tomograms[tsId], results[tsId]["reason"])
-            self._dropFailed([ts for ts in tsIds if results[ts]["status"] == "done"])
+            self._dropFailed(done)
 
     # ---- what the form says
     def getCandidates(self) -> Dict[str, CoordinateTable]:

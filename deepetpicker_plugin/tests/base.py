@@ -11,13 +11,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from typing import Any, Callable, Dict, List, Tuple
+from typing import Any, Callable, Dict, List, Sequence, Tuple
 
 import mrcfile
 import numpy as np
+from pyworkflow.object import Set
 from pyworkflow.tests import setupTestProject
 from tomo.constants import BOTTOM_LEFT_CORNER
-from tomo.objects import SetOfCoordinates3D
+from tomo.objects import SetOfCoordinates3D, SetOfTomograms, Tomogram
 from tomo.protocols import ProtImportCoordinates3D, ProtImportTomograms
 from tomo.tests.test_base_centralized_layer import TestBaseCentralizedLayer
 
@@ -100,6 +101,25 @@ def positions(coordinates: SetOfCoordinates3D) -> Dict[str, np.ndarray]:
     return {ts: np.array(sorted(rows)) for ts, rows in found.items()}
 
 
+def copyOf(tomogram: Tomogram) -> Tomogram:
+    """Return a tomogram that can be appended to another set."""
+    copy = tomogram.clone()
+    copy.cleanObjId()
+    return copy
+
+
+def extend(tomograms: SetOfTomograms, items: Sequence[Tomogram], state: int) -> None:
+    """Append tomograms to a set in its file, as another process does."""
+    grown = type(tomograms)(filename=tomograms.getFileName())
+    grown.loadAllProperties()
+    grown.enableAppend()
+    for item in items:
+        grown.append(copyOf(item))
+    grown.setStreamState(state)
+    grown.write()
+    grown.close()
+
+
 def alive(pid: int) -> bool:
     """Tell whether a process runs and is not a zombie."""
     try:
@@ -153,6 +173,26 @@ class PluginTest(TestBaseCentralizedLayer):
         chosen = {"n": n, "shape": ",".join(map(str, SHAPE)), "particles": 10, "phantoms": "ring,rod", "snr": 1.0,
                   "tiltStep": 10.0, "gold": 0, "membranes": 0, **settings}
         return cls.run_(ProtDeepETPickerSimulate, **chosen)
+
+    @classmethod
+    def growing(cls, tomograms: SetOfTomograms, items: Sequence[Tomogram]) -> Any:
+        """Return a protocol whose output ``tomograms`` is open, with the properties of a set, and holds some items."""
+        source = cls.run_(ProtDeepETPickerSimulate, n=1, shape="16,16,16", particles=0, phantoms="ring", gold=0,
+                          membranes=0)
+        path = source.tomograms.getFileName()
+        source.tomograms.close()
+        os.remove(path)
+        fresh = type(source.tomograms)(filename=path)
+        fresh.setSamplingRate(tomograms.getSamplingRate())
+        fresh.setStreamState(Set.STREAM_OPEN)
+        for item in items:
+            fresh.append(copyOf(item))
+        fresh.write()
+        fresh.close()
+        source.tomograms.setStreamState(Set.STREAM_OPEN)
+        source.tomograms.copy(fresh, copyId=False)
+        source._store(source.tomograms)
+        return source
 
     @classmethod
     def refresh(cls, protocol: Any) -> Any:

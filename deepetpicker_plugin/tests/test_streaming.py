@@ -16,11 +16,21 @@ from pyworkflow.object import Set
 from tomo.objects import SetOfTomograms, Tomogram
 
 from deepetpicker.errors import InputError
+from deepetpicker.io.coordinates import CoordinateTable
 from deepetpicker_plugin import picked
 from deepetpicker_plugin.engine import isEngine
 from deepetpicker_plugin.growing import GrowingSet
-from deepetpicker_plugin.protocols import ProtDeepETPickerPick, ProtDeepETPickerSimulate
-from deepetpicker_plugin.tests.base import PluginTest, dataFolder, noiseTomograms, positions, slow, tinyModel
+from deepetpicker_plugin.protocols import ProtDeepETPickerPick
+from deepetpicker_plugin.tests.base import (
+    PluginTest,
+    copyOf,
+    dataFolder,
+    extend,
+    noiseTomograms,
+    positions,
+    slow,
+    tinyModel,
+)
 
 SHAPES = {f"TS_0{i}": (24 + 4 * (i % 2), 48, 40) for i in range(6)}
 
@@ -139,37 +149,23 @@ class TestGrowingSet(PluginTest):
             np.testing.assert_array_equal(rows, self.wanted[tsId])
         self.assertEqual(coordinates.getSize(), sum(map(len, found.values())))
 
-    def growing(self):
+    def oneOfSix(self):
         """Return an import protocol whose set is open and holds the first tomogram, and clones of all."""
-        source = self.run_(ProtDeepETPickerSimulate, n=1, shape="16,16,16", particles=0, phantoms="ring", gold=0,
-                           membranes=0)
         items = [t.clone() for t in self.closed.iterItems()]
-        grown = source.tomograms
-        path = grown.getFileName()
-        grown.close()
-        os.remove(path)
-        fresh = type(grown)(filename=path)
-        fresh.setSamplingRate(self.closed.getSamplingRate())
-        fresh.setStreamState(Set.STREAM_OPEN)
-        fresh.append(copyOf(items[0]))
-        fresh.write()
-        fresh.close()
-        source.tomograms.setStreamState(Set.STREAM_OPEN)
-        source.tomograms.copy(fresh, copyId=False)
-        source._store(source.tomograms)
+        source = self.growing(self.closed, items[:1])
         return source, items
 
     @slow
     def test_one_to_six_gives_what_a_closed_set_gives(self):
         """With the form as a user gets it."""
-        source, items = self.growing()
+        source, items = self.oneOfSix()
         start = time.monotonic()
         protocol = self.pickAll(source.tomograms, wait=False)
         for number, more in ((1, items[1:3]), (3, items[3:6])):
             self.waitFor(lambda n=number: self.known(protocol) >= n, 120, f"{number} tomograms to be picked")
             self.assertEqual(self.known(protocol), number)
             self.assertEqual(protocol.coordinates.getStreamState(), Set.STREAM_OPEN)
-            self.extend(source.tomograms, more, Set.STREAM_OPEN if number == 1 else Set.STREAM_CLOSED)
+            extend(source.tomograms, more, Set.STREAM_OPEN if number == 1 else Set.STREAM_CLOSED)
         self.waitEnd(protocol)
         seconds = time.monotonic() - start
         self.assertTrue(protocol.isFinished(), protocol.getErrorMessage())
@@ -181,24 +177,13 @@ class TestGrowingSet(PluginTest):
             waits = stream.read().count("sleeping 10 seconds")
         self.assertTrue(1 <= waits <= seconds / 10 + 1, (waits, seconds))
 
-    def extend(self, tomograms, items, state):
-        """Append tomograms to a set in its file, as another process does."""
-        grown = type(tomograms)(filename=tomograms.getFileName())
-        grown.loadAllProperties()
-        grown.enableAppend()
-        for item in items:
-            grown.append(copyOf(item))
-        grown.setStreamState(state)
-        grown.write()
-        grown.close()
-
     def known(self, protocol):
         self.refresh(protocol)
         self.assertTrue(protocol.isActive(), protocol.getErrorMessage())
         return len(protocol.coordinates.getTSIds()) if hasattr(protocol, "coordinates") else 0
 
     def test_waiting_reads_nothing_anew_and_holds_no_lock(self):
-        source, items = self.growing()
+        source, items = self.oneOfSix()
         protocol = self.newProtocol(ProtDeepETPickerPick, inputTomograms=source.tomograms, inputModel=self.model)
         self.assertEqual(protocol._getStreamingSleepOnWait(), 10)
         self.proj.saveProtocol(protocol)
@@ -208,7 +193,7 @@ class TestGrowingSet(PluginTest):
         def wait(one):
             waits.append(len(one._steps))
             if len(waits) in (3, 5):
-                self.extend(source.tomograms, [items[len(waits)]],
+                extend(source.tomograms, [items[len(waits)]],
                             Set.STREAM_OPEN if len(waits) == 3 else Set.STREAM_CLOSED)
 
         with mock.patch.object(ProtDeepETPickerPick, "_streamingSleepOnWait", wait), \
@@ -252,8 +237,36 @@ class TestGrowingSet(PluginTest):
         self.assertEqual(sorted(protocol.coordinates.getTSIds()), [ts for ts in sorted(SHAPES) if ts != "TS_02"])
         self.assertIn("TS_02 failed", " ".join(protocol.summary()))
 
+    def test_a_long_set_is_not_gone_through_for_each_tomogram(self):
+        protocol = self.newProtocol(ProtDeepETPickerPick, inputTomograms=self.closed, inputModel=self.model)
+        self.proj.saveProtocol(protocol)
+        protocol.makePathsAndClean()
+        tomogram, connect, work = self.closed.getFirstItem().clone(), sqlite3.connect, []
+
+        def counting(*words, **named):
+            connection = connect(*words, **named)
+            connection.set_progress_handler(lambda: work.append(1), 1000)  # after each 1000 instructions
+            return connection
+
+        def append(number, count):
+            """Append a tomogram and return how much work it was for the data base."""
+            work.clear()
+            item = copyOf(tomogram)
+            item.setTsId(f"TS_{number}")
+            table = CoordinateTable(np.ones((count, 3)), np.ones(count, np.int64), np.ones(count), {})
+            protocol._appendPicks({item.getTsId(): item}, {item.getTsId(): table})
+            return len(work)
+
+        with mock.patch.object(sqlite3, "connect", counting):
+            append(0, 10)
+            short = append(1, 10)
+            append(2, 5000)
+            self.assertLessEqual(append(3, 10), short + 5)
+            append(3, 10)  # a second time it stays as it is
+        self.assertEqual(protocol.coordinates.getSize(), 5030)
+
     def test_an_empty_set_is_waited_for(self):
-        source, _ = self.growing()
+        source, _ = self.oneOfSix()
         path = source.tomograms.getFileName()
         source.tomograms.close()
         os.remove(path)
@@ -274,13 +287,6 @@ class TestGrowingSet(PluginTest):
         self.assertEqual(len(errors), 1)
         self.assertIn("threshold", errors[0])
         self.assertIn("Restart", errors[0])
-
-
-def copyOf(tomogram):
-    """Return a tomogram that can be appended to another set."""
-    copy = tomogram.clone()
-    copy.cleanObjId()
-    return copy
 
 
 def leftover(folder):
