@@ -27,6 +27,8 @@ from deepetpicker_plugin import convert
 Table = Tuple[ParticleClass, ...]
 
 ATTRIBUTE = "_deepetpickerClasses"
+UNKNOWN_VOX = 20  # diameter that *annotate* begins with where nobody says one
+ROUNDING_ANG = 0.01
 BY_CLASS = ("One for all classes, or by group id (or name): 0: 100, 1: 300. Without ids they count for the group ids "
             "in ascending order; the summary shows the table.")
 
@@ -44,6 +46,34 @@ def knownClasses(coordinates: Any) -> Table:
         return classes_from_params({"classes": json.loads(text.get() or "[]")}) if text is not None else ()
     except ValueError:  # written by something else
         return ()
+
+
+def makerOf(output: Any, project: Any) -> Any:
+    """Return the protocol that made an output, None where it is not known."""
+    return None if output.getObjParentId() is None else project.getProtocol(int(output.getObjParentId()))
+
+
+def called(maker: Any) -> str:
+    """Return what a protocol is called; nothing where it is not known."""
+    return "" if maker is None else str(maker.getObjLabel() or maker.getRunName())
+
+
+def tableOf(coordinates: SetOfCoordinates3D, project: Any) -> Table:
+    """Return the class table of a set, or that of the set from which other plugins have chosen it; empty without one.
+
+    Subsets and sets on another binning lose what they carried, and not their group ids.
+    """
+    one, seen = coordinates, set()  # type: ignore[var-annotated]
+    while one is not None and one.getObjParentId() is not None and int(one.getObjParentId()) not in seen:
+        if knownClasses(one):
+            break
+        seen.add(int(one.getObjParentId()))
+        maker = makerOf(one, project)
+        sets = [] if maker is None else [pointer.get() for _, pointer in maker.iterInputAttributes()
+                                         if isinstance(pointer.get(), SetOfCoordinates3D)]
+        one = sets[0] if len(sets) == 1 and sets[0].getSize() >= coordinates.getSize() else None
+    found = knownClasses(one)
+    return found if one is coordinates else tuple(c for c in found if c.id in groupIds(coordinates))
 
 
 def groupIds(coordinates: SetOfCoordinates3D) -> List[int]:
@@ -105,10 +135,16 @@ def withNames(classes: Sequence[ParticleClass], text: Optional[str], what: str) 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """One of several sets of coordinates: the set, and what it is called."""
+    """One of several sets of coordinates: the set, what it is called, and its class table where others know it."""
 
     coordinates: SetOfCoordinates3D
     label: str
+    table: Optional[Table] = None
+
+    @property
+    def classes(self) -> Table:
+        """Class table of the set."""
+        return knownClasses(self.coordinates) if self.table is None else self.table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,7 +201,7 @@ def sortClasses(sources: Sequence[Source], useGroups: bool = True, setsAreClasse
 
 def _describe(classId: int, members: Sequence[Tuple[int, int]], sources: Sequence[Source], label: str) -> ParticleClass:
     """Return a class with what its sets know of it; a label is the name where they know none."""
-    known = [c for number, group in members for c in knownClasses(sources[number].coordinates) if c.id == group]
+    known = [c for number, group in members for c in sources[number].classes if c.id == group]
     names = {c.name for c in known if c.is_named}
     diameters = {c.diameter_ang for c in known if c.diameter_ang > 0}
     word = " ".join(label.replace(":", " ").replace(",", " ").replace(";", " ").split())
@@ -179,3 +215,37 @@ def _distinct(classes: Sequence[ParticleClass]) -> List[ParticleClass]:
     """Return classes with different names: where two have the same, the id is put behind."""
     names = [c.name for c in classes]
     return [dataclasses.replace(c, name=f"{c.name} {c.id}") if names.count(c.name) > 1 else c for c in classes]
+
+
+def fromCoordinates(sources: Sequence[Source], found: Sorted, classes: Sequence[ParticleClass],
+                    project: Any) -> List[str]:
+    """Return, as summary lines, whose diameters those of some classes are, which the form does not say."""
+    if not classes:
+        return []
+    names = [called(makerOf(source.coordinates, project)) for source, _ in _knowing(sources, found, classes)]
+    labels = dict.fromkeys(f"*{name}*" if name else "the coordinates" for name in names)
+    return [f"Diameter of {', '.join(c.label for c in classes)}: that of {', '.join(labels)}, as *Particle diameter* "
+            "does not say another"]
+
+
+def _knowing(sources: Sequence[Source], found: Sorted,
+             classes: Sequence[ParticleClass]) -> List[Tuple[Source, ParticleClass]]:
+    """Return the sets that know the diameter of some classes, each with the class."""
+    wanted = {c.id: c for c in classes}
+    return [(source, wanted[ofGroup[c.id]]) for source, ofGroup in zip(sources, found.ofGroup) for c in source.classes
+            if c.diameter_ang > 0 and ofGroup.get(c.id) in wanted]
+
+
+def unmeasured(sources: Sequence[Source], found: Sorted, classes: Sequence[ParticleClass], project: Any) -> List[str]:
+    """Return, as warnings, which diameters are only those with which *annotate* begins when nobody says any."""
+    lines = []
+    for source, one in _knowing(sources, found, classes):
+        maker = makerOf(source.coordinates, project)
+        begun = getattr(maker, "marksSome", False) and not (maker.diameterAngstrom.get() or "").strip() and (
+            maker.inputCoordinates.get() is None)
+        rate = source.coordinates.getSamplingRate()
+        if begun and abs(one.diameter_ang - UNKNOWN_VOX * rate) < ROUNDING_ANG:
+            size = convert.inBoth(one.diameter_ang, rate)
+            lines.append(f"*Particle diameter* is empty, and {size} of {one.label} is what *{called(maker)}* began "
+                         "with; nobody has changed it. Does it fit? The wizard shows it.")
+    return lines

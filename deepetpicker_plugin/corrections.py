@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from typing import Any, Collection, Dict, List
 
@@ -9,8 +10,11 @@ import numpy as np
 
 from deepetpicker.io.regions import NEGATIVES, REGIONS, Region, write_negatives, write_regions
 from deepetpicker_plugin import convert
+from deepetpicker_plugin.classes import called, makerOf
 from deepetpicker_plugin.constants import CHOSEN_COORDINATES
 
+KINDS = ("negatives", "regions")  # outputs of *annotate* and *review* beside their coordinates
+LABELS = {"negatives": "Places without a particle", "regions": "Complete boxes"}
 INDEX_SLACK = 0.01  # so far from a voxel's index a rounded one still is that voxel
 
 
@@ -28,6 +32,75 @@ def addCorrectionParams(form: Any) -> None:
                   help="Boxes of *annotate particles* or *review picks* in which everything is annotated. Outside of "
                   "them, and wherever else coordinates of these two lie, what is not annotated is taken for unknown "
                   "unless said otherwise below.")
+    form.addParam("takeAlong", params.BooleanParam, default=True, label="Take those of the annotation?",
+                  help="Where the fields above are empty, of coordinates of *annotate particles* and *review picks*. "
+                  "Yes: the places without a particle and the complete boxes of the same version are taken along; the "
+                  "summary says how many. No: only what is chosen above. Of several sets that are kinds of their own "
+                  "none are taken: what is not one of the one kind may be one of another.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Correction:
+    """Places without a particle, or complete boxes: the output, its name, and what its protocol is called."""
+
+    output: Any
+    name: str
+    maker: str
+
+    def __str__(self) -> str:
+        """Return how many they are, and whose, as a summary says it."""
+        if hasattr(self.output, "getRegions"):
+            count = sum(map(len, self.output.getRegions().values()))
+        else:
+            count = self.output.getSize()
+        return f"{count} of *{self.maker}* ({self.name})" if self.maker else str(count)
+
+
+def given(protocol: Any, kind: str) -> List[Correction]:
+    """Return what a form gives of a kind: what is chosen, else what is taken along with the coordinates.
+
+    Parameters
+    ----------
+    protocol : Protocol
+        With ``getSources()`` and the parameters of :func:`addCorrectionParams`.
+    kind : str
+        One of ``KINDS``.
+    """
+    pointer = protocol.inputNegatives if kind == "negatives" else protocol.inputRegions
+    if pointer.get() is not None:
+        maker = makerOf(pointer.get(), protocol.getProject())
+        return [Correction(pointer.get(), str(pointer.get().getLastName()), called(maker))]
+    return beside(protocol, kind) if protocol.takeAlong.get() and not _apart(protocol) else []
+
+
+def beside(protocol: Any, kind: str) -> List[Correction]:
+    """Return what was annotated or refused together with the coordinates of a form, of a kind."""
+    found: Dict[int, Correction] = {}
+    for source in protocol.getSources():
+        maker, name = makerOf(source.coordinates, protocol.getProject()), str(source.coordinates.getLastName())
+        end = name.replace("coordinates", kind)
+        output = getattr(maker, end, None) if getattr(maker, "marksSome", False) and end != name else None
+        if output is not None:
+            found[output.getObjId()] = Correction(output, end, called(maker))
+    return list(found.values())
+
+
+def _apart(protocol: Any) -> bool:
+    """Tell whether the coordinates are several kinds, each from a protocol of its own."""
+    sources, apart = protocol.getSources(), getattr(protocol, "setsAreClasses", None)
+    return apart is not None and bool(apart.get()) and len({s.coordinates.getObjParentId() for s in sources}) > 1
+
+
+def summary(protocol: Any) -> List[str]:
+    """Return, as summary lines, which places without a particle and complete boxes are learnt, and which are not."""
+    found = []
+    for kind in KINDS:
+        mine, left = given(protocol, kind), beside(protocol, kind)
+        if mine:
+            found.append(f"{LABELS[kind]}: {', '.join(map(str, mine))}")
+        elif left:
+            found.append(f"{LABELS[kind]}: none; {', '.join(map(str, left))} are not taken")
+    return found
 
 
 def misplaced(protocol: Any) -> List[str]:
@@ -46,7 +119,7 @@ def misplaced(protocol: Any) -> List[str]:
 
 
 def leftBehind(protocol: Any) -> List[str]:
-    """Return, as warnings, what was annotated or refused with or after the coordinates of a form and is not chosen.
+    """Return, as warnings, what was annotated or refused with or after the coordinates of a form and is not learnt.
 
     Parameters
     ----------
@@ -64,12 +137,11 @@ def leftBehind(protocol: Any) -> List[str]:
     if newest != name:
         lines.append(f"*Particle coordinates* is an earlier output, *{name}*, of "
                      f"*{maker.getObjLabel() or maker.getRunName()}*: its newest is *{newest}*.")
-    for pointer, kind, label in ((protocol.inputNegatives, "negatives", "Places without a particle"),
-                                 (protocol.inputRegions, "regions", "Complete boxes")):
-        output = name.replace("coordinates", kind)
-        if pointer.get() is None and output != name and getattr(maker, output, None) is not None:
-            lines.append(f"*{label}* is empty, but *{maker.getObjLabel() or maker.getRunName()}*, which made the "
-                         f"coordinates, has some: choose its output *{output}*, or they are not learnt.")
+    for kind in KINDS:
+        if protocol.takeAlong.get() and not given(protocol, kind):
+            lines += [f"*{LABELS[kind]}* is empty, but *{one.maker}*, which made coordinates of one kind, has some: "
+                      f"choose its output *{one.name}* if they hold for all kinds, or they are not learnt."
+                      for one in beside(protocol, kind)]
     return lines
 
 
@@ -86,22 +158,25 @@ def correctionItems(protocol: Any, targets: Dict[str, convert.Place], folder: st
         Gets TSID_negatives.csv and TSID_regions.csv, in their voxels.
     """
     found: Dict[str, Dict[str, str]] = {}
-    negatives, regions = protocol.inputNegatives.get(), protocol.inputRegions.get()
-    if negatives is not None and negatives.getSize():
-        rows, places = convert.readCoordinates(negatives)
-        for tsId in rows:
+    places: Dict[str, List[np.ndarray]] = {}
+    boxes: Dict[str, List[Region]] = {}
+    for one in given(protocol, "negatives"):
+        rows, sources = convert.readCoordinates(one.output)
+        for tsId in (ts for ts in rows if ts in targets):
+            xyz = convert.transfer(rows[tsId].positions_xyz_vox, sources[tsId], targets[tsId])
+            places.setdefault(tsId, []).append(xyz[:, ::-1])
+    for one in given(protocol, "regions"):
+        sources = one.output.getPlaces()
+        for tsId, mine in one.output.getRegions().items():
             if tsId in targets:
-                xyz = convert.transfer(rows[tsId].positions_xyz_vox, places[tsId], targets[tsId])
-                path = os.path.join(folder, f"{tsId}{NEGATIVES}")
-                write_negatives(path, xyz[:, ::-1])
-                found.setdefault(tsId, {})["negatives"] = path
-    if regions is not None:
-        places = regions.getPlaces()
-        for tsId, boxes in regions.getRegions().items():
-            if tsId in targets:
-                path = os.path.join(folder, f"{tsId}{REGIONS}")
-                write_regions(path, transferBoxes(boxes, places.get(tsId, targets[tsId]), targets[tsId]))
-                found.setdefault(tsId, {})["regions"] = path
+                boxes.setdefault(tsId, []).extend(
+                    transferBoxes(mine, sources.get(tsId, targets[tsId]), targets[tsId]))
+    for tsId, parts in places.items():
+        found.setdefault(tsId, {})["negatives"] = os.path.join(folder, f"{tsId}{NEGATIVES}")
+        write_negatives(found[tsId]["negatives"], np.concatenate(parts))
+    for tsId, regions in boxes.items():
+        found.setdefault(tsId, {})["regions"] = os.path.join(folder, f"{tsId}{REGIONS}")
+        write_regions(found[tsId]["regions"], regions)
     return found
 
 

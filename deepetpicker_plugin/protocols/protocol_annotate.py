@@ -19,7 +19,7 @@ from deepetpicker.io.classes import ParticleClass, read_classes
 from deepetpicker.io.coordinates import CoordinateTable, read_coordinates
 from deepetpicker.io.regions import NEGATIVES, REGIONS, read_negatives
 from deepetpicker_plugin import convert
-from deepetpicker_plugin.classes import classesOf, setClasses, tableLines, withDiameters, withNames
+from deepetpicker_plugin.classes import UNKNOWN_VOX, classesOf, setClasses, tableLines, withDiameters, withNames
 from deepetpicker_plugin.constants import ANNOTATION_DIR
 from deepetpicker_plugin.engine import backgroundCommand
 from deepetpicker_plugin.objects import DeepETPickerRegions
@@ -186,7 +186,7 @@ class ProtDeepETPickerAnnotate(ProtDeepETPickerBase):
             names = [name.strip() for name in (self.classNames.get() or "").split(",") if name.strip()]
             if len(set(names)) < len(names):
                 raise InputError(f"{what[0]}: classes need different names, got {', '.join(names)}")
-            size = 20 * self._tomograms().getSamplingRate()
+            size = UNKNOWN_VOX * self._tomograms().getSamplingRate()
             found = tuple(ParticleClass(n, name, size) for n, name in enumerate(names or ["particle"], start=1))
         return withDiameters(found, self.diameterAngstrom.get(), what[1])
 

@@ -9,10 +9,9 @@ from pyworkflow.utils import Message
 
 from deepetpicker.config import RefineOptions
 from deepetpicker.errors import InputError
-from deepetpicker_plugin import convert
+from deepetpicker_plugin import convert, corrections
 from deepetpicker_plugin.classes import Sorted, Table, groupIds, tableLines
 from deepetpicker_plugin.constants import TRAINING_MANIFEST
-from deepetpicker_plugin.corrections import addCorrectionParams
 from deepetpicker_plugin.engine import readManifest
 from deepetpicker_plugin.forms import addOption, addOptions, addTrainingOptions, expertNames
 from deepetpicker_plugin.objects import DeepETPickerModel
@@ -49,7 +48,7 @@ class ProtDeepETPickerRefine(ProtDeepETPickerTrain):
         form.addParam("moreCoordinates", params.MultiPointerParam, pointerClass="SetOfCoordinates3D", allowsNull=True,
                       minNumObjects=0, label="Further sets of coordinates (optional)",
                       help="Such as the particles that the model was trained with.")
-        addCorrectionParams(form)
+        corrections.addCorrectionParams(form)
         addOption(form, RefineOptions, "unannotated", "What is not annotated")
         addOption(form, RefineOptions, "validation", "Tomograms kept for validation (tsIds)")
         addTrainingOptions(form, RefineOptions, ["minutes", "epochs"])
@@ -108,6 +107,10 @@ class ProtDeepETPickerRefine(ProtDeepETPickerTrain):
         classes = self.getClasses()
         known = [c.id for c in classes]
         return Sorted(classes, [self._groupsOf(source.coordinates, known) for source in self.getSources()])
+
+    def _undrawn(self) -> Table:
+        """Return nothing: the diameters are the model's."""
+        return ()
 
     def _scale(self) -> Tuple[float, float]:
         """Return the voxel size of the tomograms and that at which the model works, in angstrom."""

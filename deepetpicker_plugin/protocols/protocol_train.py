@@ -12,17 +12,19 @@ from tomo.objects import SetOfCoordinates3D, SetOfTomograms
 from deepetpicker.config import TrainOptions
 from deepetpicker.errors import InputError
 from deepetpicker.geometry import working_voxel_size
-from deepetpicker.io.classes import classes_to_json, news_of
+from deepetpicker.io.classes import classes_to_json, news_of, numbers_by_class
 from deepetpicker.io.coordinates import CoordinateTable
-from deepetpicker.io.modelcard import RECALL_COUNTS
-from deepetpicker_plugin import convert, devices
+from deepetpicker_plugin import convert, corrections, devices
 from deepetpicker_plugin.classes import (
     BY_CLASS,
     Sorted,
     Source,
     Table,
+    fromCoordinates,
     sortClasses,
     tableLines,
+    tableOf,
+    unmeasured,
     withDiameters,
     withNames,
 )
@@ -34,8 +36,8 @@ from deepetpicker_plugin.constants import (
     TRAINING_DIR,
     TRAINING_MANIFEST,
 )
-from deepetpicker_plugin.corrections import addCorrectionParams, correctionItems, leftBehind, misplaced, sayPartial
 from deepetpicker_plugin.engine import EngineError, readManifest, writeParams
+from deepetpicker_plugin.epochs import keptLines, readRows
 from deepetpicker_plugin.forms import addOption, addOptions, addTrainingOptions, expertNames, inFormWords, readOptions
 from deepetpicker_plugin.objects import DeepETPickerModel
 from deepetpicker_plugin.protocols.protocol_base import ProtDeepETPickerBase
@@ -78,9 +80,10 @@ class ProtDeepETPickerTrain(ProtDeepETPickerBase):
                       help="Such as the particles of other kinds, a set for each: its label becomes the name of the "
                       "class. Their group ids become class ids; sets that share one are counted from 1 instead, and "
                       "the summary shows the table.")
-        addOption(form, TrainOptions, "diameter_angstrom", "Particle diameter", important=True, validators=[],
-                  help=f"Diameter of the particle in Å. {BY_CLASS} Empty: what the coordinates know, as picks and "
-                  "simulated particles do. The wizard draws it on a tomogram.")
+        addOption(form, TrainOptions, "diameter_angstrom", "Particle diameter", "empty: as annotated", important=True,
+                  validators=[], help=f"Diameter of the particle in Å. {BY_CLASS} Empty: what the coordinates know, as "
+                  "annotated, proposed, picked and simulated ones do; the summary says whose it is. Coordinates of "
+                  "other programs know none. The wizard draws it on a tomogram, and begins with what is known.")
         form.addParam("useGroups", params.BooleanParam, default=True, label="Classes from the group ids?",
                       help="Yes: coordinates with different group ids are different kinds of particles, and the "
                       "network learns to tell them apart. No: those of a set are one kind, whatever their group id.")
@@ -90,7 +93,7 @@ class ProtDeepETPickerTrain(ProtDeepETPickerBase):
         form.addParam("classNames", params.StringParam, default="", label="Class names (optional)",
                       help="By group id: 0: ribosome, 1: proteasome. The model, its picks and all that is chosen from "
                       "them carry the names. Empty: what the coordinates know.")
-        addCorrectionParams(form)
+        corrections.addCorrectionParams(form)
         addOption(form, TrainOptions, "unannotated", "What is not annotated")
         addOption(form, TrainOptions, "self_training", "Train with sure finds too?")
         addOption(form, TrainOptions, "refit", "Learn what was held out in the end?")
@@ -135,8 +138,8 @@ class ProtDeepETPickerTrain(ProtDeepETPickerBase):
         for tsId in tables:
             if tsId not in targets:
                 self.warning(f"{tsId}: left out, it is not among the tomograms to train on")
-        beside = correctionItems(self, targets, folder)
-        sayPartial(self, [ts for ts in tables if ts in targets], folder, beside)
+        beside = corrections.correctionItems(self, targets, folder)
+        corrections.sayPartial(self, [ts for ts in tables if ts in targets], folder, beside)
         items = [convert.itemOf(targets[ts], coordinates=convert.writeTable(folder, ts, table), **beside.pop(ts, {}))
                  for ts, table in tables.items() if ts in targets]
         items += [convert.itemOf(targets[ts], **paths) for ts, paths in beside.items()]
@@ -157,10 +160,10 @@ class ProtDeepETPickerTrain(ProtDeepETPickerBase):
         """Make the model an output."""
         model = DeepETPickerModel.fromFile(self._getExtraPath(MODEL_FILE))
         self._defineOutputs(model=model)
-        optional = [self.inputTomograms, self.inputNegatives, self.inputRegions]
-        optional += [self.initModel] if self.getStartModel() is not None else []
-        for pointer in (self.inputCoordinates, *self.moreCoordinates, *(p for p in optional if p.get() is not None)):
-            self._defineSourceRelation(pointer, model)
+        optional = [self.inputTomograms, *([self.initModel] if self.getStartModel() is not None else [])]
+        for source in (self.inputCoordinates, *self.moreCoordinates, *(p for p in optional if p.get() is not None),
+                       *(one.output for kind in corrections.KINDS for one in corrections.given(self, kind))):
+            self._defineSourceRelation(source, model)
 
     # ---- what the form says
     def _engineWords(self) -> List[str]:
@@ -182,7 +185,8 @@ class ProtDeepETPickerTrain(ProtDeepETPickerBase):
     def getSources(self) -> List[Source]:
         """Return the sets of coordinates that the form has, with what they are called."""
         pointers = [self.inputCoordinates, *self.moreCoordinates]
-        return [Source(p.get(), self._labelOf(p)) for p in pointers if p.get() is not None]
+        return [Source(p.get(), self._labelOf(p), tableOf(p.get(), self.getProject()))
+                for p in pointers if p.get() is not None]
 
     @staticmethod
     def _labelOf(pointer: Any) -> str:
@@ -214,10 +218,11 @@ class ProtDeepETPickerTrain(ProtDeepETPickerBase):
 
     def _inputIds(self) -> List[Any]:
         """Return what identifies the inputs."""
-        sets = [*(source.coordinates for source in self.getSources()), self.getTomograms(), self.inputNegatives.get()]
-        regions = self.inputRegions.get()
+        negatives, regions = (corrections.given(self, kind) for kind in corrections.KINDS)
+        sets = [*(source.coordinates for source in self.getSources()), self.getTomograms(),
+                *(one.output for one in negatives)]
         return [*([s.getObjId(), s.getSize()] for s in sets if s is not None),
-                *([str(regions.getRegions())] if regions is not None else [])]
+                *(str(one.output.getRegions()) for one in regions)]
 
     def _sorted(self) -> Sorted:
         """Return the classes that the coordinates give, and which group of which set is which."""
@@ -241,9 +246,15 @@ class ProtDeepETPickerTrain(ProtDeepETPickerBase):
         bare = [c for c in classes if not c.diameter_ang > 0]
         if bare and complete:
             raise InputError(f"*Particle diameter* expected one > 0 Å for {', '.join(c.label for c in bare)}, got "
-                             "none" + (f": write {', '.join(f'{c.id}: ...' for c in classes)}" if len(classes) > 1
-                                       else ""))
+                             "none" + (f": write {', '.join(f'{c.id}: ...' for c in bare)}" if len(classes) > 1
+                                       else "") + "; the wizard beside the field draws it")
         return classes
+
+    def _undrawn(self) -> Table:
+        """Return the classes whose diameter the form leaves to the coordinates."""
+        classes = self.getClasses(complete=False)
+        given = numbers_by_class(self.diameterAngstrom.get() or "", classes, "*Particle diameter*")
+        return tuple(c for c in classes if c.id not in given and c.diameter_ang > 0)
 
     def _options(self) -> Dict[str, Any]:
         """Return the engine's options that the form gives."""
@@ -280,7 +291,7 @@ class ProtDeepETPickerTrain(ProtDeepETPickerBase):
         sources = self.getSources()
         if any(not source.coordinates.getSize() for source in sources):
             return [*errors, "*Particle coordinates* a set is empty: choose sets with particles"]
-        errors += misplaced(self)
+        errors += corrections.misplaced(self)
         if self._collect(errors, self.getClasses) is not None:
             self._collect(errors, self._scale, "Particle diameter")
         annotated = {ts for source in sources for ts in source.coordinates.getTSIds()}
@@ -308,8 +319,11 @@ class ProtDeepETPickerTrain(ProtDeepETPickerBase):
         """Return what the user should know before the run."""
         model, errors = self.getStartModel(), []  # type: ignore[var-annotated]
         classes = self._collect(errors, self.getClasses) if self.inputCoordinates.get() is not None else None
-        lines = super()._warnings() + leftBehind(self)
-        if model is None or classes is None:
+        lines = super()._warnings() + corrections.leftBehind(self)
+        if classes is None:
+            return lines
+        lines += unmeasured(self.getSources(), self._sorted(), self._undrawn(), self.getProject())
+        if model is None:
             return lines
         return lines + [f"*Start from* {text}: what the model's output says of this class starts anew"
                 for text in news_of(classes, model.getClasses())]
@@ -318,7 +332,7 @@ class ProtDeepETPickerTrain(ProtDeepETPickerBase):
         """Return what was or will be done."""
         lines = []
         if self.inputCoordinates.get() is not None:
-            lines += self._scaleLines()
+            lines += self._scaleLines() + corrections.summary(self)
         rows = readRows(self.getMetricsFile())
         if rows:
             isFirst = self.getMetricsFile().endswith(FIRST_METRICS_FILE)
@@ -345,6 +359,7 @@ class ProtDeepETPickerTrain(ProtDeepETPickerBase):
         size = self.patch.get()
         patches = f"{size} voxels ({size * working:.4g} Å)" if size else "the size that the recipe chooses"
         return [*tableLines(self.getClasses(), voxel),
+                *fromCoordinates(self.getSources(), self._sorted(), self._undrawn(), self.getProject()),
                 f"The network works at {working:.4g} Å per voxel (tomograms: {voxel:.4g} Å), on patches of "
                 f"{patches}"]
 
@@ -359,42 +374,3 @@ class ProtDeepETPickerTrain(ProtDeepETPickerBase):
         more = f", and on {found} that a first training was sure of," if found else ""
         return [f"A 3D-ResUNet was trained with DeepETPicker {card.version} [Liu2024] on {count} particle "
                 f"centres{more} at {card.voxel_size_ang:.4g} Å per voxel for {self.model._epochs.get()} epochs{f1}."]
-
-
-def keptLines(rows: List[Dict[str, str]], outputs: Dict[str, Any]) -> List[str]:
-    """Return which epoch is kept and how well its picks fit the validation part, each class by itself.
-
-    Parameters
-    ----------
-    rows : list of dict
-        The rows of metrics.csv so far.
-    outputs : dict
-        Of the manifest; empty as long as the training runs.
-    """
-    kept = [row for row in rows if row.get("kept") == "1"]
-    if not kept:
-        return []
-    partial = RECALL_COUNTS in (outputs.get("verdict") or {}).get("text", "")  # most false picks are right then
-    f1 = "" if partial or not kept[-1]["pick_f1"] else (
-        f", F1 of its picks on the validation part *{float(kept[-1]['pick_f1']):.3f}*")
-    by = {"voxels": " (chosen by voxels, not by picks)",
-          "last": " (the last one: picks cannot choose)"}.get(outputs.get("chosen_by", ""), "")
-    lines = [f"{'Kept epoch' if 'kept_epoch' in outputs else 'Best epoch so far'}: *{kept[-1]['epoch']}*{by}{f1}"]
-    for one in (each for each in outputs.get("classes", []) if each["n_true"]):
-        known = "" if partial else f"F1 {one['f1']:.2f}, precision {one['precision']:.2f}, "
-        lines.append(f"Class {one['class_id']} ({one['name']}): {known}recall {one['recall']:.2f} on "
-                     f"{one['n_true']} particles, threshold {one['threshold']:.2f}")
-    if outputs.get("found"):
-        lines.append(f"Labels that a first training found: *{sum(outputs['found'].values())}* "
-                     "(of the rest of the particles, which were not annotated)")
-    return lines
-
-
-def readRows(path: str) -> List[Dict[str, str]]:
-    """Return the rows of a CSV with a header as text; none when it is missing or still without a header."""
-    import csv
-
-    if not os.path.exists(path):
-        return []
-    with open(path, newline="", encoding="utf-8") as stream:
-        return [row for row in csv.DictReader(stream) if None not in row.values()]

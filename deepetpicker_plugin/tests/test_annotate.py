@@ -251,7 +251,8 @@ class TestAnnotate(WindowTest):
         FormWindow("form", train, lambda *args, **kwargs: "", master, previousProt=made)
         self.assertEqual(train.inputCoordinates.getExtended(), "coordinates_2")
         self.assertIsNone(train.inputNegatives.get())
-        self.assertIn("*negatives_2*", train._warnings()[-1])
+        self.assertIn("Places without a particle: 1 of", " ".join(train._summary()))
+        self.assertIn("(negatives_2)", " ".join(train._summary()))
 
         train.inputNegatives.set(made.coordinates_2)
         self.assertIn("*Places without a particle* holds the particles themselves", train._validate()[-1])

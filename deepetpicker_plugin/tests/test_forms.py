@@ -15,6 +15,7 @@ from pyworkflow.protocol import params
 import deepetpicker_plugin
 from deepetpicker.config import EvaluateOptions, PickOptions, SimulateOptions, TrainOptions
 from deepetpicker_plugin import Plugin, forms, picked, protocols
+from deepetpicker_plugin.epochs import readRows
 from deepetpicker_plugin.protocols import (
     ProtDeepETPickerCompare,
     ProtDeepETPickerEvaluate,
@@ -24,7 +25,6 @@ from deepetpicker_plugin.protocols import (
     ProtDeepETPickerThreshold,
     ProtDeepETPickerTrain,
 )
-from deepetpicker_plugin.protocols.protocol_train import readRows
 from deepetpicker_plugin.tests.base import PluginTest
 
 SCIPIONS = ("runName", "runMode", "hostName", "streamingSleepOnWait", "streamingWarning", "numberOfThreads",
@@ -128,7 +128,7 @@ class TestForms(PluginTest):
 
     def test_units_are_in_the_labels(self):
         shown = self.parameters(ProtDeepETPickerTrain)
-        self.assertEqual(shown["diameterAngstrom"].label.get(), "Particle diameter (Å)")
+        self.assertEqual(shown["diameterAngstrom"].label.get(), "Particle diameter (Å; empty: as annotated)")
         self.assertEqual(shown["patch"].label.get(), "Patch (voxels; 0: by recipe)")
         self.assertEqual(shown["minutes"].label.get(), "Time limit (minutes; 0: none)")
         self.assertEqual(shown["learningRate"].expertLevel.get(), params.LEVEL_ADVANCED)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import tempfile
 
 import numpy as np
+from pwem.protocols import ProtSubSet
 from pyworkflow.object import Pointer
 from tomo.constants import BOTTOM_LEFT_CORNER
 from tomo.objects import Coordinate3D, SetOfCoordinates3D
@@ -18,7 +20,7 @@ from deepetpicker.annotation.session import Session
 from deepetpicker.annotation.versions import save_version
 from deepetpicker.config import RefineOptions, TrainOptions
 from deepetpicker.io.regions import Region, read_negatives, read_regions, write_regions
-from deepetpicker_plugin.constants import TRAINING_DIR
+from deepetpicker_plugin.constants import MODEL_FILE, TRAINING_DIR
 from deepetpicker_plugin.convert import Place
 from deepetpicker_plugin.corrections import correctionItems, leftBehind, transferBoxes
 from deepetpicker_plugin.objects import DeepETPickerModel, DeepETPickerRegions
@@ -116,14 +118,120 @@ class TestCorrections(PluginTest):
             made.createOutputs()  # of the newest version
             self.proj._storeProtocol(made)
             protocol = self.newProtocol(ProtDeepETPickerTrain, inputCoordinates=getattr(made, f"coordinates{end}"))
-            (line,) = leftBehind(protocol)
-            self.assertIn("*Places without a particle* is empty, but *review of mine*", line)
-            self.assertIn(f"choose its output *negatives{end}*", line)
-            self.assertIn(line, protocol._warnings())
-            protocol.inputNegatives = Pointer(getattr(made, f"negatives{end}"))
             self.assertEqual(leftBehind(protocol), [])
-        self.assertEqual(leftBehind(self.newProtocol(ProtDeepETPickerTrain, inputCoordinates=self.coordinates)), [])
-        self.assertEqual(leftBehind(self.newProtocol(ProtDeepETPickerTrain)), [])
+            self.assertIn(f"Places without a particle: 1 of *review of mine* (negatives{end})", protocol._summary())
+            ids = protocol._inputIds()
+            protocol.takeAlong.set(False)  # somebody does not want them
+            self.assertEqual(leftBehind(protocol), [])
+            self.assertIn(f"Places without a particle: none; 1 of *review of mine* (negatives{end}) are not taken",
+                          protocol._summary())
+            self.assertNotEqual(ids, protocol._inputIds())
+            protocol.inputNegatives = Pointer(self.negatives((6.0, 5.0, 4.0), (30.5, 20.0, 10.0)))
+            self.assertIn("Places without a particle: 2", protocol._summary())  # what is chosen counts alone
+        for left in (self.newProtocol(ProtDeepETPickerTrain, inputCoordinates=self.coordinates),
+                     self.newProtocol(ProtDeepETPickerTrain)):
+            self.assertEqual(leftBehind(left), [])
+            self.assertNotIn("Places", " ".join(left._summary()))
+
+    def annotated(self, name, label, *records, **settings):
+        """Return an annotation with outputs that holds some records."""
+        made = self.newProtocol(ProtDeepETPickerAnnotate, inputTomograms=self.tomograms, classNames=name, **settings)
+        made.setObjLabel(label)
+        self.proj.saveProtocol(made)
+        made.makePathsAndClean()
+        with Session(made.getFolder()) as session:
+            made._prepare(session)
+            for record in records:
+                session.add(self.name, record)
+            save_version(session)
+        made.createOutputs()
+        self.proj._storeProtocol(made)
+        return made
+
+    def test_what_was_annotated_along_is_learnt_and_related(self):
+        made = self.annotated("ring", "mine", Particle((9.0, 9.0, 9.0), 1), Negative((4.0, 5.0, 6.0)), BOX,
+                              diameterAngstrom="168")
+        protocol = self.newProtocol(ProtDeepETPickerTrain, inputCoordinates=made.coordinates)
+        items = correctionItems(protocol, {self.name: Place.of(self.tomograms.getFirstItem())}, self.folder)
+        np.testing.assert_allclose(read_negatives(items[self.name]["negatives"]), [[4, 5, 6]], atol=1e-4)
+        self.assertEqual(read_regions(items[self.name]["regions"]), [BOX])
+        self.assertIn("Complete boxes: 1 of *mine* (regions)", protocol._summary())
+        self.proj.saveProtocol(protocol)
+        protocol.makePathsAndClean()
+        os.makedirs(protocol._getExtraPath(TRAINING_DIR))
+        shutil.copy(tinyModel(), protocol._getExtraPath(MODEL_FILE))
+        protocol.createOutputStep("")
+        related = [row["object_parent_id"] for row in protocol.getRelations()]
+        for output in (made.coordinates, made.negatives, made.regions):
+            self.assertIn(output.getObjId(), related)
+        protocol.takeAlong.set(False)
+        self.assertEqual(correctionItems(protocol, {self.name: Place.of(self.tomograms.getFirstItem())}, self.folder),
+                         {})
+
+    def test_what_is_not_one_kind_may_be_another(self):
+        ring, rod = (self.annotated(name, f"the {name}s", Particle((9.0, 9.0, at), 1), Negative((4.0, 5.0, at)),
+                                    diameterAngstrom="168") for name, at in (("ring", 9.0), ("rod", 40.0)))
+        protocol = self.newProtocol(ProtDeepETPickerTrain, inputCoordinates=ring.coordinates,
+                                    moreCoordinates=[rod.coordinates])
+        self.assertEqual(correctionItems(protocol, {self.name: Place.of(self.tomograms.getFirstItem())}, self.folder),
+                         {})
+        self.assertEqual(["the rings" in line or "the rods" in line for line in leftBehind(protocol)], [True, True])
+        protocol.setsAreClasses.set(False)
+        self.assertEqual(leftBehind(protocol), [])
+        self.assertIn("Places without a particle: 1 of *the rings* (negatives), 1 of *the rods* (negatives)",
+                      protocol._summary())
+
+    def test_a_diameter_that_is_known_need_not_be_typed(self):
+        both = (Particle((9.0, 9.0, 9.0), 1), Particle((9.0, 9.0, 40.0), 2))
+        made = self.annotated("ring, rod", "mine", *both, diameterAngstrom="150, 250")
+        protocol = self.newProtocol(ProtDeepETPickerTrain, inputCoordinates=made.coordinates)
+        self.assertEqual((protocol._validate(), self.doubts(protocol)), ([], []))
+        self.assertEqual([c.diameter_ang for c in protocol.getClasses()], [150.0, 250.0])
+        self.assertIn("Diameter of class 1 (ring), class 2 (rod): that of *mine*, as *Particle diameter* does not say "
+                      "another", protocol._summary())
+        protocol.diameterAngstrom.set("rod: 240")
+        self.assertEqual([c.diameter_ang for c in protocol.getClasses()], [150.0, 240.0])
+        self.assertIn("Diameter of class 1 (ring): that of *mine*", " ".join(protocol._summary()))
+        protocol.diameterAngstrom.set("140")
+        self.assertNotIn("that of", " ".join(protocol._summary()))
+        given = self.newProtocol(ProtDeepETPickerTrain, inputCoordinates=self.foreign())
+        self.assertIn("expected one > 0 Å for class 1 (class_1), class 2 (class_2), got none: write 1: ..., 2: ...",
+                      " ".join(given._validate()))
+
+    def test_a_diameter_that_nobody_has_chosen_is_asked_about(self):
+        made = self.annotated("ring", "mine", Particle((9.0, 9.0, 9.0), 1))
+        protocol = self.newProtocol(ProtDeepETPickerTrain, inputCoordinates=made.coordinates)
+        (line,) = self.doubts(protocol)
+        self.assertIn("200 Å (20.0 voxels) of class 1 (ring) is what *mine* began with", line)
+        protocol.diameterAngstrom.set("200")
+        self.assertEqual(self.doubts(protocol), [])
+
+    @staticmethod
+    def doubts(protocol):
+        """Return the warnings of a form but those of the machine."""
+        return [line for line in protocol._warnings() if "GPU" not in line]
+
+    def foreign(self, source=None):
+        """Return the particles as other programs have them: without a table of their classes."""
+        source = source or self.coordinates
+        found = SetOfCoordinates3D.create(self.folder, suffix="_foreign")
+        found.setPrecedents(self.tomograms)
+        found.setSamplingRate(self.tomograms.getSamplingRate())
+        for one in source.iterCoordinates():
+            found.append(one.clone())
+        found.write()
+        return found
+
+    def test_a_subset_that_scipion_made_keeps_what_is_known(self):
+        both = (Particle((9.0, 9.0, 9.0), 1), Particle((9.0, 9.0, 40.0), 2))
+        made = self.annotated("ring, rod", "mine", *both, diameterAngstrom="150, 250")
+        chosen = self.newProtocol(ProtSubSet, inputFullSet=made.coordinates, chooseAtRandom=True, nElements=1)
+        self.launchProtocol(chosen)
+        (_, subset), = chosen.iterOutputAttributes(SetOfCoordinates3D)
+        protocol = self.newProtocol(ProtDeepETPickerTrain, inputCoordinates=subset)
+        (one,) = protocol.getClasses()
+        self.assertEqual((one.name, one.diameter_ang), {1: ("ring", 150.0), 2: ("rod", 250.0)}[one.id])
+        self.assertEqual(protocol._validate(), [])
 
     def test_what_was_clicked_or_answered_may_be_some_of_many(self):
         marked = self.newProtocol(ProtDeepETPickerAnnotate, inputTomograms=self.tomograms, classNames="ring",

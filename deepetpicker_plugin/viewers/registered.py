@@ -15,6 +15,7 @@ from deepetpicker.windows.scene import Scene
 from deepetpicker_plugin import classes, convert, pages
 from deepetpicker_plugin.classes import lookOf
 from deepetpicker_plugin.constants import PICKS_DIR
+from deepetpicker_plugin.epochs import readRows
 from deepetpicker_plugin.objects import DeepETPickerEvaluation, DeepETPickerModel
 from deepetpicker_plugin.protocols import (
     ProtDeepETPickerAnnotate,
@@ -31,7 +32,6 @@ from deepetpicker_plugin.protocols import (
 )
 from deepetpicker_plugin.protocols.protocol_annotate import newestCoordinates
 from deepetpicker_plugin.protocols.protocol_compare import BOTH, ONLY_FIRST, ONLY_SECOND
-from deepetpicker_plugin.protocols.protocol_train import readRows
 from deepetpicker_plugin.viewers.rounds import makerOf, namesOfModels, roundsOf
 from deepetpicker_plugin.viewers.scene import sceneOfSets
 
