@@ -376,6 +376,7 @@ def test_an_interrupted_step_ends_its_command(maker: Any, pip: Pip, tmp_path: pa
         os.kill(int(pid.read_text()), 0)
 
 
+@pytest.mark.long
 def test_a_step_that_is_interrupted_as_it_begins_ends_its_command_too(maker: Any, pip: Pip, tmp_path: pathlib.Path,
                                                                       monkeypatch: pytest.MonkeyPatch):
     pid = tmp_path / "pid"

@@ -113,6 +113,7 @@ def blobs(shape, places):
     return volume
 
 
+@pytest.mark.long
 def test_verdict_page_and_review_name_the_same_for_the_same_reasons(tmp_path):
     shape, everywhere = (48, 64, 64), [(z, y, x) for z in (8, 24, 40) for y in (12, 32, 52) for x in (12, 32, 52)]
     kinds = {"deep": [(40, y, x) for y in (8, 24, 40, 56) for x in (8, 24, 40, 56)], "few": everywhere[::9]}

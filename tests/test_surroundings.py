@@ -53,6 +53,7 @@ def test_a_reader_that_goes_away_ends_help_without_a_word(work: pathlib.Path):
     assert done.stderr == ""
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("variables", [
     {}, {"HOME": "/nowhere", "TMPDIR": "/nowhere"}, {"HOME": "", "TMPDIR": "rel"}, {"LC_ALL": "C"},
     {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}, {"PYTHONIOENCODING": "ascii"}])

@@ -81,6 +81,7 @@ def test_a_common_shift_is_measured(scene, off):
     assert "all of them are off" in str(fit)
 
 
+@pytest.mark.long
 def test_random_places_and_empty_ice_fit_nothing(scene, tmp_path):
     rng = np.random.default_rng(0)
     assert not any(check_geometry(scene[0], rng.uniform(0, 1, (24, 3)) * (np.array(SHAPE) - 1), DIAMETER).fits

@@ -35,6 +35,7 @@ def test_right_diameter_is_not_doubted_whatever_the_shape(seen):
     assert found.diameter_ang == pytest.approx(diameter, rel=0.35)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("factor", [0.5, 2.0])
 def test_half_and_twice_the_diameter_are_told(seen, factor):
     volume, positions, diameter = seen

@@ -35,6 +35,7 @@ def test_every_kind_of_fault_is_survived_everywhere(bench, kind, verb, seed):
     assert survive(bench, kind, verb, np.random.default_rng([seed, *kind.encode()])) == ""
 
 
+@pytest.mark.long
 def test_the_harness_sees_half_written_files_and_orphans(tmp_path):
     (tmp_path / "manifest.json").write_text('{"items": [')
     assert "manifest.json is not whole" in half_written(tmp_path)

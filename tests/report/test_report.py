@@ -335,6 +335,7 @@ def test_page_shows_the_numbers_and_escapes_names(report):
     assert "currentColor" in text
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("radius", "rule"), [
     (30, "A hit lies within 30 Å of the centre."),
     (0, "A hit lies within half the diameter of the centre: ring 40 Å, <rod> 25 Å.")])

@@ -166,6 +166,7 @@ def test_the_page_of_picks_says_what_was_picked_and_what_to_look_into(picks):
     assert "<rod>, Best picks, score 0." in sheets[6]["alt"]
 
 
+@pytest.mark.long
 def test_what_the_picking_said_of_a_tomogram_is_not_said_again(picks):
     path = picks / "manifest.json"
     (said,) = re.findall(r"<li>(poor: few picks[^<]*)</li>", report([picks]).read_text("utf-8"))
@@ -249,6 +250,7 @@ def test_the_held_out_part_is_shown_with_hits_false_picks_and_misses(run):
     assert "Scores of _ring $x$" in page.text
 
 
+@pytest.mark.long
 def test_the_folder_of_a_training_does_as_well_also_before_it_has_ended(run):
     folder = run.with_name("m_run")
     assert page_of(report([folder])).text == page_of(report([run])).text
@@ -309,6 +311,7 @@ def test_the_rounds_that_led_to_a_model_are_side_by_side(tmp_path):
     assert "F1 0.75 -&gt; 0.85 on the same 20 held-out particles" in spoken
 
 
+@pytest.mark.long
 def test_recall_of_a_partial_annotation_is_told_apart_from_the_f1_of_what_is_certain(tmp_path):
     path = report([refined(tmp_path / "Runs", (1.0, 1.0), (1.0,), {"options": {"unannotated": "unknown"}})])
     words = " ".join(page_of(path).text.split())
@@ -319,6 +322,7 @@ def test_recall_of_a_partial_annotation_is_told_apart_from_the_f1_of_what_is_cer
     assert "of what is certain" not in whole.read_text("utf-8")
 
 
+@pytest.mark.long
 def test_rounds_and_the_model_of_picks_have_the_names_that_are_given(tmp_path, picks, capsys):
     last = refined(tmp_path / "Runs", (0.7, 0.85, 0.8))
     first = tmp_path / "Runs/001_train/extra/../extra/model.safetensors"
@@ -334,6 +338,7 @@ def test_rounds_and_the_model_of_picks_have_the_names_that_are_given(tmp_path, p
         assert "MODEL=NAME" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_a_first_model_has_no_rounds_and_a_lost_one_is_known_by_its_file(tmp_path):
     last = refined(tmp_path / "Runs", (0.7, 0.85))
     assert "Rounds" not in page_of(report([tmp_path / "Runs/001_train/extra/model.safetensors"])).text

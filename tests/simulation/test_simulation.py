@@ -440,6 +440,7 @@ def test_a_tomogram_without_particles(tmp_path):
     assert not open_volume(tmp_path / "tomo_00_instances.mrc").data_zyx.any()
 
 
+@pytest.mark.long
 def test_tomograms_of_another_run_are_pointed_out(small, tmp_path):
     options = SimulateOptions(n=1, shape=SHAPE, particles=0, gold=0, membranes=0, tilt_step=30.0)
     write_volume(tmp_path / "old.mrc", np.zeros(SHAPE, np.float32), 10.0)

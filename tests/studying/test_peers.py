@@ -62,6 +62,7 @@ def test_orientations_leave_no_gap():
     assert np.mean(away) < 22
 
 
+@pytest.mark.long
 def test_a_turned_particle_is_found_where_it_is():
     rng = np.random.default_rng(0)
     radius, edge = 5.0, template.box_edge(5.0)
@@ -140,6 +141,7 @@ def test_blobs_and_templates_are_scored_side_by_side(tmp_path: pathlib.Path):
     assert 0.3 <= float(rows["blobs"]["F1"]) <= float(rows["template"]["F1"])
 
 
+@pytest.mark.long
 def test_without_maps_the_mean_of_the_labels_is_the_template(tmp_path: pathlib.Path):
     open_data("", tmp_path / "data", StudyOptions(quick=True), quiet=True)
     study("peers", tmp_path / "s", tmp_path / "data", StudyOptions(quick=True, values=("template",)), quiet=True)

@@ -200,6 +200,7 @@ def test_a_damaged_checkpoint_is_put_aside(data, copy, tmp_path, caplog):
     assert (tmp_path / "m.safetensors").exists()
 
 
+@pytest.mark.long
 def test_a_run_ends_early_when_the_held_out_picks_no_longer_improve(data, tmp_path):
     """It begins with a model that finds all balls and nothing else."""
     write_detector(tmp_path / "sure.safetensors", ClassCard(1, "ball_1", 80.0, 5.0), signs=(-1,), patch_vox=32,

@@ -441,6 +441,7 @@ def test_the_benchmark_of_the_windows_runs(display, tmp_path):
     assert all(word in lines[0] for word in ("open s", "step x ms (CPU)", "circles ms (CPU)", "peak MB"))
 
 
+@pytest.mark.long
 def test_the_next_window_begins_where_the_last_one_was(root, folder, session):
     def opened():
         window = annotate_window(session, Scene(find_tomograms([str(folder)]), []), parent=root).open()

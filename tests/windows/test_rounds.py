@@ -161,6 +161,7 @@ def test_the_picture_has_a_place_for_each_round():
     assert [axes.texts[0].get_text() for axes in bare.axes[1:]] == ["not known", "not known"]
 
 
+@pytest.mark.long
 def test_the_window_shows_rounds_below_the_curves_and_follows(root):
     rows = [{"epoch": str(n), "train_loss": f"{0.6 - 0.05 * n}", "pick_f1": f"{0.1 * n}", "kept": "1"}
             for n in range(9)]

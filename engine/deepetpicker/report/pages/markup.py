@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import functools
 import html
 import io
 import pathlib
@@ -19,6 +20,7 @@ from deepetpicker import __version__
 from deepetpicker.report import charts
 
 if TYPE_CHECKING:
+    from jinja2 import Environment
     from matplotlib.figure import Figure
 
 SLICE_DPI = 170
@@ -36,12 +38,18 @@ def render(template: str, values: Mapping[str, Any]) -> str:
     values : mapping
         What the template shows; a name that it lacks is an error.
     """
+    return _environment().get_template(template).render(version=__version__, **values)
+
+
+@functools.lru_cache(maxsize=None)
+def _environment() -> Environment:
+    """Return what reads templates: it compiles each once."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(loader=FileSystemLoader(pathlib.Path(__file__).parent), autoescape=True,
                               undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(number=number, jpeg=jpeg)
-    return environment.get_template(template).render(version=__version__, **values)
+    return environment
 
 
 def number(value: Any, digits: int = 3) -> str:
