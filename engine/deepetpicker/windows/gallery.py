@@ -10,9 +10,10 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 import numpy as np
 
 from deepetpicker.report.slices import DEFAULT_DIAMETER_VOX
+from deepetpicker.windows.keyboard import Keys, bind_keys
 from deepetpicker.windows.render import Look, crop_greys, plane_limits
 from deepetpicker.windows.slices import SlicePanel
-from deepetpicker.windows.window import INK, FigureWindow, bind_keys, canvas_of
+from deepetpicker.windows.window import INK, FigureWindow, canvas_of
 
 TILE_PX, GAP_PX, COLUMNS, ROWS = 104, 8, 8, 6
 SHOWN_DIAMETERS = 1.8
@@ -64,7 +65,7 @@ class GalleryWindow(FigureWindow):
         self.tiles = tk.Canvas(top, background="#3a3f45", highlightthickness=0)
         self.tiles.pack(fill=tk.BOTH, expand=True)
         self.tiles.bind("<Button-1>", self._clicked)
-        bind_keys(top, [("<Next>", lambda: self.turn(1)), ("<Prior>", lambda: self.turn(-1))])
+        bind_keys(top, [Keys("other pages", (("<Next>", lambda: self.turn(1)), ("<Prior>", lambda: self.turn(-1))))])
         self.turn(0)
 
     def turn(self, pages: int) -> None:

@@ -12,25 +12,22 @@ import numpy as np
 
 from deepetpicker.errors import DeepETPickerError
 from deepetpicker.windows.gallery import GalleryWindow, OverviewWindow, Pick
+from deepetpicker.windows.keyboard import Keys, bind_table, brief_help, yields_keys
+from deepetpicker.windows.keyboard.slices import MOUSE_OF_SLICES, slice_keys
 from deepetpicker.windows.scene import AXIS_NAMES, Scene
 from deepetpicker.windows.slices import Point, SlicePanel
 from deepetpicker.windows.viewport import STEP
 from deepetpicker.windows.window import (
     INK,
     FigureWindow,
-    bind_keys,
     button_row,
     canvas_of,
-    contrast_keys,
     heading,
-    set_slider,
     slider,
 )
 
 ALL = "all classes"
 SCORE_STEP = 0.001
-HELP = ("wheel: slices    Ctrl+wheel: zoom    0: everything\nCtrl+drag: enlarge a part    middle button: move\n"
-        "n, p: next, previous pick    , . i: contrast, invert\nt, l: thicker slab, more low-pass; with Shift less")
 
 
 class SliceControls:
@@ -56,6 +53,7 @@ class SliceControls:
         self.tomograms.pack(side=tk.LEFT, fill=tk.BOTH, expand=True)
         self.tomograms.insert(tk.END, *self.scene.names)
         self.tomograms.bind("<<ListboxSelect>>", lambda event: self._chosen())
+        yields_keys(self.tomograms, self.panel.canvas.get_tk_widget())
 
     def _build_slices(self, parent: tk.Misc) -> None:
         """Add the sliders of position and look, and the buttons of the zoom."""
@@ -75,21 +73,6 @@ class SliceControls:
         self.zoom_buttons = button_row(parent, ("Zoom in", lambda: self.panel.zoom(STEP ** 2)),
                                        ("Zoom out", lambda: self.panel.zoom(STEP ** -2)),
                                        ("Everything", lambda: self.panel.zoom(0)))
-
-    def _navigation(self) -> List[Any]:
-        """Return the keys that move through the tomogram and change how it looks."""
-        return [("<Key-0>", lambda: self.panel.zoom(0)), ("<plus>", lambda: self.panel.zoom(STEP)),
-                ("<minus>", lambda: self.panel.zoom(1 / STEP)), ("<Up>", lambda: self.panel.step(0, 1)),
-                ("<Down>", lambda: self.panel.step(0, -1)), ("<Prior>", lambda: self.panel.step(0, 10)),
-                ("<Next>", lambda: self.panel.step(0, -10)), ("<Key-t>", lambda: self._nudge(self.average, 1)),
-                ("<Key-T>", lambda: self._nudge(self.average, -1)), ("<Key-l>", lambda: self._nudge(self.smooth, 1)),
-                ("<Key-L>", lambda: self._nudge(self.smooth, -1)),
-                *contrast_keys(self.clipped, self.inverted, self._inverts)]
-
-    @staticmethod
-    def _nudge(scale: tk.Scale, steps: int) -> None:
-        """Move a slider by steps of its resolution."""
-        set_slider(scale, scale.get() + steps * float(scale.cget("resolution")))
 
     def _inverts(self) -> None:
         """Show high values dark, or bright."""
@@ -191,17 +174,26 @@ class PicksWindow(FigureWindow, SliceControls):
         self.panel = SlicePanel(top, self.scene, moved=self._moved)
         self.panel.pack(side=tk.LEFT, fill=tk.BOTH, expand=True)
         self.panel.pointed = self._pointed
-        self.status = tk.StringVar(top)
+        self.status, self.help = tk.StringVar(top), tk.StringVar(top)
         self._build_footer(controls)
         self._build_tomograms(controls, "Tomograms (number of picks)")
         self._build_layers(controls)
         self._build_scores(controls)
         self._build_slices(controls)
         self._build_steps(controls)
-        bind_keys(top, [*self._navigation(), ("<Key-n>", lambda: self.next_pick(1)),
-                        ("<Key-p>", lambda: self.next_pick(-1))])
+        self._bind()
         self.tomograms.selection_set(0)
         self._chosen()
+
+    def _bind(self) -> None:
+        """Bind the keys, and F1 to the list of them."""
+        mouse = [Keys("the other two views cut there", label="click, drag"), *MOUSE_OF_SLICES]
+        walk = [Keys("the next pick, the one before; best score first",
+                     (("<Key-n>", lambda: self.next_pick(1)), ("<Key-p>", lambda: self.next_pick(-1))),
+                     brief="next, previous pick")]
+        groups = [("Mouse", mouse), ("Picks", walk), *slice_keys(self)]
+        self.show_keys = bind_table(self, groups)
+        self.help.set(brief_help(groups))
 
     def _build_layers(self, parent: tk.Misc) -> None:
         """Add the legend, whose entries switch their circles on and off."""
@@ -256,7 +248,8 @@ class PicksWindow(FigureWindow, SliceControls):
         heading(parent, "Picks")
         self.step_buttons = button_row(parent, ("Previous", lambda: self.next_pick(-1)),
                                        ("Next", lambda: self.next_pick(1)))
-        self.more_buttons = button_row(parent, ("Gallery", self.open_gallery), ("Overview", self.open_overview))
+        self.more_buttons = button_row(parent, ("Gallery", self.open_gallery), ("Overview", self.open_overview),
+                                       ("Keys (F1)", lambda: self.show_keys()))
         self.extra_buttons = button_row(parent, *self.extras) if self.extras else []
         if self.page is not None:
             button_row(parent, ("Report in the browser", functools.partial(self.open_page, self.page)))
@@ -269,7 +262,7 @@ class PicksWindow(FigureWindow, SliceControls):
         """Add the line that says what is shown; wizards add their buttons here."""
         ttk.Label(parent, textvariable=self.status, wraplength=310, justify=tk.LEFT).pack(
             side=tk.BOTTOM, anchor=tk.W, padx=6, pady=3)
-        ttk.Label(parent, text=HELP, wraplength=318, justify=tk.LEFT, foreground="#57606a",
+        ttk.Label(parent, textvariable=self.help, wraplength=318, justify=tk.LEFT, foreground="#57606a",
                   font=("TkDefaultFont", 8)).pack(side=tk.BOTTOM, anchor=tk.W, padx=6, pady=3)
 
     # ---- picks one by one
@@ -328,6 +321,7 @@ class PicksWindow(FigureWindow, SliceControls):
         """Let the slider show the threshold of the chosen class; that of all classes is set when it is moved."""
         if self._class() >= 0:
             self._follow(self.lows[self._class()])
+        self.panel.canvas.get_tk_widget().focus_set()
 
     def _follow(self, low: float) -> None:
         """Let the slider show a threshold without setting any: Tk reports that move too, a little later."""

@@ -69,6 +69,7 @@ class SlicePanel(ttk.Frame):
         super().__init__(parent)
         self.scene, self.moved, self.tomogram = scene, moved, ""
         self.position: List[int] = [0, 0, 0]
+        self.under = 0  # axis of the view under the mouse, z where there is none
         self.look = Look()
         self.lows = [-np.inf] * len(scene.layers)
         self.visible = [True] * len(scene.layers)
@@ -89,7 +90,7 @@ class SlicePanel(ttk.Frame):
         self._band: Optional[Tuple[float, float]] = None
         for kind, command in (("scroll_event", self._scrolled), ("button_press_event", self._pressed),
                               ("motion_notify_event", self._dragged), ("button_release_event", self._released),
-                              ("resize_event", lambda event: self._resized())):
+                              ("resize_event", lambda event: self._resized()), ("figure_leave_event", self._left)):
             self.canvas.mpl_connect(kind, command)
 
     # ---- what is shown
@@ -286,8 +287,10 @@ class SlicePanel(ttk.Frame):
     def _dragged(self, event: Any) -> None:
         """Go on with it; outside the view it began in, its nearest point counts."""
         if self._gesture is None:
+            found = self.point(event)
+            self.under = 0 if found is None else found[0]
             if self.pointed is not None:
-                self.pointed(self.point(event))
+                self.pointed(found)
             return
         kind, axis, start = self._gesture
         x, y = self.axes[axis].transData.inverted().transform((event.x, event.y))
@@ -301,6 +304,10 @@ class SlicePanel(ttk.Frame):
             self.changed()
         elif self.tool is not None:
             self.tool.drag((axis, self._inside(axis, x, y)), event)
+
+    def _left(self, event: Any) -> None:
+        """Notice that the mouse is beside the views."""
+        self.under = 0
 
     def _inside(self, axis: int, right_vox: float, up_vox: float) -> np.ndarray:
         """Return the position of a point in a view, moved to the tomogram's outer edge when it is beyond."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import pathlib
 import threading
 import tkinter as tk
@@ -15,7 +14,6 @@ from deepetpicker.errors import DeepETPickerError, InputError
 INK = "#24292f"
 PAPER = "#ebebeb"
 LOOK_MS = 200
-FINE_CUT, COARSE_CUT = 0.1, 0.5  # steps of the contrast by keys, in percent: below 1 and above
 Window = TypeVar("Window", bound="FigureWindow")
 
 
@@ -173,56 +171,3 @@ def button_row(parent: tk.Misc, *buttons: Any) -> Any:
         button.pack(side=tk.LEFT, fill=tk.X, expand=True)
         made.append(button)
     return made
-
-
-def bind_keys(top: tk.Misc, keys: Sequence[Any]) -> None:
-    """Bind keys of a window to commands; they do nothing while a text is typed.
-
-    Parameters
-    ----------
-    top : Tk widget
-        The window.
-    keys : sequence of tuple
-        Tk's name of the key, such as ``"<Key-n>"``, and what it does.
-    """
-    for name, command in keys:
-        top.bind(name, functools.partial(_run_unless_typing, command))
-
-
-def contrast_keys(clipped: tk.Scale, inverted: tk.BooleanVar, inverts: Callable[[], Any]) -> List[Any]:
-    """Return the keys for less and more contrast and for inverted greys.
-
-    Parameters
-    ----------
-    clipped : Scale
-        The slider of the share of pixels, in percent, that become quite black and quite white.
-    inverted : BooleanVar
-        Whether high values are dark.
-    inverts : callable
-        Shows what ``inverted`` says.
-    """
-    def cut(sign: int) -> None:
-        """Cut a larger or smaller share."""
-        value = clipped.get()
-        set_slider(clipped, value + sign * (FINE_CUT if value + sign * FINE_CUT / 2 < 1 else COARSE_CUT))
-
-    def invert() -> None:
-        """Change light and dark."""
-        inverted.set(not inverted.get())
-        inverts()
-
-    return [("<comma>", lambda: cut(-1)), ("<period>", lambda: cut(1)), ("<Key-i>", invert)]
-
-
-def _run_unless_typing(command: Callable[[], Any], event: Any) -> None:
-    """Run a command, unless its key goes to a field for text."""
-    if not _typing(event):
-        command()
-
-
-def _typing(event: Any) -> bool:
-    """Tell whether a key event goes to a field for text."""
-    try:
-        return event.widget.winfo_class() in ("Entry", "TEntry", "Text", "TCombobox", "Spinbox", "TSpinbox")
-    except AttributeError:  # a widget that Tk knows and Python does not, as in menus of comboboxes
-        return False

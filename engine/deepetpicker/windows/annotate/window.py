@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import tkinter as tk
 from tkinter import ttk
 from typing import Any, List, Optional, Sequence
@@ -17,6 +16,7 @@ from deepetpicker.annotation.session import Session
 from deepetpicker.annotation.snap import snap
 from deepetpicker.windows.annotate.classbox import ClassBox
 from deepetpicker.windows.annotate.complete import CompleteTick
+from deepetpicker.windows.annotate.keys import keys_of
 from deepetpicker.windows.annotate.marks import (
     CANDIDATE,
     LOOK,
@@ -31,17 +31,14 @@ from deepetpicker.windows.annotate.marks import (
 from deepetpicker.windows.annotate.more import MorePanel
 from deepetpicker.windows.annotate.remembered import recall, remember
 from deepetpicker.windows.gallery import CropRow, GalleryWindow, OverviewWindow, Pick
+from deepetpicker.windows.keyboard import bind_table, brief_help, yields_keys
 from deepetpicker.windows.picks import SliceControls, replace_line
 from deepetpicker.windows.scene import Scene, diameter_vox
 from deepetpicker.windows.session import Opens, SessionWindow
 from deepetpicker.windows.slices import SlicePanel
-from deepetpicker.windows.window import FigureWindow, bind_keys, button_row, heading
+from deepetpicker.windows.window import FigureWindow, button_row, heading
 
 MODES = ((PARTICLE, "Particle", "a"), (NEGATIVE, "Not one", "x"), (REGION, "Complete box", "b"), (LOOK, "Look", "v"))
-HELP = ("click: add   drag: move   right click, Delete: remove\nCtrl-Z, Ctrl-Y: undo, redo   Shift+click: look there\n"
-        "n, p: next, previous   Space: it is right; next new one\nx: it is not one   c: give it the chosen class\n"
-        "f: find more like these   wheel: slices\nCtrl+wheel, Ctrl+drag: zoom   0: everything\n"
-        ", and .: less, more contrast   i: inverted greys\nt, l: thicker slab, more low-pass; with Shift less")
 
 
 class AnnotateWindow(SessionWindow, SliceControls, FigureWindow):
@@ -86,10 +83,11 @@ class AnnotateWindow(SessionWindow, SliceControls, FigureWindow):
             self.add, self.move, self.remove, self.select, lambda region: self._attempt(self._add, region),
             lambda key, region: self._attempt(self.session.change, self.panel.tomogram, key, region)))
         self.panel.tool = self.tool
-        self.status, self.error = tk.StringVar(top), tk.StringVar(top)
+        self.status, self.error, self.help = tk.StringVar(top), tk.StringVar(top), tk.StringVar(top)
         self._build_footer(controls)
         self.book = ttk.Notebook(controls)
         self.book.pack(fill=tk.BOTH, expand=True)
+        yields_keys(self.book, self.panel.canvas.get_tk_widget())
         pages = [ttk.Frame(self.book), ttk.Frame(self.book)]
         self.book.add(pages[0], text="Annotate")
         self._build_tomograms(pages[0], "Tomograms (particles, not looked at)")
@@ -101,7 +99,7 @@ class AnnotateWindow(SessionWindow, SliceControls, FigureWindow):
         self._build_modes(pages[0])
         self._build_slices(pages[1])
         self._build_crops(pages[1])
-        self._bind(top)
+        self._bind()
         self.watch(top)
         self.tomograms.selection_set(0)
         self._chosen()
@@ -135,7 +133,8 @@ class AnnotateWindow(SessionWindow, SliceControls, FigureWindow):
                    ("Next new", lambda: self.next_particle(1, True)))
         button_row(parent, ("Gallery", self.open_gallery), ("Overview", self.open_overview),
                    ("Sheets", self.open_sheets), ("Find more", self.more.toggle))
-        self.save_buttons = button_row(parent, ("Save tables", self.save), ("Save a copy ...", self.ask_copy))
+        self.save_buttons = button_row(parent, ("Save tables", self.save), ("Save a copy ...", self.ask_copy),
+                                       ("Keys (F1)", lambda: self.show_keys()))
 
     def _build_crops(self, parent: tk.Misc) -> None:
         """Add the three crops of the selected particle."""
@@ -149,24 +148,14 @@ class AnnotateWindow(SessionWindow, SliceControls, FigureWindow):
             side=tk.BOTTOM, anchor=tk.W, padx=6, pady=3)
         tk.Label(parent, textvariable=self.error, fg="#b3261e", wraplength=326, justify=tk.LEFT).pack(
             side=tk.BOTTOM, anchor=tk.W, padx=4)
-        ttk.Label(parent, text=HELP, justify=tk.LEFT, foreground="#57606a", font=("TkDefaultFont", 8)).pack(
-            side=tk.BOTTOM, anchor=tk.W, padx=6, pady=3)
+        ttk.Label(parent, textvariable=self.help, justify=tk.LEFT, foreground="#57606a",
+                  font=("TkDefaultFont", 8)).pack(side=tk.BOTTOM, anchor=tk.W, padx=6, pady=3)
 
-    def _bind(self, top: tk.Toplevel) -> None:
-        """Bind the keys."""
-        keys: List[Any] = [*self._navigation(), ("<Key-f>", self.more.toggle),
-                           ("<Key-n>", lambda: self.more.next() if self.more.active else self.next_particle(1)),
-                           ("<Key-p>", lambda: self.more.back() if self.more.active else self.next_particle(-1)),
-                           ("<Key-u>", lambda: self.next_particle(1, True)),
-                           ("<space>", lambda: self.more.accept() if self.more.active else self.accept()),
-                           ("<Key-c>", self.give_class), ("<Delete>", self.remove_selected),
-                           ("<BackSpace>", self.remove_selected), ("<Control-z>", self.undo),
-                           ("<Control-y>", self.redo), ("<Control-Shift-Z>", self.redo), ("<Control-s>", self.save),
-                           ("<Key-s>", lambda: self.snapping.set(not self.snapping.get())),
-                           ("<Key-x>", self._not_one)]
-        keys += [(f"<Key-{number}>", functools.partial(self.classes.choose, number)) for number in range(1, 10)]
-        keys += [(f"<Key-{key}>", functools.partial(self.set_mode, mode)) for mode, _, key in MODES if key != "x"]
-        bind_keys(top, keys)
+    def _bind(self) -> None:
+        """Bind the keys, and F1 to the list of them."""
+        groups = keys_of(self)
+        self.show_keys = bind_table(self, groups)
+        self.help.set(brief_help(groups))
 
     # ---- what the user does
     def _add(self, record: Any) -> None:
@@ -232,7 +221,7 @@ class AnnotateWindow(SessionWindow, SliceControls, FigureWindow):
         self.mode.set(mode)
         self.tool.mode = mode
 
-    def _not_one(self) -> None:
+    def not_one(self) -> None:
         """Make a negative of the selected particle; without one, let clicks mark negatives."""
         mark = self.tool.selected
         if self.more.active:

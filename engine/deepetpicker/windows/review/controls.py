@@ -11,9 +11,11 @@ from typing import Any, Dict, List
 from deepetpicker.annotation.review import ALL, DOUBT, NEW, REFUSED_ONLY, SCORE, TOMOGRAM
 from deepetpicker.annotation.session import Session
 from deepetpicker.outliers import Unlike
+from deepetpicker.windows.keyboard import Keys, yields_keys
+from deepetpicker.windows.keyboard.slices import contrast_keys
 from deepetpicker.windows.picks import replace_line
 from deepetpicker.windows.sheet import Sheet
-from deepetpicker.windows.window import contrast_keys, heading, slider
+from deepetpicker.windows.window import heading, slider
 
 ORDERS = ((SCORE, "score"), (DOUBT, "doubt"), (TOMOGRAM, "tomogram"))
 SHOWN = ((NEW, "not seen"), (ALL, "all"), (REFUSED_ONLY, "refused"))
@@ -51,6 +53,7 @@ class ReviewControls:
         bar.pack(side=tk.RIGHT, fill=tk.Y)
         self.tomograms.pack(side=tk.LEFT, fill=tk.BOTH, expand=True)
         self.tomograms.bind("<<ListboxSelect>>", lambda event: self.arrange())
+        yields_keys(self.tomograms, self.sheet.canvas)
         self.reasons = tk.StringVar(parent)
         ttk.Label(parent, textvariable=self.reasons, wraplength=318, foreground="#9a6700").pack(anchor=tk.W, padx=6)
         self.order, self.shown = tk.StringVar(parent, value=SCORE), tk.StringVar(parent, value=NEW)
@@ -93,7 +96,7 @@ class ReviewControls:
         """Change how crops are shown."""
         self._set_crops(look=dataclasses.replace(self.sheet.look, **changes))
 
-    def _contrast_keys(self) -> List[Any]:
+    def contrast_keys(self) -> List[Keys]:
         """Return the keys that change how crops look."""
         return contrast_keys(self.clipped, self.inverted, self._invert)
 
@@ -105,7 +108,7 @@ class ReviewControls:
         """Show one cut or three, with rings or without."""
         self._set_crops(cuts=(0, 1, 2) if self.three.get() else (0,), rings=self.rings.get())
 
-    def _flip(self, variable: tk.BooleanVar) -> None:
+    def flip(self, variable: tk.BooleanVar) -> None:
         """Switch cuts or rings by a key."""
         variable.set(not variable.get())
         self._set_cuts()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import tkinter as tk
 from tkinter import ttk
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Set
@@ -15,20 +14,16 @@ from deepetpicker.annotation.session import Session
 from deepetpicker.annotation.snap import snap
 from deepetpicker.io.coordinates import CoordinateTable
 from deepetpicker.outliers import Unlike
+from deepetpicker.windows.keyboard import bind_table, brief_help
 from deepetpicker.windows.review.controls import EVERYTHING, ReviewControls
+from deepetpicker.windows.review.keys import keys_of
 from deepetpicker.windows.scene import Scene, diameter_vox
 from deepetpicker.windows.session import Opens, SessionWindow
 from deepetpicker.windows.sheet import DASHES, Sheet, Tile, caption
-from deepetpicker.windows.window import FigureWindow, bind_keys, button_row
+from deepetpicker.windows.window import FigureWindow, button_row
 
 SHIFT, MOST_REASONS = 1, 3
 ANSWERS = {RIGHT: RIGHT, REFUSED: REFUSED, GONE: REFUSED, OFFER: OFFER}  # what a tile shows
-HELP = ("Space: right   x: not one   1-9: give the class\nReturn: the rest of the page is right, next page\n"
-        "arrows: go   Shift and arrows: choose several\nr: choose the row   Ctrl-A: the page   Escape: nothing\n"
-        "pull a crop, or Ctrl and arrows: move the centre\ns: snap it to the density   g: show it in the slices\n"
-        "Ctrl-Z, Ctrl-Y: undo, redo   k: three cuts   o: rings\n, and .: less, more contrast   i: inverted greys")
-STEPS = {"Right": (0, 0, 1), "Left": (0, 0, -1), "Up": (0, 1, 0), "Down": (0, -1, 0), "Prior": (1, 0, 0),
-         "Next": (-1, 0, 0)}
 
 
 class ReviewWindow(SessionWindow, ReviewControls, FigureWindow):
@@ -75,7 +70,7 @@ class ReviewWindow(SessionWindow, ReviewControls, FigureWindow):
         controls.pack_propagate(False)
         right = ttk.Frame(top)
         right.pack(side=tk.LEFT, fill=tk.BOTH, expand=True)
-        self.status, self.error = tk.StringVar(top), tk.StringVar(top)
+        self.status, self.error, self.help = tk.StringVar(top), tk.StringVar(top), tk.StringVar(top)
         self._build_bar(right)
         self.sheet = Sheet(right, self.scene, self._clicked, self.fit, self._pulled)
         self.sheet.pack(fill=tk.BOTH, expand=True)
@@ -84,7 +79,8 @@ class ReviewWindow(SessionWindow, ReviewControls, FigureWindow):
         self._build_classes(controls)
         self._build_crops(controls)
         button_row(controls, ("Undo", self.undo), ("Redo", self.redo), ("Slices", self.open_slices))
-        button_row(controls, ("Save tables", self.save), ("Save a copy ...", self.ask_copy))
+        button_row(controls, ("Save tables", self.save), ("Save a copy ...", self.ask_copy),
+                   ("Keys (F1)", lambda: self.show_keys()))
         self._bind(top)
         self.arrange()
 
@@ -106,28 +102,14 @@ class ReviewWindow(SessionWindow, ReviewControls, FigureWindow):
             side=tk.BOTTOM, anchor=tk.W, padx=6, pady=3)
         tk.Label(parent, textvariable=self.error, fg="#b3261e", wraplength=314, justify=tk.LEFT).pack(
             side=tk.BOTTOM, anchor=tk.W, padx=4)
-        ttk.Label(parent, text=HELP, justify=tk.LEFT, foreground="#57606a", font=("TkDefaultFont", 8)).pack(
-            side=tk.BOTTOM, anchor=tk.W, padx=6, pady=3)
+        ttk.Label(parent, textvariable=self.help, justify=tk.LEFT, foreground="#57606a",
+                  font=("TkDefaultFont", 8)).pack(side=tk.BOTTOM, anchor=tk.W, padx=6, pady=3)
 
     def _bind(self, top: tk.Toplevel) -> None:
-        """Bind the keys."""
-        keys: List[Any] = [
-            ("<space>", self.accept), ("<Key-x>", self.refuse), ("<Delete>", self.refuse),
-            ("<Return>", self.accept_page), ("<Key-r>", self.choose_row), ("<Control-a>", self.choose_page),
-            ("<Escape>", lambda: self.go(self.cursor)),
-            ("<Key-s>", self.snap), ("<Key-g>", self.open_slices), ("<Prior>", lambda: self.turn(-1)),
-            ("<Next>", lambda: self.turn(1)), ("<Home>", lambda: self.turn(-10 ** 9)),
-            ("<End>", lambda: self.turn(10 ** 9)), ("<Control-z>", self.undo), ("<Control-y>", self.redo),
-            ("<Control-Shift-Z>", self.redo), ("<Control-s>", self.save),
-            ("<Key-k>", lambda: self._flip(self.three)), ("<Key-o>", lambda: self._flip(self.rings)),
-            *self._contrast_keys(), ("<Button-4>", lambda: self.turn(-1)), ("<Button-5>", lambda: self.turn(1))]
-        keys += [(f"<Control-{key}>", functools.partial(self.nudge, step)) for key, step in STEPS.items()]
-        keys += [(f"<Key-{n}>", functools.partial(self.give_class, n)) for n in range(1, 10)]
-        for key, step in (("Right", lambda: 1), ("Left", lambda: -1), ("Down", lambda: self.sheet.columns),
-                          ("Up", lambda: -self.sheet.columns)):
-            keys += [(f"<{key}>", functools.partial(self._walk, step, False)),
-                     (f"<Shift-{key}>", functools.partial(self._walk, step, True))]
-        bind_keys(top, keys)
+        """Bind the keys, and F1 to the list of them."""
+        groups = keys_of(self)
+        self.show_keys = bind_table(self, groups)
+        self.help.set(brief_help(groups))
         self.watch(top)
         self.sheet.canvas.bind("<Double-Button-1>", lambda event: self.open_slices())
 
@@ -199,7 +181,7 @@ class ReviewWindow(SessionWindow, ReviewControls, FigureWindow):
         self.cursor = place
         self._refresh()
 
-    def _walk(self, step: Any, add: bool) -> None:
+    def walk(self, step: Any, add: bool) -> None:
         """Move the cursor; beyond the ends of the page, to the next or previous one."""
         place = self.cursor + step()
         if place >= len(self.sheet.tiles) and not add and self.on_page().stop < len(self.review.entries):
