@@ -9,7 +9,8 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
-from deepetpicker.checking.geometry import FEWEST, Fit, check_geometry, shift_of_all
+from deepetpicker.checking.faint import faint_places
+from deepetpicker.checking.geometry import FEWEST, Fit, check_geometry, is_inside, shift_of_all
 from deepetpicker.config import CheckOptions
 from deepetpicker.errors import DeepETPickerError, InputError
 from deepetpicker.io.classes import (
@@ -62,7 +63,8 @@ def check(data: PathLike = "", out: Optional[PathLike] = None, options: CheckOpt
         start = time.monotonic()
         try:
             volume, table = _read(item, given_sizes(options.voxel_size, item.voxel_size_ang, voxel))
-            fits = check_table(volume, table, classes_of(classes, table, options.diameter_angstrom))
+            known = classes_of(classes, table, options.diameter_angstrom)
+            fits, faint = check_table(volume, table, known), _faint(volume, table, known)
         except DeepETPickerError as error:
             manifest.add_item(item.name, "failed", str(error))
             continue
@@ -70,7 +72,7 @@ def check(data: PathLike = "", out: Optional[PathLike] = None, options: CheckOpt
         for one, fit in fits:
             found.setdefault(one.name, []).extend([] if fit is None else [fit])
         manifest.add_item(item.name, "done", seconds=round(time.monotonic() - start, 3),
-                          text="; ".join(f"{one.name}: {said(fit)}" for one, fit in fits),
+                          text="; ".join([f"{one.name}: {said(fit)}" for one, fit in fits] + faint),
                           fits=all(fit is None or (fit.fits and not fit.is_shifted) for _, fit in fits),
                           classes=[{"id": one.id, "name": one.name, **_facts(fit)} for one, fit in fits])
     for name, several in found.items():
@@ -103,6 +105,13 @@ def check_table(volume: Volume, table: CoordinateTable, classes: Sequence[Partic
         enough = len(positions) >= FEWEST
         found.append((one, check_geometry(volume, positions, one.diameter_ang, thorough) if enough else None))
     return found
+
+
+def _faint(volume: Volume, table: CoordinateTable, classes: Sequence[ParticleClass]) -> List[str]:
+    """Return what is said of single particles that stand out much less than the others."""
+    inside = table.select(np.flatnonzero(is_inside(table.positions_zyx_vox, volume.shape_zyx)))
+    found = [faint_places([volume], [inside], one) for one in classes]
+    return [str(one) for one in found if one is not None]
 
 
 def said(fit: Optional[Fit]) -> str:

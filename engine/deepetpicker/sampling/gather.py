@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import pathlib
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
@@ -10,6 +11,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 import numpy as np
 
 from deepetpicker.checking.density import look
+from deepetpicker.checking.faint import FaintPlaces, faint_places
 from deepetpicker.checking.geometry import shift_of_all
 from deepetpicker.checking.run import check_table
 from deepetpicker.config import TrainOptions, suggestion
@@ -32,6 +34,7 @@ from deepetpicker.io.volumes import Volume, open_volume
 from deepetpicker.io.voxelsize import given_sizes
 from deepetpicker.preparation.labels import default_label_diameter
 from deepetpicker.preparation.normalise import Intensity, robust_intensity
+from deepetpicker.preparation.prominence import prominence
 from deepetpicker.preparation.resample import open_working_volume, whole
 from deepetpicker.sampling.apart import with_distances
 from deepetpicker.sampling.certain import Certain, read_certain
@@ -85,6 +88,12 @@ class Gathered:
     def grid(self, volume: Volume) -> WorkingGrid:
         """Return the grid on which a tomogram is seen: the working voxels, or its own where these are larger."""
         return WorkingGrid(volume.shape_zyx, volume.voxel_size_ang, max(self.voxel_size_ang, volume.voxel_size_ang))
+
+    @functools.cached_property
+    def prominences(self) -> Dict[int, List[np.ndarray]]:
+        """Class id to how far its particles stand out of each tomogram, (N, 2) as :func:`prominence` returns it."""
+        return {c.id: [prominence(volume, table.positions_zyx_vox[table.class_ids == c.id], c.diameter_ang)
+                       for volume, table in zip(self.volumes, self.tables)] for c in self.classes}
 
     @property
     def n_particles(self) -> Dict[int, int]:
@@ -275,6 +284,13 @@ def misfits(gathered: Gathered) -> List[str]:
                 found += [f"{volume.name}: {one.label}: {seen}"] if seen.is_misjudged else []
     return found + [f"{label}, over {len(fits)} tomograms: {shift_of_all(fits)}" for label, fits in by_class.items()
                     if shift_of_all(fits)]
+
+
+def faint_labels(gathered: Gathered) -> List[FaintPlaces]:
+    """Return for each class that has some the annotated particles that stand out much less than the others."""
+    found = [faint_places(gathered.volumes, gathered.tables, one, gathered.prominences[one.id])
+             for one in gathered.classes]
+    return [one for one in found if one is not None]
 
 
 def annotate(gathered: Gathered, cache_dir: pathlib.Path) -> List[Annotated]:

@@ -13,7 +13,7 @@ from deepetpicker.config import RefineOptions, TrainOptions
 from deepetpicker.errors import InputError
 from deepetpicker.io.manifest import Manifest
 from deepetpicker.network.predictor import choose_device, choose_dtype
-from deepetpicker.sampling.gather import misfits
+from deepetpicker.sampling.gather import faint_labels, misfits
 from deepetpicker.training.finish import finish
 from deepetpicker.training.given import Given, check_all
 from deepetpicker.training.job import Job, make_job
@@ -159,8 +159,9 @@ def _prepare(given: Given, run: RunFolder, processes: Processes, manifest: Manif
     """Return all parts of the run; the manifest gets what is odd about them."""
     job = make_job(given, run, processes)
     if job.options.check and processes.is_first:
-        job.misfits.extend(misfits(job.gathered))
-        job.gathered.warnings.extend(job.misfits)
+        faint = faint_labels(job.gathered)
+        job.misfits.extend([*misfits(job.gathered), *(str(one) for one in faint if one.are_many)])
+        job.gathered.warnings.extend([*job.misfits, *(str(one) for one in faint if not one.are_many)])
     if job.origin and processes.is_first:
         job.origin.look(job.network, job.validator, job.arithmetic, job.gathered.classes)
     for text in job.gathered.warnings:

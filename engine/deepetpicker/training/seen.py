@@ -10,7 +10,7 @@ import numpy as np
 from deepetpicker.calibration import Calibration
 from deepetpicker.io.modelcard import ClassCard
 from deepetpicker.preparation.portrait import portrait
-from deepetpicker.preparation.prominence import StandsOut, prominence
+from deepetpicker.preparation.prominence import StandsOut
 from deepetpicker.sampling.gather import Gathered
 from deepetpicker.sampling.patches import Annotated
 
@@ -51,9 +51,7 @@ def standing_out(gathered: Gathered) -> Dict[int, StandsOut]:
     """Return by class id how far the annotated particles stand out of their tomograms, where enough of them tell."""
     found = {}
     for one in gathered.classes:
-        values = [prominence(volume, table.positions_zyx_vox[table.class_ids == one.id], one.diameter_ang)
-                  for volume, table in zip(gathered.volumes, gathered.tables)]
-        known = StandsOut.of(np.concatenate(values))
+        known = StandsOut.of(np.concatenate(gathered.prominences[one.id]))
         if known:
             found[one.id] = known
     return found
