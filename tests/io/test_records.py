@@ -62,6 +62,13 @@ def test_what_decides_the_picks_is_compared(change):
     assert not is_same(made(__file__), made(__file__, **change))
 
 
+@pytest.mark.parametrize(("now", "is_kept"), [({"faint": "auto", "fdr": 0.0}, True), ({"faint": "drop"}, False),
+                                              ({"fdr": 0.05}, False)])
+def test_options_that_a_record_of_before_does_not_have_stand_for_what_was_done_then(now, is_kept):
+    """No model of before says how far its particles stand out, so auto leaves nothing out with it."""
+    assert is_same(made("a.mrc"), made("a.mrc", options={**OPTIONS, **now})) == is_kept
+
+
 def test_what_does_not_decide_them_is_not():
     assert is_same(made(__file__), made(__file__, options={**OPTIONS, "shard": "", "device": "cuda"}))
 

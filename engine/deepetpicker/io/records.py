@@ -26,7 +26,7 @@ RECORDS, EARLIER = "records", "earlier"
 FORMAT_VERSION = 1
 NOT_COMPARED = ("shard", "resume", "device", "memory_limit", "batch", "slab", "mask", "voxel_size",
                 "max_resampling")
-LATER = {"fdr": 0.0}  # options that older records do not have, and what they stood for
+LATER = {"fdr": 0.0, "faint": "auto"}  # options that older records do not have, and what they stood for
 _SAMPLES, _SAMPLE_BYTES, _METADATA_BYTES = 8, 4096, 1 << 20
 
 
