@@ -194,13 +194,25 @@ class DeepETPickerEvaluation(EMObject):
         """Return the path of evaluation.json, relative to the project."""
         return self._evaluation.get()
 
-    def getPerClass(self) -> List[Dict[str, Any]]:
-        """Return name and figures of each class, as evaluation.json has them; none where it is gone."""
+    def getContent(self) -> Dict[str, Any]:
+        """Return what evaluation.json says; nothing where it is gone."""
         try:
-            content = json.loads(pathlib.Path(self.getEvaluationFile()).read_text("utf-8"))
+            return dict(json.loads(pathlib.Path(self.getEvaluationFile()).read_text("utf-8")))
         except (OSError, ValueError):
-            return []
-        return list(content.get("per_class") or [])
+            return {}
+
+    def getPerClass(self) -> List[Dict[str, Any]]:
+        """Return name and figures of each class; none where they are not known."""
+        return list(self.getContent().get("per_class") or [])
+
+    def getLowestScore(self) -> float:
+        """Return the score from which on picks were scored; 0 for all."""
+        return float((self.getContent().get("options") or {}).get("threshold") or 0.0)
+
+    def getBest(self) -> Optional[Tuple[float, float]]:
+        """Return the best F1 and the score threshold that gives it; None where no pick hits or it is not known."""
+        best = (self.getContent().get("best_threshold") or {}).get("F1") or {}
+        return (best["value"], best["threshold"]) if best.get("value") else None
 
     def getCurveFile(self) -> str:
         """Return the path of the curve over the score threshold (CSV), relative to the project."""

@@ -230,14 +230,16 @@ class ProtDeepETPickerEvaluate(ProtDeepETPickerBase):
         e = self.evaluation
         with open(e.getEvaluationFile(), encoding="utf-8") as stream:
             found = json.load(stream)
+        lowest, best = e.getLowestScore(), e.getBest()
+        scores = f" with scores of {lowest:g} and above" if lowest else ""
         lines = [f"*F1 {e._f1.get(0.0):.3f}*, precision {e._precision.get(0.0):.3f}, recall {e._recall.get(0.0):.3f}",
-                 f"{e._nHits.get()} of {e._nTruth.get()} particles found by {e._nPicks.get()} picks",
+                 f"{e._nHits.get()} of {e._nTruth.get()} particles found by {e._nPicks.get()} picks{scores}",
                  found.get("hit_rule", "")]
         if e._meanDistance.get() is not None:
             rate = self.inputCoordinates.get().getSamplingRate()
             lines.append(f"Mean distance of the hits: {convert.inBoth(round(e._meanDistance.get(), 1), rate)}")
-        if e._bestThreshold.get() is not None:
-            lines.append(f"Best F1 at the score threshold {e._bestThreshold.get():.3f}")
+        if best is not None:
+            lines.append(f"Best F1 of all thresholds: *{best[0]:.3f}*, at {best[1]:.3f}")
         lines += [line for line in self._seenLines() if not line.startswith("*")]  # the others are among the warnings
         manifest = readManifest(os.path.join(self._getExtraPath(EVALUATION_DIR), "manifest.json"))
         rate = self.inputCoordinates.get().getSamplingRate()

@@ -164,7 +164,7 @@ class DeepETPickerEvaluationViewer(DeepETPickerViewer):
         if found is None:
             return self._nothing("Nothing was evaluated yet.")
         return [EvaluationWindow(f"Evaluation: {titleOf(obj)}", keyFigures(found), readRows(found.getCurveFile()),
-                                 found.getReport(), self.getTkRoot(), found.getPerClass())]
+                                 found.getReport(), self.getTkRoot(), found.getPerClass(), found.getLowestScore())]
 
 
 def isPartial(training: ProtDeepETPickerTrain) -> bool:
@@ -192,11 +192,14 @@ def keyFigures(found: DeepETPickerEvaluation) -> List[Tuple[str, str]]:
     def text(attribute: Any, form: str) -> str:
         return "-" if attribute.get() is None else form.format(attribute.get())
 
+    lowest, best = found.getLowestScore(), found.getBest()
     return [("F1", text(found._f1, "{:.3f}")), ("Precision", text(found._precision, "{:.3f}")),
             ("Recall", text(found._recall, "{:.3f}")), ("Reference particles", text(found._nTruth, "{}")),
             ("Picks", text(found._nPicks, "{}")), ("Hits", text(found._nHits, "{}")),
             ("Mean distance of hits", text(found._meanDistance, "{:.1f} Å")),
-            ("Threshold of the best F1", text(found._bestThreshold, "{:.3f}"))]
+            ("Lowest score that counts", f"{lowest:g}" if lowest else "all count"),
+            ("Best F1 of all thresholds", f"{best[0]:.3f}" if best else "-"),
+            ("is at the threshold", f"{best[1]:.3f}" if best else "-")]
 
 
 def sceneOf(obj: Any, project: Any) -> Scene:

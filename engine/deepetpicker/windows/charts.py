@@ -229,12 +229,15 @@ class EvaluationWindow(ChartWindow):
     classes : sequence of mapping
         ``name``, ``F1``, ``precision``, ``recall`` and ``average_precision`` of each class, as evaluation.json has
         them; several are shown as a table.
+    lowest : float
+        Score from which on picks count, for the figures though not for the curves; 0 for all.
     """
 
     def __init__(self, title: str, figures: Sequence[Tuple[str, str]], curve: Sequence[Mapping[str, str]],
-                 report: str, parent: Optional[tk.Misc] = None, classes: Sequence[Mapping[str, Any]] = ()) -> None:
+                 report: str, parent: Optional[tk.Misc] = None, classes: Sequence[Mapping[str, Any]] = (),
+                 lowest: float = 0.0) -> None:
         super().__init__(title, parent, (1240 if len(classes) > 1 else 1100, 600))
-        self.figures, self.curve, self.classes = figures, curve, classes
+        self.figures, self.curve, self.classes, self.lowest = figures, curve, classes, lowest
         self.report = os.path.abspath(report)
 
     def _build(self, top: tk.Toplevel) -> None:
@@ -250,7 +253,7 @@ class EvaluationWindow(ChartWindow):
                                                                                   padx=(16, 0))
         if len(self.classes) > 1:
             self._build_classes(table)
-        self._draw(curve_figure(self.curve))
+        self._draw(curve_figure(self.curve, self.lowest))
 
     def _build_classes(self, parent: ttk.Frame) -> None:
         """Add a row for each class."""
@@ -273,8 +276,11 @@ class EvaluationWindow(ChartWindow):
         webbrowser.open(pathlib.Path(self.report).as_uri())
 
 
-def curve_figure(rows: Sequence[Mapping[str, str]]) -> Any:
-    """Return F1, precision and recall over the threshold, and precision over recall, from the rows of curve.csv."""
+def curve_figure(rows: Sequence[Mapping[str, str]], lowest: float = 0.0) -> Any:
+    """Return F1, precision and recall over the threshold, and precision over recall, from the rows of curve.csv.
+
+    A line marks the lowest score that counts, where there is one.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4), layout="constrained", facecolor="white")
@@ -287,6 +293,8 @@ def curve_figure(rows: Sequence[Mapping[str, str]]) -> Any:
                   label=name, marker="o" if len(rows) < 3 else None)
     right.step(columns["recall"], columns["precision"], where="pre", color=LINES[0][1], linewidth=1.8,
                marker="o" if len(rows) < 3 else None)
+    if lowest:
+        left.axvline(lowest, color=INK, linewidth=1.0, linestyle=":", label="lowest score that counts")
     left.legend(fontsize=9, frameon=False)
     for axes, across, upwards in ((left, "score threshold", "value"), (right, "recall", "precision")):
         axes.set_xlabel(across, fontsize=10, color=INK)

@@ -46,7 +46,7 @@ def keys_of(window: Any) -> List[Group]:
             Keys("the next that nobody has looked at", (("<Key-u>", lambda: window.next_particle(1, True)),)),
             Keys("finds more like these; again: no longer", (("<Key-f>", more.toggle),), brief="find more")]
     keep = [Keys("takes the last change back, makes it again",
-                 (("<Control-z>", window.undo), ("<Control-y>", window.redo), ("<Control-Shift-Z>", window.redo)),
-                 brief="undo, redo"),
+                 (("<Control-z>", window.undo), ("<Control-y>", window.redo)), brief="undo, redo"),
+            Keys("again, too", (("<Control-Shift-Z>", window.redo),)),
             Keys("writes the tables", (("<Control-s>", window.save),))]
     return [("Mouse", mouse), ("Marks", marks), ("Particles one by one", walk), ("Changes", keep), *slice_keys(window)]

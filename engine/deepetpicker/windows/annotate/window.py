@@ -128,13 +128,13 @@ class AnnotateWindow(SessionWindow, SliceControls, FigureWindow):
         ttk.Label(parent, textvariable=self.marks_text).pack(anchor=tk.W, padx=6)
         self.complete = CompleteTick(parent, self.session, self._attempt)
         self.complete.pack(anchor=tk.W, padx=6)
-        button_row(parent, ("Undo", self.undo), ("Redo", self.redo), ("Remove", self.remove_selected))
+        button_row(parent, ("Undo", self.undo), ("Redo", self.redo), ("Remove", self.remove_selected),
+                   ("Keys (F1)", lambda: self.show_keys()))
         button_row(parent, ("Previous", lambda: self.next_particle(-1)), ("Next", lambda: self.next_particle(1)),
                    ("Next new", lambda: self.next_particle(1, True)))
         button_row(parent, ("Gallery", self.open_gallery), ("Overview", self.open_overview),
                    ("Sheets", self.open_sheets), ("Find more", self.more.toggle))
-        self.save_buttons = button_row(parent, ("Save tables", self.save), ("Save a copy ...", self.ask_copy),
-                                       ("Keys (F1)", lambda: self.show_keys()))
+        self.save_buttons = button_row(parent, ("Save tables", self.save), ("Save a copy ...", self.ask_copy))
 
     def _build_crops(self, parent: tk.Misc) -> None:
         """Add the three crops of the selected particle."""

@@ -45,8 +45,8 @@ def keys_of(window: Any) -> List[Group]:
               Keys("moves it to the centre of density", (("<Key-s>", window.snap),), brief="snap"),
               Keys("shows it in the slices", (("<Key-g>", window.open_slices),), brief="slices")]
     keep = [Keys("takes the last answer back, gives it again",
-                 (("<Control-z>", window.undo), ("<Control-y>", window.redo), ("<Control-Shift-Z>", window.redo)),
-                 brief="undo, redo"),
+                 (("<Control-z>", window.undo), ("<Control-y>", window.redo)), brief="undo, redo"),
+            Keys("again, too", (("<Control-Shift-Z>", window.redo),)),
             Keys("writes the tables", (("<Control-s>", window.save),))]
     looks = [Keys("three cuts instead of one, rings of the particle's size",
                   (("<Key-k>", lambda: window.flip(window.three)), ("<Key-o>", lambda: window.flip(window.rings)))),

@@ -78,9 +78,9 @@ class ReviewWindow(SessionWindow, ReviewControls, FigureWindow):
         self._build_order(controls)
         self._build_classes(controls)
         self._build_crops(controls)
-        button_row(controls, ("Undo", self.undo), ("Redo", self.redo), ("Slices", self.open_slices))
-        button_row(controls, ("Save tables", self.save), ("Save a copy ...", self.ask_copy),
+        button_row(controls, ("Undo", self.undo), ("Redo", self.redo), ("Slices", self.open_slices),
                    ("Keys (F1)", lambda: self.show_keys()))
+        button_row(controls, ("Save tables", self.save), ("Save a copy ...", self.ask_copy))
         self._bind(top)
         self.arrange()
 
