@@ -154,6 +154,15 @@ def expectedLines(done: Sequence[Dict[str, Any]]) -> List[str]:
             "tomograms)" for classId, found in rates.items() if found]
 
 
+def faintLines(done: Sequence[Dict[str, Any]]) -> List[str]:
+    """Return how many finds stood out too little to be particles."""
+    count = sum(n for item in done for n in (item.get("n_faint") or {}).values())
+    if not count:
+        return []
+    return [f"{count} more stood out of {'its tomogram' if count == 1 else 'their tomograms'} less than half as far as "
+            "the faintest annotated particle: left out (*Faint picks*: keep shows them)"]
+
+
 def verdictLines(done: Sequence[Dict[str, Any]]) -> List[str]:
     """Return the verdict on the picks of all starts together, with what is to be looked at."""
     if not any(item.get("verdict") for item in done):  # picked before there were verdicts

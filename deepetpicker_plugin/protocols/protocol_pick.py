@@ -363,7 +363,7 @@ class ProtDeepETPickerPick(OutputsMixin, ProtDeepETPickerBase, ProtStreamingBase
             lines.append(f"*{sum(r['n_picks'] for r in done)} picks* of {sum(r['n_candidates'] for r in done)} "
                          f"candidates in {convert.counted(len(done), 'tomogram')}, "
                          f"{picked.chosenBy(done, self.fdr.get())}")
-            lines += picked.expectedLines(done)
+            lines += [*picked.faintLines(done), *picked.expectedLines(done)]
         if done and not sum(r["n_picks"] for r in done):
             best = max((r["best_score"] or 0.0 for r in done), default=0.0)
             lines.append(f"The best score is {best:.2f}: lower the threshold with *threshold picks*, without a new "

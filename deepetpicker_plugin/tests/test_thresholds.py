@@ -74,6 +74,11 @@ class TestThresholds(PluginTest):
                          ["Group 1: 3.0% of the picks are expected to be false (mean over the tomograms)"])
         self.assertEqual(picked.expectedLines([{"threshold": 0.3}]), [])
 
+    def test_finds_that_were_too_faint_are_counted(self):
+        done = [{"n_faint": {"1": 3, "2": 1}}, {"n_faint": {}}, {}]
+        self.assertIn("4 more stood out of their tomograms less than half", picked.faintLines(done)[0])
+        self.assertEqual(picked.faintLines(done[1:]), [])
+
     def test_the_summary_says_which_tomograms_are_to_be_looked_at(self):
         good = {"grade": "good", "text": "good: 200 picks", "reasons": []}
         done = [{"name": f"TS_{n}", "status": "done", "n_picks": 200 + n, "verdict": good} for n in range(6)]

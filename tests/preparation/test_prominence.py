@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import pathlib
 
 import numpy as np
@@ -80,3 +82,14 @@ def test_near_a_bead_nobody_knows():
     assert np.isnan(values[0]).all()
     assert np.isfinite(values[1:]).all()
     assert not StandsOut(False, 30.0, 40.0).are_faint(values)[0]
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="a scratch file is not reserved here")
+def test_a_full_disk_is_said_and_is_no_reason_to_fail(monkeypatch, caplog):
+    def full(*given):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    monkeypatch.setattr("deepetpicker.preparation.scene.IN_MEMORY_BYTES", 0)
+    assert np.isnan(prominence(tomogram(2.0), PLACES, DIAMETER)).all()
+    assert "No space left" in caplog.text

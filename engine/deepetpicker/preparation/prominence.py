@@ -8,13 +8,16 @@ is hardly one (docs/studies.rst).
 from __future__ import annotations
 
 import dataclasses
+import logging
 from typing import Any, List, Optional, Sequence
 
 import numpy as np
 
-from deepetpicker.errors import InputError
+from deepetpicker.errors import InputError, OutputError
 from deepetpicker.io.volumes import Volume
 from deepetpicker.preparation.scene import Scene
+
+log = logging.getLogger(__name__)
 
 NEAR = 0.3  # diameters: a pick may be so far from the centre, so the place about it that stands out most counts
 SHARE = 0.5  # of how far the faintest particle stands out
@@ -39,16 +42,20 @@ def prominence(volume: Volume, positions_zyx_vox: np.ndarray, diameter_ang: floa
     (N, 2) float64
         Largest response of :func:`~deepetpicker.preparation.scene.blob_response` within 0.3 diameters, and the largest
         of its negative, in robust standard deviations of the tomogram; NaN where it cannot be told (near a bead, or
-        everywhere: a particle of fewer than 4 voxels, a tomogram without contrast).
+        everywhere: a particle of fewer than 4 voxels, a tomogram without contrast, no room for a scratch file).
     """
     places = np.asarray(positions_zyx_vox, float).reshape(-1, 3)
     if not len(places):
         return np.empty((0, 2))
     try:
         scene = Scene.open(volume, diameter_ang)
+        response = scene.response_zyx
     except InputError:
         return np.full((len(places), 2), np.nan)
-    response, reach = scene.response_zyx, 2 * NEAR * scene.radius_vox
+    except OutputError as error:  # what it is for is a second opinion, which is no reason to fail
+        log.warning("%s: how far places stand out is not known: %s", volume.name, error)
+        return np.full((len(places), 2), np.nan)
+    reach = 2 * NEAR * scene.radius_vox
     half = int(reach)
     steps = np.argwhere(np.ones((2 * half + 1,) * 3)) - half
     steps = steps[np.linalg.norm(steps, axis=1) <= reach]
