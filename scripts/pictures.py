@@ -187,6 +187,48 @@ def annotating(work: pathlib.Path, name: str, screen: Any, root: Any) -> Iterato
         window.close()
 
 
+def picked(work: pathlib.Path) -> Any:
+    """Return the scene of the picks, with their classes."""
+    from deepetpicker.io.classes import read_classes
+    from deepetpicker.windows.inputs import find_tomograms, read_tables
+    from deepetpicker.windows.scene import Scene, make_layer
+
+    files = find_tomograms([str(work / "tomograms")])
+    tables, (classes, _) = read_tables(files, [str(work / "picks")]), read_classes(work / "picks")
+    layers = []
+    for number, one in enumerate(classes):
+        mine = {name: table.select(table.class_ids == one.id) for name, table in tables.items()}
+        layers.append(make_layer(number, one.name, one.diameter_ang,
+                                 {name: [(table.positions_zyx_vox, table.scores)] for name, table in mine.items()}))
+    return Scene(files, layers)
+
+
+def picks(work: pathlib.Path, screen: Any, root: Any) -> None:
+    """Picture the window with picks, with the buttons that it has in Scipion, at the second best one."""
+    from deepetpicker.windows.picks import PicksWindow
+
+    extras = [("Review these", list), ("Annotate from these", list)]
+    window = PicksWindow("Picks", picked(work), root, extras=extras, page=str).open()
+    window.top.focus_force()
+    screen.pump(window.top, 0.5)
+    for _ in range(2):
+        window.top.event_generate("<Key-n>")
+        screen.pump(window.top, 0.3)
+    screen.picture(window.top, "viewer_picks")
+    window.close()
+
+
+def threshold(work: pathlib.Path, screen: Any, root: Any) -> None:
+    """Picture the wizard of the score threshold, for which the plugin must be installed."""
+    from deepetpicker_plugin.wizards.threshold import ThresholdWindow
+
+    scene = picked(work)
+    window = ThresholdWindow(scene, [0.7, 0.45], True, str, root).open()
+    screen.pump(window.top, 0.5)
+    screen.picture(window.top, "wizard_threshold")
+    window.close()
+
+
 def training(work: pathlib.Path, screen: Any, root: Any) -> None:
     """Picture the window of a refined model: curves, and the rounds below them."""
     from deepetpicker.report.rounds import rounds_of_file
@@ -226,7 +268,8 @@ def page(work: pathlib.Path, place: str, out: pathlib.Path) -> None:
 def main() -> None:
     """Make the pictures that are asked for, all by default."""
     windows: Dict[str, Callable[[pathlib.Path, Any, Any], None]] = {
-        "annotate.png": annotate, "find_more.png": find_more, "review.png": review, "viewer_training.png": training}
+        "annotate.png": annotate, "find_more.png": find_more, "review.png": review, "viewer_training.png": training,
+        "viewer_picks.png": picks, "wizard_threshold.png": threshold}
     pages = {"page_training.png": "refined.safetensors", "page_picks.png": "picks"}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME.png", help=f"of {', '.join((*windows, *pages))}")

@@ -177,3 +177,18 @@ def test_a_tomogram_that_vanished_is_named_and_the_window_stays(window, tmp_path
     pumpUntil(window.top, lambda: "no such tomogram" in window.status.get())
     assert window.panel.tomogram == "a"
     window.panel.draw()
+
+
+def test_all_buttons_are_seen_with_two_classes_in_scipion_s_window(root, scene):
+    opened = PicksWindow("picks", scene, root, extras=[("Review these", list), ("Annotate from these", list)],
+                         page=str).open()
+    pump(opened.top, 0.4)
+    report = next(button for button in every_button(opened.top) if button.cget("text") == "Report in the browser")
+    assert report.winfo_height() >= report.winfo_reqheight()
+    opened.close()
+
+
+def every_button(widget):
+    """Return all buttons in a widget."""
+    own = [widget] if widget.winfo_class() == "TButton" else []
+    return own + [button for child in widget.winfo_children() for button in every_button(child)]

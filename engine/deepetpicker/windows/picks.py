@@ -232,7 +232,7 @@ class PicksWindow(FigureWindow, SliceControls):
         self.score = slider(parent, "", self.span, self.set_low, SCORE_STEP)
         self.histogram = Figure(figsize=(3.2, 1.5), layout="constrained", facecolor="white")
         self.histogram_canvas = canvas_of(parent, self.histogram)
-        self.histogram_canvas.get_tk_widget().configure(height=150)
+        self.histogram_canvas.get_tk_widget().configure(height=112)
         self.histogram_canvas.get_tk_widget().pack(fill=tk.X, padx=6)
         for kind in ("button_press_event", "motion_notify_event"):
             self.histogram_canvas.mpl_connect(kind, self._dragged)

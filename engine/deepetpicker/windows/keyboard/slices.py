@@ -13,8 +13,8 @@ FINE_CUT, COARSE_CUT = 0.1, 0.5  # steps of the contrast by keys, in percent: be
 LEAP = 10
 MOUSE_OF_SLICES = (Keys("the next slice of the view under it; with Shift ten on", label="wheel", brief="slices"),
                    Keys("zooms about the mouse", label="Ctrl-wheel", brief="zoom"),
-                   Keys("the rectangle becomes the view", label="Ctrl-drag", brief="enlarge"),
-                   Keys("moves what is seen", label="middle drag", brief="move the view"))
+                   Keys("the rectangle becomes the view", label="Ctrl-drag"),
+                   Keys("moves what is seen", label="middle drag"))
 
 
 def slice_keys(window: Any) -> List[Group]:
