@@ -152,7 +152,10 @@ def same(found: np.ndarray, wanted: np.ndarray) -> bool:
 
 
 def watched(project: Any) -> Tuple[Growing, np.ndarray]:
-    """Pick undisturbed; return the run and samples: tomograms done, resident bytes, open files, processor seconds."""
+    """Pick undisturbed; return the run and samples.
+
+    They are tomograms done, resident bytes, open files, processor seconds, and those of the engines that have ended.
+    """
     run, samples = Growing(project), []
     pid, tick = run.pid(), os.sysconf("SC_CLK_TCK")
 
@@ -166,7 +169,7 @@ def watched(project: Any) -> Tuple[Growing, np.ndarray]:
         resident = re.search(r"VmRSS:\s+(\d+)", status)
         if resident:
             samples.append((len(run.records()), int(resident.group(1)) * 1024, files,
-                            (int(fields[11]) + int(fields[12])) / tick))
+                            (int(fields[11]) + int(fields[12])) / tick, (int(fields[13]) + int(fields[14])) / tick))
 
     run.until(lambda: False, look)
     run.end()
@@ -177,7 +180,7 @@ def report(run: Growing, samples: np.ndarray) -> None:
     """Print what was seen."""
     count = len(run.project.items)
     tenth, stamps = max(GROWTH, count // 10), np.array(run.records())
-    number, resident, files, processor = samples.T
+    number, resident, files, processor, engines = samples.T
     settled = number > tenth
     slope = np.polyfit(number[settled], resident[settled], 1)[0]
     say(f"{count} tomograms of {' x '.join(map(str, endurance.SHAPE[::-1]))} voxels, "
@@ -188,9 +191,10 @@ def report(run: Growing, samples: np.ndarray) -> None:
     say(f"seconds per tomogram: first tenth {stamps[tenth - 1] / tenth:.2f}, second "
         f"{(stamps[2 * tenth - 1] - stamps[tenth - 1]) / tenth:.2f}, last "
         f"{(stamps[-1] - stamps[-tenth - 1]) / tenth:.2f}")
-    used = np.interp([tenth, 2 * tenth, count - tenth, count], number, processor)
-    say(f"processor seconds of the protocol per tomogram: second tenth {(used[1] - used[0]) / tenth:.4f}, last "
-        f"{(used[3] - used[2]) / tenth:.4f}; {processor[-1]:.0f} in all")
+    for who, clock in (("the protocol", processor), ("the engine", engines)):
+        used = np.interp([tenth, 2 * tenth, count - tenth, count], number, clock)
+        say(f"processor seconds of {who} per tomogram: second tenth {(used[1] - used[0]) / tenth:.4f}, last "
+            f"{(used[3] - used[2]) / tenth:.4f}; {clock[-1]:.0f} in all")
     begin = time.monotonic()
     run.protocol.summary()
     say(f"its summary takes {time.monotonic() - begin:.2f} s at the end")
@@ -228,8 +232,9 @@ def plot(path: pathlib.Path, stamps: np.ndarray, samples: np.ndarray) -> None:
     left.set(xlabel="tomograms picked", ylabel="memory of the protocol [MB]", ylim=(0, None))
     ends = np.arange(GROWTH, len(stamps) + 1, GROWTH)
     right.plot(ends[1:], np.diff(stamps[ends - 1]) / GROWTH, ".", markersize=4, label="in all")
-    used = np.interp(ends, samples[:, 0], samples[:, 3])
-    right.plot(ends[1:], np.diff(used) / GROWTH, ".", markersize=4, label="processor of the protocol")
+    for label, column in (("processor, engine", 4), ("processor, protocol", 3)):
+        used = np.interp(ends, samples[:, 0], samples[:, column])
+        right.plot(ends[1:], np.diff(used) / GROWTH, ".", markersize=4, label=label)
     right.set(xlabel="tomograms picked", ylabel="seconds per tomogram", ylim=(0, None))
     right.legend()
     figure.savefig(path, dpi=110)
