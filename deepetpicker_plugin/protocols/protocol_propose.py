@@ -61,12 +61,19 @@ class ProtDeepETPickerPropose(ProtDeepETPickerBase):
                       help="Places that are not what is looked for.")
 
     def _insertAllSteps(self) -> None:
-        """Insert the steps; the digest makes them run again when anything in the form or the inputs changes."""
+        """Insert the steps; the digest makes them run again when form or inputs change, or when a tomogram failed."""
         inputs = [p.get() for p in (self.inputTomograms, self.inputExamples, self.inputOthers, self.inputMap)
                   if p.get() is not None]
-        digest = self._digestOf([self._options(), self._stateOf(*inputs)])
+        digest = self._digestOf([self._options(), self._stateOf(*inputs), *self._failures()])
         self._insertFunctionStep(self.proposeStep, digest, needsGPU=False)
         self._insertFunctionStep(self.createOutputStep, digest, needsGPU=False)
+
+    def _failures(self) -> List[Any]:
+        """Return which tomograms failed in an earlier run, and when that was; nothing when none did."""
+        path = self._getExtraPath(PROPOSALS_DIR, MANIFEST_FILE)
+        manifest = readManifest(path) or {"items": []}
+        failed = [item["name"] for item in manifest["items"] if item["status"] == "failed"]
+        return [failed, os.stat(path).st_mtime_ns] if failed else []
 
     def proposeStep(self, digest: str) -> List[str]:
         """Write the examples and run the engine; returns the tables, which must exist."""

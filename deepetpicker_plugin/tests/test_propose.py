@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pathlib
+
 import numpy as np
 from tomo.constants import BOTTOM_LEFT_CORNER
 from tomo.objects import SetOfCoordinates3D
 
 from deepetpicker_plugin import convert
 from deepetpicker_plugin.protocols import ProtDeepETPickerCheck, ProtDeepETPickerPropose
+from deepetpicker_plugin.protocols.protocol_propose import METHODS
 from deepetpicker_plugin.tests.base import RATE, PluginTest, positions
 
 DIAMETER = 253.0
@@ -37,6 +40,23 @@ class TestPropose(PluginTest):
                            inputExamples=self.truth)
         self.assertIn(f"likeness to {self.truth.getSize()} examples", " ".join(ranked.summary()))
         self.assertGreaterEqual(self.found(ranked.coordinates), 0.8 * self.truth.getSize())
+
+    def test_continue_tries_a_tomogram_that_failed_again(self):
+        path = pathlib.Path(convert.localFile(self.tomograms.getFirstItem().getFileName()))
+        content = path.read_bytes()
+        path.write_bytes(content[:5000])
+        try:
+            protocol = self.run_(ProtDeepETPickerPropose, inputTomograms=self.tomograms, diameterAngstrom=DIAMETER,
+                                 most=24, method=METHODS.index("blob"))
+        finally:
+            path.write_bytes(content)
+        self.assertEqual(len(protocol.coordinates.getTSIds()), 1)
+        protocol.coordinates.close()
+        self.assertIn("truncated", " ".join(protocol.summary()))
+        self.proj.launchProtocol(protocol, wait=True)
+        self.assertTrue(protocol.isFinished(), protocol.getErrorMessage())
+        self.assertEqual(len(protocol.coordinates.getTSIds()), 2)
+        self.assertNotIn("truncated", " ".join(protocol.summary()))
 
     def test_the_form_says_what_is_missing(self):
         protocol = self.newProtocol(ProtDeepETPickerPropose, inputTomograms=self.tomograms)

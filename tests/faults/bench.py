@@ -1,4 +1,4 @@
-"""What the fault harness disturbs: small runs of train, pick, propose and annotate in processes of their own.
+"""What the fault harness disturbs: small runs of train, pick, propose, annotate and report in processes of their own.
 
 Processes are forked from one that has torch loaded, so that a run takes seconds.
 """
@@ -19,21 +19,25 @@ from typing import Any, Callable, Dict, List, Optional, Sequence
 
 import numpy as np
 
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1]))
+from detectors import write_detector
+
 from deepetpicker.io.atomic import whole
 from deepetpicker.io.coordinates import read_coordinates
 from deepetpicker.io.manifest import read_manifest
-from deepetpicker.io.modelcard import read_card
+from deepetpicker.io.modelcard import ClassCard, read_card
 from deepetpicker.io.regions import REGIONS, read_regions
 from deepetpicker.io.volumes import open_volume
 
 TRAIN = ("--epochs", "3", "--patch", "32", "--widths", "4,6", "--patches-per-epoch", "4", "--batch", "2", "--device",
          "cpu", "--precision", "float32", "--validation-tiles", "2", "--seed", "1", "--no-check", "--quiet")
-VERBS = ("pick", "train", "propose", "annotate")
+VERBS = ("pick", "train", "propose", "annotate", "report")
 CHANGES = 120  # made in an annotation
 LONGEST_S = 180.0
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["deepetpicker.training.run", "deepetpicker.picking.run", "deepetpicker.proposing.run",
-                              "torch.utils.tensorboard", "torch._dynamo", "deepetpicker.annotation.versions"])
+                              "torch.utils.tensorboard", "torch._dynamo", "deepetpicker.annotation.versions",
+                              "deepetpicker.report.run", "matplotlib.backends.backend_agg"])
 Before = Optional[Callable[[], None]]
 
 
@@ -149,7 +153,8 @@ class Bench:
         self.model = folder / "model.safetensors"
         self._must(["simulate", folder / "data", "--n", 3, "--shape", "32,56,64", "--particles", 12, "--voxel-size", 20,
                     "--phantoms", "ring", "--gold", 0, "--membranes", 0, "--quiet"])
-        self._must(["train", "--data", folder / "data", "--out", self.model, *TRAIN])
+        write_detector(self.model, ClassCard(1, "ring", 160.0, 8.0), gain=12.0, voxel_size_ang=20.0, patch_vox=32,
+                       border_vox=8)
         self.seconds: Dict[str, float] = {}
         self._expected: Dict[Any, Any] = {}
         for verb in verbs:
@@ -159,7 +164,9 @@ class Bench:
         """Return a new folder with the data in it."""
         self._count += 1
         folder = self.folder / f"run{self._count}"
-        shutil.copytree(self.folder / "data", folder / "data")
+        for name in ("data", "picks"):
+            if (self.folder / name).is_dir():
+                shutil.copytree(self.folder / name, folder / name)
         (folder / "out").mkdir()
         return folder
 
@@ -175,6 +182,8 @@ class Bench:
             return ["propose", *tomograms, "--out", out / "found", "--diameter-angstrom", 160, "--method",
                     "blob", "--like",
                     folder / "data", "--quiet"]
+        if verb == "report":
+            return ["report", folder / "picks", "--out", out / "page.html", "--tomograms", folder / "data"]
         return ["annotate", *tomograms, "--out", out / "annotation"]
 
     def start(self, verb: str, folder: pathlib.Path, before: Before = None) -> Run:
@@ -184,6 +193,8 @@ class Bench:
     def expected(self, verb: str, changed: Optional[Callable[[pathlib.Path], Any]] = None) -> Any:
         """Return what an undisturbed run of a verb gives; ``changed`` alters the data first."""
         key = verb, changed
+        if verb == "report" and not (self.folder / "picks").exists():
+            self._must([*self.words("pick", self.folder), "--out", self.folder / "picks"])
         if key not in self._expected:
             folder, begin = self.place(), time.monotonic()
             if changed:
@@ -216,6 +227,8 @@ def result(verb: str, folder: pathlib.Path) -> Any:
     if verb == "annotate":
         tables = sorted((out / "annotation").glob("version_*"))[-1]
         return {path.name: path.read_bytes() for path in sorted(tables.glob("*.csv"))}
+    if verb == "report":
+        return (out / "page.html").read_text("utf-8").replace(str(folder), "")
     where = out / ("picks" if verb == "pick" else "found")
     items = read_manifest(where / "manifest.json")["items"]
     files = {path.name: path.read_bytes() for path in whole(where.iterdir())
@@ -244,7 +257,8 @@ def orphans(session: int) -> str:
 def half_written(folder: pathlib.Path) -> str:
     """Return which file under its final name cannot be read; files that begin with a dot have no final name."""
     readers = {".csv": read_csv, ".json": lambda p: json.loads(p.read_text()), ".safetensors": read_card,
-               ".mrc": lambda p: open_volume(p, quiet=True), ".npy": lambda p: np.load(p, allow_pickle=False)}
+               ".mrc": lambda p: open_volume(p, quiet=True), ".html": read_page,
+               ".npy": lambda p: np.load(p, allow_pickle=False)}
     for path in folder.rglob("*"):
         if path.suffix not in readers or any(part.startswith(".") for part in path.relative_to(folder).parts):
             continue
@@ -253,6 +267,12 @@ def half_written(folder: pathlib.Path) -> str:
         except Exception as error:  # whatever it is, the file is not whole
             return f"{path.name} is not whole: {error}"
     return ""
+
+
+def read_page(path: pathlib.Path) -> None:
+    """Read a page, which must have an end."""
+    if not path.read_text("utf-8").rstrip().endswith("</html>"):
+        raise ValueError("it has no end")
 
 
 def read_csv(path: pathlib.Path) -> Any:

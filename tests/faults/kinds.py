@@ -21,7 +21,7 @@ import time
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 import numpy as np
-from bench import Bench, Ended, half_written, orphans, result
+from bench import VERBS, Bench, Ended, half_written, orphans, result
 
 from deepetpicker.io.volumes import open_volume, write_volume
 
@@ -114,7 +114,7 @@ def little_memory(bench: Bench, verb: str, folder: pathlib.Path, rng: np.random.
     return checked(run, run.wait())
 
 
-NEEDED: Dict[str, int] = {"pick": 20, "train": 60, "propose": 60, "annotate": 14}  # blocks of 4 kB
+NEEDED: Dict[str, int] = {"pick": 20, "train": 60, "propose": 60, "annotate": 14, "report": 70}  # blocks of 4 kB
 
 
 # ---- permissions
@@ -175,7 +175,7 @@ def reading_hangs(bench: Bench, verb: str, folder: pathlib.Path, rng: np.random.
                    else ended)
 
 
-HANGS: Dict[str, int] = {"pick": 10, "train": 12, "propose": 6, "annotate": 3}  # calls that may hang
+HANGS: Dict[str, int] = {"pick": 10, "train": 12, "propose": 6, "annotate": 3, "report": 6}  # calls that may hang
 
 
 def hang(call: int) -> None:
@@ -250,6 +250,19 @@ def spoil(path: pathlib.Path, how: str, rng: np.random.Generator) -> None:
     path.write_bytes(bytes(data))
 
 
+def picks_damaged(bench: Bench, verb: str, folder: pathlib.Path, rng: np.random.Generator) -> Ended:
+    """Damage a file of the picks that are reported on; it is put back afterwards."""
+    found = sorted(path for path in (folder / "picks").rglob("*") if path.is_file())
+    path = found[int(rng.integers(len(found)))]
+    content, state = path.read_bytes(), path.stat()
+    spoil(path, DAMAGED[int(rng.integers(3))], rng)
+    run = bench.start(verb, folder)
+    ended = checked(run, run.wait())
+    path.write_bytes(content)
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    return ended
+
+
 # ---- the clock
 def clock_back(bench: Bench, verb: str, folder: pathlib.Path, rng: np.random.Generator) -> Ended:
     """Kill a run whose files are of tomorrow; it goes on today, with a clock that goes back on the way."""
@@ -293,7 +306,7 @@ class Kind:
     """
 
     fault: Fault
-    verbs: Tuple[str, ...] = ("pick", "train", "propose", "annotate")
+    verbs: Tuple[str, ...] = VERBS
     says: str = ""
     statuses: Tuple[int, ...] = (0, 1, 2)
     changed: Optional[Callable[[pathlib.Path], Any]] = None
@@ -316,7 +329,7 @@ KINDS: Dict[str, Kind] = {
     "no permission": Kind(no_permission, says="[Pp]ermission"),
     "tomogram cut": Kind(cut_under_way, says=UNREADABLE),
     "reading hangs": Kind(reading_hangs, says="interrupted", statuses=(0, 130)),
-    "input changed": Kind(input_changed, ("pick", "train", "propose"), UNREADABLE, changed=other_data),
+    "input changed": Kind(input_changed, ("pick", "train", "propose", "report"), UNREADABLE, changed=other_data),
     "checkpoint damaged": damage("last.ckpt", "train"),
     "model damaged": damage("m.safetensors", "train"),
     "metrics damaged": damage("metrics.csv", "train"),
@@ -326,8 +339,11 @@ KINDS: Dict[str, Kind] = {
     "table damaged": damage("tomo_*.csv", "pick", "propose"),
     "journal damaged": damage("journal.jsonl", "annotate", may_refuse="is damaged|makes no sense|is missing before"),
     "snapshot damaged": damage("annotation.json", "annotate", may_refuse="is damaged|makes no sense|format version"),
+    "picks damaged": Kind(picks_damaged, ("report",), r"damaged|unreadable|cannot|expected|not |no "),
     "clock": Kind(clock_back, statuses=(0, -9)),
 }
+
+NEED_ROOT = ("full disk",)
 
 
 def places() -> List[Tuple[str, str]]:

@@ -13,7 +13,7 @@ from kinds import places, survive
 from deepetpicker.io.manifest import Manifest
 
 SAMPLE = (("SIGKILL", "pick"), ("SIGTERM", "annotate"), ("file size", "propose"), ("table damaged", "pick"),
-          ("input changed", "pick"), ("reading hangs", "pick"))
+          ("input changed", "pick"), ("reading hangs", "pick"), ("picks damaged", "report"))
 
 
 @pytest.fixture(scope="module")
