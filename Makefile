@@ -43,6 +43,7 @@ test-faults: env  ## hostile files, names, numbers, disturbed runs: all of it; t
 	$(PYTEST) tests/faults
 	$(RUN) tests/faults/fuzz.py --inputs 11500 --seed 1
 	$(RUN) tests/faults/disturb.py --faults 300 --seed 1
+	$(RUN) tests/faults/disturb.py --scipion --faults 60 --seed 1
 
 lint: env-dev  ## ruff, mypy, and the syntax of the first pages
 	$(RUN) -m ruff check .

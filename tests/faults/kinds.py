@@ -353,8 +353,8 @@ def places() -> List[Tuple[str, str]]:
 
 def survive(bench: Bench, name: str, verb: str, rng: np.random.Generator) -> str:
     """Disturb a run once, go on, and return what is wrong; empty when nothing is."""
-    kind, folder = KINDS[name], bench.place()
-    expected = bench.expected(verb, kind.changed)
+    kind = KINDS[name]
+    expected, folder = bench.expected(verb, kind.changed), bench.place()
     try:
         first = kind.fault(bench, verb, folder, rng)
         problem = wrong_end(kind, first) or ("" if "damaged" in name else half_written(folder / "out"))
