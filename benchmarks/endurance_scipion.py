@@ -10,6 +10,7 @@ and continued as Scipion does. Both outputs are compared with what ``deepetpicke
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib
 import logging
 import os
@@ -82,6 +83,10 @@ class Growing:
         """Return when each tomogram was picked, seconds since the start; one picked twice is there twice."""
         found = pathlib.Path(self.folder).glob("batch_*/records/[!.]*.json")
         return sorted(path.stat().st_mtime - self.begin for path in found)
+
+    def has(self, goal: int) -> bool:
+        """Tell whether so many tomograms were picked."""
+        return len(self.records()) >= goal
 
     def grow(self) -> None:
         """Append some tomograms when few are waiting."""
@@ -216,7 +221,7 @@ def killed(project: Any, kills: int) -> Growing:
     """Pick, with kills at random moments."""
     run, rng = Growing(project), np.random.default_rng(1)
     for number, goal in enumerate(sorted(rng.integers(1, len(project.items), kills).tolist())):
-        run.until(lambda goal=goal: len(run.records()) >= goal)
+        run.until(functools.partial(run.has, goal))
         run.kill(("protocol", "both", "engine")[number % 3])
     run.end()
     return run
