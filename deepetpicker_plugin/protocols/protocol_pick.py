@@ -81,8 +81,8 @@ class ProtDeepETPickerPick(OutputsMixin, ProtDeepETPickerBase, ProtStreamingBase
                   "of the particles, else one.")
         addOption(form, PickOptions, "faint", "Faint picks",
                   help="Picks that stand out of the tomogram less than half as far as the faintest annotated particle: "
-                  "*auto* drops them where the model learnt from a part of the particles. How many were dropped stands "
-                  "in the summary where it is many.")
+                  "*auto* drops them where the model learnt from a part of the particles. The summary says "
+                  "how many.")
         addOption(form, PickOptions, "max_picks", "Most picks per class and tomogram", "0: all")
         addOption(form, PickOptions, "min_distance_angstrom", "Least distance between picks", "-1: the model's",
                   help="Picks closer than this are one particle: one number, or by group id (or name): 1: 80, 2: 50. "
