@@ -69,6 +69,7 @@ def test_a_model_loads_and_its_network_gives_what_it_gave(kept):
     assert "ball" in format_info(card)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kept", MODELS, indirect=True)
 def test_the_run_folder_of_a_training_is_read_and_its_checkpoint_holds_that_network(kept):
     folder, expected = kept

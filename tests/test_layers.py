@@ -286,6 +286,7 @@ def missing_in(tree: ast.Module) -> Iterator[str]:
                     if not {alias.name, "__getattr__"} & known and f"{node.module}.{alias.name}" not in FILES)
 
 
+@pytest.mark.long
 def test_what_scripts_and_tests_import_from_us_exists():
     """What mypy does not see: a function that moves takes its users along."""
     wrong = "from deepetpicker.errors import InputError, Nothing\nfrom deepetpicker.nowhere import InputError"

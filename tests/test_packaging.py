@@ -208,6 +208,7 @@ print(info.getDistribution().locate_file(""), info.getDirName(), f"{kind.__modul
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("hook", ["build_editable", "build_wheel"])
 def test_scipions_installer_finds_the_plugin(sources: pathlib.Path, tmp_path: pathlib.Path, hook: str):
     """As scipion-app looks for the plugin of a distribution, by its first package or its first top-level name."""

@@ -86,6 +86,7 @@ def model(path: pathlib.Path) -> pathlib.Path:
     return path
 
 
+@pytest.mark.long
 def test_a_model_of_others_does_not_steer_the_terminal(tmp_path: pathlib.Path, capfd: Any):
     path = model(tmp_path / "m.safetensors")
     assert run("info", path) == 0

@@ -109,6 +109,7 @@ def closed_to_others(folder: pathlib.Path) -> None:
             path.chmod(0o644 if os.geteuid() == 0 else 0o444)
 
 
+@pytest.mark.long
 def test_two_people_at_once_are_told_and_every_click_is_kept(tmp_path):
     people = [subprocess.Popen([sys.executable, "-c", PERSON, str(tmp_path), str(n)], stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE, text=True) for n in (1, 2)]

@@ -59,6 +59,7 @@ def test_true_coordinates_fit_and_are_not_shifted(scene):
     assert str(fit).startswith("the coordinates fit")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("transform", [
     Transform((2, 1, 0)), Transform((0, 2, 1)), Transform(flips=(True, False, False)),
     Transform(flips=(False, True, False)), Transform(flips=(False, False, True)), Transform(scale=2.0),
@@ -72,6 +73,7 @@ def test_the_fault_is_named(scene, transform):
     assert np.abs(fit.shift_zyx_vox).max() < 0.2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("off", [(0.5, 0.5, 0.5), (-0.5, -0.5, -0.5), (1.0, 0.0, 0.0), (0.0, -1.0, 1.0)])
 def test_a_common_shift_is_measured(scene, off):
     fit = check_geometry(scene[0], scene[1] + off, DIAMETER)

@@ -28,6 +28,7 @@ def seen(request, tmp_path_factory):
     return open_volume(path), np.array([one.position_zyx_vox for one in scene.placements]), particle.diameter_ang
 
 
+@pytest.mark.long
 def test_right_diameter_is_not_doubted_whatever_the_shape(seen):
     volume, positions, diameter = seen
     found = look(volume, positions, diameter)

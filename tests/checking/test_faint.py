@@ -34,6 +34,7 @@ def table(*positions: np.ndarray) -> CoordinateTable:
     return CoordinateTable(every, np.ones(len(every), int), np.full(len(every), np.nan))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("contrast", [-2.5, 2.5])
 def test_places_in_empty_ground_are_named_among_right_ones(contrast):
     volume = tomogram(contrast)
@@ -45,11 +46,13 @@ def test_places_in_empty_ground_are_named_among_right_ones(contrast):
     assert faint_places([volume], [table(PLACES, EMPTY)], BALL).are_many
 
 
+@pytest.mark.long
 def test_a_tomogram_of_less_contrast_is_measured_by_its_own_particles():
     volumes = [tomogram(6.0), tomogram(1.5, "TS_2")]
     assert faint_places(volumes, [table(PLACES), table(PLACES)], BALL) is None
 
 
+@pytest.mark.long
 def test_too_few_particles_or_none_that_stand_out_tell_nothing():
     volume = tomogram(2.5)
     assert faint_places([volume], [table(PLACES[:3], EMPTY[:1])], BALL) is None

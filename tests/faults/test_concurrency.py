@@ -115,6 +115,7 @@ def hidden(names: set) -> Iterator[None]:
         yield
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("late", [set(NAMES[::2]), set(NAMES[:1])])
 def test_what_others_wrote_may_be_seen_late_and_nothing_is_lost(data, alone, tmp_path, late):
     """The second shard, and then a run that resumes, do not see all that the first has written."""
@@ -130,6 +131,7 @@ def test_what_others_wrote_may_be_seen_late_and_nothing_is_lost(data, alone, tmp
     assert not (tmp_path / "earlier").exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("ahead", [A_DAY, -A_DAY])
 def test_clocks_of_machines_may_differ(data, alone, tmp_path, ahead):
     """What one machine has written bears times of tomorrow, or of yesterday; it is neither lost nor done again."""

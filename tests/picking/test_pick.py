@@ -120,6 +120,7 @@ def test_blobs_are_picked_at_their_centres(model, tomogram, tmp_path):
     assert manifest["items"][0]["status"] == "done"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("values", [{"tile": 48}, {"tile": 64}, {"tile": 80}, {"batch": 4}, {"slab": 5},
                                     {"slab": 200}, {"border": 8}])
 def test_picks_do_not_depend_on_tile_batch_or_slab(model, tomogram, tmp_path, values):
@@ -406,6 +407,7 @@ def volume_of(name="TS_1", kind=np.ndarray):
     return Volume(name, pathlib.Path(f"{name}.mrc"), density(CENTRES).view(kind), 10.0)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("n_classes", "unannotated", "looks"),
                          [(2, "background", 4), (1, "background", 1), (1, "unknown", 4)])
 def test_several_classes_and_few_labels_are_looked_at_four_times_else_once(n_classes, unannotated, looks):
@@ -468,6 +470,7 @@ def test_a_tomogram_without_memory_fails_and_says_so_in_the_manifest(model, tomo
     assert read_manifest(tmp_path / "out/manifest.json")["items"][0]["status"] == "failed"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("error", [MemoryError("much"), RuntimeError("CUDA out of memory")])
 def test_without_memory_for_the_peaks_blocks_shrink(model, tomogram, tmp_path, caplog, error):
     expected = run(model, tomogram, tmp_path / "a")

@@ -62,6 +62,7 @@ def picked(tmp_path, card, volume, voxel_size=VOXEL):
     return read_manifest(tmp_path / "out/manifest.json")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("faint", "unannotated", "is_dropped"), [
     ("auto", "unknown", True), ("auto", "background", False), ("drop", "background", True), ("keep", "unknown", False)])
 def test_what_stands_out_less_than_half_as_far_as_particles_is_dropped_where_labels_were_few(

@@ -145,6 +145,7 @@ def test_a_full_disk_is_said(monkeypatch):
         scratch_array((400, 1000, 1000))
 
 
+@pytest.mark.long
 def test_doubtful_contrast_is_said(tmp_path):
     true = places(10)
     both = scene_of(true[:12], sign=-1.0) + scene_of(true[12:], noise=0.0, sign=1.0)
@@ -162,6 +163,7 @@ def test_an_empty_map_has_no_peaks():
     assert (tops.shape, heights.shape) == ((0, 3), (0,))
 
 
+@pytest.mark.long
 def test_features_do_not_depend_on_a_turn_about_the_beam(tmp_path):
     grey = scene_of(places(3)[:6], noise=0.2)
     turned = np.ascontiguousarray(np.rot90(grey, 2, (1, 2)))
@@ -210,6 +212,7 @@ def test_the_command_writes_tables_features_and_classes(tmp_path, capsys):
     assert json.loads((out / "classes.json").read_text())["classes"][0]["diameter_angstrom"] == 120
 
 
+@pytest.mark.long
 def test_examples_of_one_tomogram_rank_another(tmp_path):
     true = places(6)
     balls, shells = true[:12], true[12:]

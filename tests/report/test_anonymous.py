@@ -61,6 +61,7 @@ def test_values_keep_their_form_and_markup_stays(home):
                                 'alt="t.mrc"/><b title="a">t &amp; u.mrc</b>')
 
 
+@pytest.mark.long
 def test_the_page_of_a_run_names_no_folder_no_user_and_no_host(home, monkeypatch):
     folder = write_picks(home / "picks", {"TS_01": table(20)}, failed=["bad"])
     content = json.loads((folder / "manifest.json").read_text())

@@ -177,6 +177,7 @@ def test_what_the_picking_said_of_a_tomogram_is_not_said_again(picks):
     assert notes == content["warnings"]
 
 
+@pytest.mark.long
 def test_the_best_pick_is_shown_at_its_place(picks, tmp_path):
     """The first picture of the sheet is dark where the tomogram of the best pick has a hole, in all three slices."""
     best = max((float(t.scores[0]), name) for name, t in ((f"a<script>{i}", table(40, i)) for i in range(4)))[1]

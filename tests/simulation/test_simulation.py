@@ -158,6 +158,7 @@ def test_unusable_maps_say_why(tmp_path):
             particles.from_map(tmp_path / f"{name}.mrc", 10.0)
 
 
+@pytest.mark.long
 def test_masks_hold_the_centre_of_shells_and_rings():
     for name in phantoms.names():
         particle = particles.from_phantom(phantoms.phantom(name), 10.0)

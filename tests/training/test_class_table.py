@@ -32,6 +32,7 @@ def zero(tmp_path):
     return numbered_from_zero(write_set(tmp_path / "zero", [SHAPE] * 2, [10, 10], n_classes=2))
 
 
+@pytest.mark.long
 def test_class_zero_is_a_class_and_diameters_follow_the_ascending_ids(zero, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     train(zero, tmp_path / "m.safetensors", small(epochs=1, diameter_angstrom=(80.0, 120.0)), quiet=True)

@@ -152,6 +152,7 @@ def test_the_model_knows_what_it_was_trained_on(tmp_path):
         {"name": "t0", "role": "training", "particles": 9}, {"name": "t1", "role": "validation", "particles": 8}]
 
 
+@pytest.mark.long
 def test_of_a_single_tomogram_the_model_knows_the_slab_that_was_held_out(tmp_path):
     """The tomogram has voxels of half the working size."""
     folder = write_set(tmp_path / "data", [(44, 48, 128)], [12], voxel=10.0)

@@ -191,6 +191,7 @@ def test_other_options_start_afresh_and_lose_nothing(data, copy, tmp_path, caplo
     assert (tmp_path / "m_run_2/last.ckpt").exists()
 
 
+@pytest.mark.long
 def test_a_damaged_checkpoint_is_put_aside(data, copy, tmp_path, caplog):
     copy.unlink()
     (tmp_path / "m_run/last.ckpt").write_bytes(b"PK\x03\x04 half a file")
@@ -233,6 +234,7 @@ def test_shapes_and_a_single_particle(shape, count, tmp_path):
     assert any("too few particles" in w for w in manifest["warnings"]) == (count == 1)
 
 
+@pytest.mark.long
 def test_one_of_two_tables_is_empty(tmp_path):
     folder = write_set(tmp_path / "data", [(40, 48, 56)] * 2, [6, 0])
     manifest = train(folder, tmp_path / "m.safetensors", small(epochs=1), quiet=True)
@@ -279,6 +281,7 @@ def test_two_classes_unknown_background_and_another_voxel_size(tmp_path):
     assert kept.class_ids.tolist() == given.class_ids.tolist()
 
 
+@pytest.mark.long
 def test_tomograms_of_different_voxel_sizes_train_together(tmp_path):
     write_set(tmp_path / "data", [(40, 48, 56)], [6])
     fine = write_set(tmp_path / "fine", [(40, 60, 56)], [6], voxel=5.0)
@@ -306,6 +309,7 @@ def test_warm_start_takes_weights_and_voxel_size(data, copy, tmp_path):
     torch.testing.assert_close(old["head.weight"][0], other["head.weight"][1])
 
 
+@pytest.mark.long
 def test_params_name_every_file(data, tmp_path):
     params = {"items": [{"name": n, "tomogram": str(data / f"{n}.mrc"), "coordinates": str(data / f"{n}.csv"),
                          "voxel_size": 10.0} for n in ("t0", "t1")],

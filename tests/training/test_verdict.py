@@ -91,6 +91,7 @@ def test_log_manifest_and_card_agree_on_the_kept_epoch_and_warn(two_classes, tmp
         assert sum(text in line for line in place) == 1
 
 
+@pytest.mark.long
 def test_thresholds_per_class_are_in_the_card(two_classes, tmp_path):
     manifest = train(two_classes, tmp_path / "m.safetensors", small(epochs=1, validation_tiles=64), quiet=True)
     card = read_card(tmp_path / "m.safetensors")
