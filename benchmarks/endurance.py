@@ -35,11 +35,7 @@ SHAPE = (24, 40, 40)
 
 def main() -> int:
     """Measure and print; return 1 when the tables differ."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tomograms", type=int, default=1000)
-    parser.add_argument("--kills", type=int, default=10)
-    parser.add_argument("--plot", type=pathlib.Path)
-    args = parser.parse_args()
+    args = arguments(__doc__)
     with tempfile.TemporaryDirectory() as folder:
         work = pathlib.Path(folder)
         words = prepare(work, args.tomograms)
@@ -51,6 +47,18 @@ def main() -> int:
         same = tables(work / "whole") == tables(work / "killed")
         say(f"killed {args.kills} times, {runs} runs: {'the same tables' if same else 'OTHER TABLES'}")
     return int(not same)
+
+
+def arguments(description: str, fewest: int = 1) -> argparse.Namespace:
+    """Return what the command line says, of which at least so many tomograms are needed."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tomograms", type=int, default=1000)
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--plot", type=pathlib.Path)
+    args = parser.parse_args()
+    if args.tomograms < fewest:
+        parser.error(f"expected at least {fewest} tomograms, got {args.tomograms}")
+    return args
 
 
 def prepare(work: pathlib.Path, count: int) -> List[str]:

@@ -9,7 +9,6 @@ and continued as Scipion does. Both outputs are compared with what ``deepetpicke
 
 from __future__ import annotations
 
-import argparse
 import functools
 import importlib
 import logging
@@ -247,11 +246,7 @@ def plot(path: pathlib.Path, stamps: np.ndarray, samples: np.ndarray) -> None:
 
 def main() -> int:
     """Measure and print; return 1 when something differs."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tomograms", type=int, default=1000)
-    parser.add_argument("--kills", type=int, default=10)
-    parser.add_argument("--plot", type=pathlib.Path)
-    args = parser.parse_args()
+    args = endurance.arguments(__doc__, fewest=2 * GROWTH)
     logging.getLogger("pyworkflow").setLevel(logging.ERROR)
     target = args.plot.resolve() if args.plot else None
     with tempfile.TemporaryDirectory() as folder:

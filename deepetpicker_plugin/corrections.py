@@ -129,14 +129,13 @@ def leftBehind(protocol: Any) -> List[str]:
     chosen = protocol.inputCoordinates.get()
     if chosen is None or chosen.getObjParentId() is None:
         return []
-    maker, name = protocol.getProject().getProtocol(int(chosen.getObjParentId())), str(chosen.getLastName())
-    lines = []
+    maker, name, lines = makerOf(chosen, protocol.getProject()), str(chosen.getLastName()), []
     newest = name
     if getattr(maker, "marksSome", False):  # its outputs come newest first
         newest = next(output for output, _ in maker.iterOutputAttributes() if output.startswith("coordinates"))
     if newest != name:
-        lines.append(f"*Particle coordinates* is an earlier output, *{name}*, of "
-                     f"*{maker.getObjLabel() or maker.getRunName()}*: its newest is *{newest}*.")
+        lines.append(f"*Particle coordinates* is an earlier output, *{name}*, of *{called(maker)}*: its newest is "
+                     f"*{newest}*.")
     for kind in KINDS:
         if protocol.takeAlong.get() and not given(protocol, kind):
             lines += [f"*{LABELS[kind]}* is empty, but *{one.maker}*, which made coordinates of one kind, has some: "

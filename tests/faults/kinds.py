@@ -339,7 +339,7 @@ KINDS: Dict[str, Kind] = {
     "table damaged": damage("tomo_*.csv", "pick", "propose"),
     "journal damaged": damage("journal.jsonl", "annotate", may_refuse="is damaged|makes no sense|is missing before"),
     "snapshot damaged": damage("annotation.json", "annotate", may_refuse="is damaged|makes no sense|format version"),
-    "picks damaged": Kind(picks_damaged, ("report",), r"damaged|unreadable|cannot|expected|not |no "),
+    "picks damaged": Kind(picks_damaged, ("report",), "damaged|cannot be read|expected|is no |is not "),
     "clock": Kind(clock_back, statuses=(0, -9)),
 }
 

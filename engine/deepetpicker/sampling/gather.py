@@ -44,6 +44,7 @@ log = logging.getLogger(__name__)
 PathLike = Union[str, pathlib.Path]
 
 MOST_CHECKED = 3  # tomograms whose coordinates are held against them before the training
+MOST_LOOKED_INTO, TELLING = 8, 20  # tomograms at most, and particles that tell how far all stand out
 COARSER_BY = 1.25
 
 
@@ -91,9 +92,17 @@ class Gathered:
 
     @functools.cached_property
     def prominences(self) -> Dict[int, List[np.ndarray]]:
-        """Class id to how far its particles stand out of each tomogram, (N, 2) as :func:`prominence` returns it."""
-        return {c.id: [prominence(volume, table.positions_zyx_vox[table.class_ids == c.id], c.diameter_ang)
-                       for volume, table in zip(self.volumes, self.tables)] for c in self.classes}
+        """Class id to how far its particles stand out of each tomogram, (N, 2) as :func:`prominence` returns it.
+
+        Only some tomograms are looked into, see :func:`telling`; in the others it is not known (NaN).
+        """
+        found = {}
+        for one in self.classes:
+            places = [table.positions_zyx_vox[table.class_ids == one.id] for table in self.tables]
+            chosen = telling([len(at) for at in places])
+            found[one.id] = [prominence(volume, at, one.diameter_ang) if k in chosen else np.full((len(at), 2), np.nan)
+                             for k, (volume, at) in enumerate(zip(self.volumes, places))]
+        return found
 
     @property
     def n_particles(self) -> Dict[int, int]:
@@ -284,6 +293,20 @@ def misfits(gathered: Gathered) -> List[str]:
                 found += [f"{volume.name}: {one.label}: {seen}"] if seen.is_misjudged else []
     return found + [f"{label}, over {len(fits)} tomograms: {shift_of_all(fits)}" for label, fits in by_class.items()
                     if shift_of_all(fits)]
+
+
+def telling(counts: Sequence[int]) -> List[int]:
+    """Return which tomograms are looked into for how far particles stand out, by their numbers of particles.
+
+    The three with the most, and more, up to eight, while they have fewer than twenty together: each takes seconds.
+    """
+    chosen: List[int] = []
+    for k in sorted((k for k, n in enumerate(counts) if n), key=lambda k: -counts[k]):
+        have = sum(counts[c] for c in chosen)
+        if len(chosen) >= (MOST_CHECKED if have >= TELLING else MOST_LOOKED_INTO):
+            break
+        chosen.append(k)
+    return chosen
 
 
 def faint_labels(gathered: Gathered) -> List[FaintPlaces]:
