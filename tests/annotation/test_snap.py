@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from deepetpicker.annotation.snap import snap
 from deepetpicker.errors import InputError
@@ -27,7 +28,7 @@ def soft_ball(diameter, shape=SHAPE, centre=CENTRE):
 def test_a_click_beside_the_centre_finds_it(diameter, sign):
     noise = np.random.default_rng(0).normal(0, 0.3, SHAPE)
     volume = (50 + sign * soft_ball(diameter) + noise).astype(np.float32)
-    found = snap(volume, CENTRE + np.array([-1, 1, 1]) * diameter * 0.2, diameter)
+    found = snap(volume, CENTRE + np.array([-1, 1, 1]) * diameter * 0.12, diameter)
     assert np.abs(found - CENTRE).max() < 0.06 * diameter + 0.3
 
 
@@ -39,8 +40,25 @@ def test_a_hollow_particle_is_centred_too():
 
 def test_a_large_particle_is_centred_in_a_coarser_copy():
     shape, centre = (80, 100, 112), np.array([40.3, 51.6, 58.2])
-    found = snap(soft_ball(40.0, shape, centre).astype(np.float32), centre + [6, -7, 8], 40.0)
+    found = snap(soft_ball(40.0, shape, centre).astype(np.float32), centre + [4, -5, 5], 40.0)
     assert np.abs(found - centre).max() < 0.5
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize("high_pass", [False, True])
+def test_a_particle_of_two_balls_is_not_taken_for_one_of_them(high_pass, sign):
+    apart = np.array([3.0, 4.0, 6.0])
+    volume = soft_ball(14.0, centre=CENTRE - apart) + soft_ball(14.0, centre=CENTRE + apart)
+    if high_pass:  # as a microscope shows it: what lies between the balls is no brighter than their surroundings
+        volume = volume - gaussian_filter(volume, 6.0)
+    click = CENTRE + [1, -1, 1]
+    found = snap((sign * volume).astype(np.float32), click, 30.0)
+    assert np.linalg.norm(found - CENTRE) <= np.linalg.norm(click - CENTRE)
+
+
+def test_a_click_that_is_far_from_any_centre_stays():
+    click = CENTRE + [0, 0, 5.0]
+    np.testing.assert_array_equal(snap(soft_ball(14.0).astype(np.float32), click, 14.0), click)
 
 
 def test_a_neighbour_is_not_jumped_to():

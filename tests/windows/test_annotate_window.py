@@ -214,9 +214,12 @@ def test_a_click_snaps_to_the_centre_of_density_when_wanted(window):
     window.panel.move_to(z=10)
     pump(window.top)
     key(window, "Key-s")
-    click(window, CENTRE[[2, 1]] + [1.5, -1.0])
+    click(window, CENTRE[[2, 1]] + [1.0, -1.0])
     (one,) = window.session.particles("a").values()
     assert np.abs(np.array(one.position_zyx_vox) - CENTRE).max() < 0.3
+    assert window.error.get() == ""
+    click(window, CENTRE[[2, 1]] + [4.0, -3.0])
+    assert "the click was not moved" in window.error.get()
 
 
 def test_walking_through_what_nobody_has_looked_at(window):

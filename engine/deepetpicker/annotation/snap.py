@@ -1,24 +1,31 @@
-"""From a click to the particle's centre: the strongest blob of the particle's size near it."""
+"""From a click to the particle's centre: uphill to the blob of the particle's size, then to its centre of density."""
 
 from __future__ import annotations
 
-from typing import Sequence
+from typing import Optional, Sequence, Tuple
 
 import numpy as np
 
 from deepetpicker.errors import InputError
 
-REACH = 0.5        # how far the centre may lie from the click, in diameters
-LEAST_VOX = 3.0    # blobs narrower than this are noise
-MOST_VOX = 12.0    # larger ones are looked for in a coarser copy
+REACH = 0.25        # how far the centre may lie from the click, in diameters; half of a particle lies farther off
+REACH_VOX = 2.0     # but so far at least: nobody clicks more exactly
+AGREEMENT = 0.1     # how far the centre of density may lie from the blob's summit, in diameters
+LEAST_VOX = 3.0     # blobs narrower than this are noise
+MOST_VOX = 12.0     # larger ones are looked for in a coarser copy
+WINDOW = 0.5        # standard deviation of the weights of density, in diameters
+BALL, SHELL = 1.15, (1.1, 1.6)  # what is weighed and what it is compared with, in radii
+STEPS, STILL_VOX = 20, 0.01
 
 
 def snap(volume_zyx: np.ndarray, position_zyx_vox: Sequence[float], diameter_vox: float) -> np.ndarray:
-    """Return the centre of density nearest to a click, (3,) z, y, x in voxels.
+    """Return the centre of density at a click, (3,) z, y, x in voxels.
 
-    The density is compared with a ball of the particle's diameter in a shell of its surroundings (a difference of
-    Gaussians), dark or bright, whichever is stronger; the best place within half a diameter of the click is refined
-    between the voxels. Where nothing stands out the click stays where it is.
+    How far a ball of the particle's diameter stands out of a shell of its surroundings (a difference of Gaussians) is
+    followed uphill from the click, dark or bright as it is there; the centre of density about the summit is the
+    particle's. The click stays where it is when nothing stands out, when the summit lies more than a quarter of a
+    diameter away, and when summit and centre of density disagree: then what is there is no compact particle of that
+    diameter, such as one of two balls.
 
     Parameters
     ----------
@@ -34,8 +41,6 @@ def snap(volume_zyx: np.ndarray, position_zyx_vox: Sequence[float], diameter_vox
     InputError
         If the diameter is not a number above 0.
     """
-    from scipy.ndimage import gaussian_filter, zoom
-
     if not (np.isfinite(diameter_vox) and diameter_vox > 0):
         raise InputError(f"a particle needs a diameter > 0 voxels, got {diameter_vox}")
     click = np.asarray(position_zyx_vox, float)
@@ -45,30 +50,50 @@ def snap(volume_zyx: np.ndarray, position_zyx_vox: Sequence[float], diameter_vox
     high = np.minimum(np.rint(click).astype(int) + half + 1, volume_zyx.shape)
     if (high - low < 3).any():
         return click
-    block = np.array(volume_zyx[tuple(slice(a, b) for a, b in zip(low, high))], np.float32)
-    block = np.nan_to_num(block - np.nanmedian(block[np.isfinite(block)]) if np.isfinite(block).any() else block)
-    binning = max(1.0, size / MOST_VOX)
-    if binning > 1:
-        before = np.array(block.shape)
-        block = zoom(gaussian_filter(block, binning / 2), 1 / binning, order=1, grid_mode=True, mode="nearest")
-        factor = before / np.array(block.shape)
-    else:
-        factor = np.ones(3)
-    radius = size / binning / 2
-    response = gaussian_filter(block, 0.6 * radius) - gaussian_filter(block, 1.2 * radius)
+    grey, factor = _working_copy(np.array(volume_zyx[tuple(map(slice, low, high))], np.float32), size)
     start = (click - low + 0.5) / factor - 0.5
-    distance = np.sqrt(sum((axis - s) ** 2 for axis, s in zip(np.ogrid[tuple(map(slice, block.shape))], start)))
-    near = distance <= 2 * REACH * radius
-    if not near.any() or np.abs(response[near]).max() <= 1e-6 * max(float(np.abs(block).max()), 1e-30):
-        return click
-    strength = np.where(near, np.abs(response), -1.0)
-    best = np.array(np.unravel_index(int(strength.argmax()), strength.shape))
-    signed = response * np.sign(response[tuple(best)])
-    return np.asarray((_refined(signed, best) + 0.5) * factor - 0.5 + low)
+    found = _centre(grey, start, size / factor.max())
+    return click if found is None else np.asarray((found + 0.5) * factor - 0.5 + low)
 
 
-def _refined(values: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """Return the maximum of the parabolas through a voxel and its neighbours along each axis, (3,)."""
+def _working_copy(block: np.ndarray, size: float) -> Tuple[np.ndarray, np.ndarray]:
+    """Return what was read about its median, coarser for large particles, and how many voxels make one of it, (3,)."""
+    from scipy.ndimage import gaussian_filter, zoom
+
+    known = np.isfinite(block)
+    grey = np.nan_to_num(block - np.median(block[known]) if known.any() else block)
+    if size <= MOST_VOX:
+        return grey, np.ones(3)
+    coarse = zoom(gaussian_filter(grey, size / MOST_VOX / 2), MOST_VOX / size, order=1, grid_mode=True, mode="nearest")
+    return coarse, np.array(grey.shape) / np.array(coarse.shape)
+
+
+def _centre(grey: np.ndarray, start: np.ndarray, size: float) -> Optional[np.ndarray]:
+    """Return the centre of density near a place, (3,), or None where there is none that can be trusted."""
+    from scipy.ndimage import gaussian_filter
+
+    response = gaussian_filter(grey, 0.3 * size) - gaussian_filter(grey, 0.6 * size)
+    first = np.clip(np.rint(start).astype(int), 0, np.array(grey.shape) - 1)
+    sign = np.sign(response[tuple(first)])
+    if abs(response[tuple(first)]) <= 1e-6 * max(float(np.abs(grey).max()), 1e-30):
+        return None
+    summit = _summit(sign * response, first)
+    centre = _centre_of_density(sign * grey, summit, size)
+    reach = max(REACH * size, REACH_VOX)
+    if np.linalg.norm(summit - start) > reach or np.linalg.norm(centre - summit) > AGREEMENT * size:
+        return None
+    return centre
+
+
+def _summit(values: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Return where the steepest way from a voxel ends, between the voxels by parabolas, (3,)."""
+    while True:
+        low = np.maximum(at - 1, 0)
+        around = values[tuple(map(slice, low, at + 2))]
+        best = np.array(np.unravel_index(int(around.argmax()), around.shape)) + low
+        if (best == at).all():
+            break
+        at = best
     found = at.astype(float)
     for axis in range(3):
         if 0 < at[axis] < values.shape[axis] - 1:
@@ -78,3 +103,25 @@ def _refined(values: np.ndarray, at: np.ndarray) -> np.ndarray:
             if bend < 0:
                 found[axis] += float(np.clip(0.5 * (before - after) / bend, -0.5, 0.5))
     return found
+
+
+def _centre_of_density(grey: np.ndarray, start: np.ndarray, size: float) -> np.ndarray:
+    """Return the centre of what is brighter than the shell around it, by mean shift from a place, (3,)."""
+    centre = start.copy()
+    axes = np.ogrid[tuple(map(slice, grey.shape))]
+    for _ in range(STEPS):
+        offsets = [axis - at for axis, at in zip(axes, centre)]
+        distance = np.sqrt(sum(offset ** 2 for offset in offsets))
+        shell = (distance > SHELL[0] * size / 2) & (distance < SHELL[1] * size / 2)
+        weight = np.exp(-0.5 * (distance / (WINDOW * size)) ** 2) * (distance < BALL * size / 2)
+        for offset in offsets:  # at the tomogram's border as much is left out on the other side
+            weight = weight * (np.abs(offset) < min(-offset.min(), offset.max()) + 0.5)
+        weight = weight * (grey - (grey[shell].mean() if shell.any() else 0.0))
+        total = float(weight.sum())
+        if total <= 0:
+            break
+        step = np.array([float((weight * offset).sum()) / total for offset in offsets])
+        centre = centre + step * min(1.0, AGREEMENT * size / max(float(np.linalg.norm(step)), 1e-9))
+        if np.linalg.norm(step) < STILL_VOX or np.linalg.norm(centre - start) > 2 * AGREEMENT * size:
+            break
+    return centre

@@ -172,7 +172,11 @@ class AnnotateWindow(SessionWindow, SliceControls, FigureWindow):
         elif look is None:
             self.error.set("there is no class: make one first")
         else:
-            self._attempt(lambda: self._add(Particle(self.snapped(position_zyx_vox), look.kind.id)))
+            place = self.snapped(position_zyx_vox)
+            self._attempt(lambda: self._add(Particle(place, look.kind.id)))
+            if self.snapping.get() and place == _position(position_zyx_vox) and not self.error.get():
+                self.error.set(f"nothing compact of {look.kind.diameter_ang:g} angstrom within a quarter of that: the "
+                               "click was not moved")
 
     def snapped(self, position_zyx_vox: np.ndarray) -> Position:
         """Return a click's position, or the centre of density near it when that is wanted."""
