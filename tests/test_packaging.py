@@ -275,6 +275,15 @@ def test_the_files_that_how_to_change_names_exist():
     assert [name for name in bare if not any(next(folder.rglob(name), None) for folder in folders[1:])] == []
 
 
+def test_the_tests_that_known_defects_names_exist():
+    text = (ROOT / "docs/known_defects.rst").read_text("utf-8")
+    named = re.findall(r"(?<!`)\b(\w+)::(\w+)(\.\.\.)?", text)
+    assert len(named) > 25
+    files = {path.stem: path.read_text("utf-8") for path in (ROOT / "tests").rglob("test_*.py")}
+    assert [f"{file}::{test}" for file, test, is_cut in named
+            if f"def test_{test}{'' if is_cut else '('}" not in files.get(f"test_{file}", "")] == []
+
+
 SKIPPING = """
 import pytest
 

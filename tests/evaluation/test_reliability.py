@@ -100,6 +100,15 @@ def test_a_rare_class_shares_the_map_of_all_and_thresholds_stay_between_the_same
     assert after.threshold != before.threshold
 
 
+@pytest.mark.parametrize("n_particles", [40, 1200])
+def test_heights_that_are_rounded_up_to_one_leave_a_map_that_can_be_read_again(n_particles):
+    scores, right = candidates(n_particles)
+    scores, right = np.concatenate([scores, [0.9995], np.ones(60)]), np.concatenate([right, [False], np.ones(60, bool)])
+    scale = fit_calibration(scores, right, n_particles, FLOOR)
+    assert Calibration.from_dict(json.loads(json.dumps(scale.to_dict()))) == scale
+    assert scale(np.array([1.0]))[0] > scale(np.array([0.9]))[0] > 0.5
+
+
 def test_without_hits_nothing_is_calibrated():
     x = np.arange(9.0) * 20
     truth, found = table(x, 1, np.full(9, np.nan)), table(x + 10, 1, np.full(9, 0.7))

@@ -61,6 +61,13 @@ def test_where_labels_overlap_the_nearer_centre_wins_whatever_the_order():
     assert (label[(label > 0) & (r[1] < r[0])] == 2).all()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_of_two_particles_at_one_place_the_first_has_the_whole_label(kind):
+    centres = np.array([[10.3, 11.7, 12.1]] * 2)
+    label = draw_label(SHAPE, centres, np.array([1, 2]), {1: 7.0, 2: 7.0}, kind)
+    assert np.array_equal(label, one(centres[0], 7.0, kind))
+
+
 def test_particles_are_cut_at_the_border():
     label = one((0, 31, 39), 7, "cubic")
     assert label.sum() == 4 * 4 * 4

@@ -160,7 +160,9 @@ def fit_calibration(scores: np.ndarray, is_right: np.ndarray, n_particles: int, 
     else:
         middles, share, n = _blocks(seen, found)
         drawn = (share * n + PULL * _logistic(_logit(seen), found, _logit(middles))) / (n + PULL)
-        knots, values = np.concatenate([[0.0], middles, [1.0]]), np.concatenate([drawn[:1], drawn, drawn[-1:]])
+        end = int(middles[-1] < 1)  # the height of a peak may be rounded up to 1
+        knots = np.concatenate([[0.0], middles, [1.0][:end]])
+        values = np.concatenate([drawn[:1], drawn, drawn[-1:][:end]])
         values, method = np.maximum.accumulate(values), "isotonic"
     rising = np.clip((1 - LEAST_SLOPE) * values + LEAST_SLOPE * knots, 0, 1)
     return Calibration(tuple(knots.round(8).tolist()), tuple(rising.round(8).tolist()), int(n_particles), len(right),

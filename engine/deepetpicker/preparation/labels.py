@@ -106,7 +106,7 @@ def draw_label(shape_zyx: Sequence[int], positions_zyx_vox: np.ndarray, class_id
     if kind not in KINDS:
         raise InputError(f"label must be one of {', '.join(KINDS)}, got {kind!r}")
     label = np.zeros(tuple(shape_zyx), np.uint8)
-    nearest = np.full(label.shape, np.inf, np.float32)
+    nearest = np.full(label.shape, np.inf)
     centres = np.asarray(positions_zyx_vox, float).reshape(-1, 3) - np.asarray(origin_zyx, float)
     ids = np.asarray(class_ids, int).ravel()
     missing = sorted(set(ids.tolist()) - set(label_diameters_vox))
