@@ -30,9 +30,9 @@ import endurance  # noqa: E402
 from pyworkflow.object import Set  # noqa: E402
 
 from deepetpicker.io.coordinates import read_coordinates  # noqa: E402
-from deepetpicker_plugin import picked  # noqa: E402
-from deepetpicker_plugin.engine import isEngine  # noqa: E402
+from deepetpicker_plugin.engine.process import isEngine  # noqa: E402
 from deepetpicker_plugin.protocols import ProtDeepETPickerPick  # noqa: E402
+from deepetpicker_plugin.sets import picked  # noqa: E402
 from deepetpicker_plugin.tests.base import PluginTest, extend, positions  # noqa: E402
 
 GROWTH, WAITING = 20, 10

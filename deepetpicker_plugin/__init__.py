@@ -9,12 +9,12 @@ from typing import Any, List
 import pwem
 from pyworkflow.utils import Environ
 
-from deepetpicker_plugin import checkout  # noqa: F401 - before the engine: it decides which one is imported
+from deepetpicker_plugin.engine import checkout  # noqa: F401 - before the engine: it decides which one is imported
 
 # isort: split
 from deepetpicker import __version__
-from deepetpicker_plugin import installation
 from deepetpicker_plugin.constants import DEEPETPICKER_ENV_ACTIVATION, DEEPETPICKER_HOME, URL
+from deepetpicker_plugin.engine import installation
 
 _logo = "logo.png"
 _references = ["Liu2024"]

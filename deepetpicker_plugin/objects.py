@@ -13,7 +13,7 @@ from tomo.objects import SetOfTomograms
 from deepetpicker.io.classes import ParticleClass
 from deepetpicker.io.modelcard import ModelCard, read_card
 from deepetpicker.io.regions import REGIONS, Region, read_regions
-from deepetpicker_plugin.convert import Place, counted, tomogramsOf
+from deepetpicker_plugin.sets.convert import Place, counted, tomogramsOf
 
 
 class DeepETPickerModel(EMObject):

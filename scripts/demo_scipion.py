@@ -265,7 +265,7 @@ def show_scores(evaluate: Any, folder: pathlib.Path) -> None:
 
 def show_pages(train: Any, pick: Any, folder: pathlib.Path) -> None:
     """Write the pages that the windows of training and picks open."""
-    from deepetpicker_plugin import pages
+    from deepetpicker_plugin.engine import pages
 
     for name, make in (("training", pages.pageOfTraining(train)),
                        ("picks", pages.pageOfPicks(pick, pick._getExtraPath("picks")))):
@@ -320,7 +320,7 @@ def run_project(folder: pathlib.Path, diameter_ang: float, size: Size) -> List[s
 
 def say_costs(pick: Any, launched: float) -> None:
     """Say what Scipion's start, the engine's start and picking cost."""
-    from deepetpicker_plugin import picked
+    from deepetpicker_plugin.sets import picked
 
     for batch in picked.batches(pick._getExtraPath("picks"))[:1]:
         lines = pathlib.Path(batch, "engine.log").read_text("utf-8").splitlines()

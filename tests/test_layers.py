@@ -132,6 +132,11 @@ def test_the_reader_of_imports_sees_every_form():
     assert len(ENGINE) >= 5
 
 
+def test_what_is_imported_of_ours_is_there():
+    missing = {name: {one for package in FOLDERS for one in own(imports(name), package)} - set(FILES) for name in FILES}
+    assert offenders(missing) == {}
+
+
 def test_base_imports_only_base_and_no_torch():
     base = [name for name in ENGINE if is_base(name)]
     beyond = {name: [other for other in own(imports(name)) if not is_base(other)] for name in base}
@@ -203,8 +208,9 @@ def test_rooms_import_along_the_arrows():
 def test_rooms_are_listed_and_not_crowded():
     modules = [name for name in ENGINE if not is_base(name)]
     assert {room(name) for name in modules} == {*ROOMS, "cli", "__main__"}
-    folders = collections.Counter(path.parent for path in ENGINE.values() if path.name != "__init__.py")
-    del folders[ROOT / "engine/deepetpicker/cli"]  # a module per verb
+    folders = collections.Counter(path.parent for path in FILES.values() if path.name != "__init__.py")
+    for folder in ("engine/deepetpicker/cli", "deepetpicker_plugin/protocols", "deepetpicker_plugin/tests"):
+        del folders[ROOT / folder]  # a module per verb, per protocol, per promise
     assert {str(folder): n for folder, n in folders.items() if n > 12} == {}
     ground = {name.split(".")[1] for name in ENGINE if is_base(name) and "." in name}
     assert ground == {name.split(".")[1] for name in BASE}

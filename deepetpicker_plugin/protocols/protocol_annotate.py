@@ -18,13 +18,13 @@ from deepetpicker.io.atomic import whole
 from deepetpicker.io.classes import ParticleClass, read_classes
 from deepetpicker.io.coordinates import CoordinateTable, read_coordinates
 from deepetpicker.io.regions import NEGATIVES, REGIONS, read_negatives
-from deepetpicker_plugin import convert
-from deepetpicker_plugin.classes import UNKNOWN_VOX, classesOf, setClasses, tableLines, withDiameters, withNames
 from deepetpicker_plugin.constants import ANNOTATION_DIR
-from deepetpicker_plugin.engine import backgroundCommand
+from deepetpicker_plugin.engine.process import backgroundCommand
 from deepetpicker_plugin.objects import DeepETPickerRegions
 from deepetpicker_plugin.protocols.protocol_base import ProtDeepETPickerBase
 from deepetpicker_plugin.protocols.protocol_propose import ProtDeepETPickerPropose
+from deepetpicker_plugin.sets import convert
+from deepetpicker_plugin.sets.classes import UNKNOWN_VOX, classesOf, setClasses, tableLines, withDiameters, withNames
 
 UNSEEN = ("automatic", "keep", "leave out")
 AUTOMATIC, KEEP, LEAVE = range(len(UNSEEN))

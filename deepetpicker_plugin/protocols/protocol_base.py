@@ -14,8 +14,8 @@ from tomo.objects import SetOfCoordinates3D
 from tomo.protocols.protocol_base import ProtTomoBase
 
 from deepetpicker.errors import DeepETPickerError
-from deepetpicker_plugin import devices
-from deepetpicker_plugin.engine import EngineMixin, stopLeftovers
+from deepetpicker_plugin.engine import devices
+from deepetpicker_plugin.engine.process import EngineMixin, stopLeftovers
 
 
 class ProtDeepETPickerBase(EMProtocol, ProtTomoBase, EngineMixin):

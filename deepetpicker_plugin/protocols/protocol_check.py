@@ -11,12 +11,12 @@ from pyworkflow.utils import Message
 from deepetpicker.config import CheckOptions
 from deepetpicker.errors import InputError
 from deepetpicker.io.classes import classes_to_json
-from deepetpicker_plugin import convert
-from deepetpicker_plugin.classes import BY_CLASS, Table, classesOf, withDiameters
 from deepetpicker_plugin.constants import CHECK_DIR, COORDINATES_DIR, MANIFEST_FILE
-from deepetpicker_plugin.engine import readManifest, writeParams
+from deepetpicker_plugin.engine.process import readManifest, writeParams
 from deepetpicker_plugin.forms import readOptions
 from deepetpicker_plugin.protocols.protocol_base import ProtDeepETPickerBase
+from deepetpicker_plugin.sets import convert
+from deepetpicker_plugin.sets.classes import BY_CLASS, Table, classesOf, withDiameters
 
 
 class ProtDeepETPickerCheck(ProtDeepETPickerBase):

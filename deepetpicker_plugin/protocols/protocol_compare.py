@@ -12,12 +12,12 @@ from tomo.objects import SetOfCoordinates3D
 
 from deepetpicker.config import CompareOptions
 from deepetpicker.io.classmatch import match_classes
-from deepetpicker_plugin import convert
-from deepetpicker_plugin.classes import classesOf, knownClasses, setClasses, tableLines
 from deepetpicker_plugin.constants import CHOSEN_COORDINATES, COMPARISON_DIR, COORDINATES_DIR, MANIFEST_FILE
-from deepetpicker_plugin.engine import EngineError, readManifest, writeParams
+from deepetpicker_plugin.engine.process import EngineError, readManifest, writeParams
 from deepetpicker_plugin.forms import addOption, readOptions
 from deepetpicker_plugin.protocols.protocol_base import ProtDeepETPickerBase
+from deepetpicker_plugin.sets import convert
+from deepetpicker_plugin.sets.classes import classesOf, knownClasses, setClasses, tableLines
 
 BOTH, ONLY_FIRST, ONLY_SECOND = "inBoth", "onlyInFirst", "onlyInSecond"
 

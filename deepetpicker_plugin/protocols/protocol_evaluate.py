@@ -14,8 +14,6 @@ from deepetpicker.config import EvaluateOptions
 from deepetpicker.errors import InputError
 from deepetpicker.io.classes import ParticleClass, classes_to_json
 from deepetpicker.io.classmatch import ClassMatch, match_classes
-from deepetpicker_plugin import convert, seen
-from deepetpicker_plugin.classes import BY_CLASS, Table, classesOf, groupIds, tableLines, withDiameters
 from deepetpicker_plugin.constants import (
     CHOSEN_COORDINATES,
     COORDINATES_DIR,
@@ -24,10 +22,12 @@ from deepetpicker_plugin.constants import (
     EVALUATION_FILE,
     REPORT_FILE,
 )
-from deepetpicker_plugin.engine import readManifest, writeParams
+from deepetpicker_plugin.engine.process import readManifest, writeParams
 from deepetpicker_plugin.forms import addOption, readOptions
 from deepetpicker_plugin.objects import DeepETPickerEvaluation
 from deepetpicker_plugin.protocols.protocol_base import ProtDeepETPickerBase
+from deepetpicker_plugin.sets import convert, seen
+from deepetpicker_plugin.sets.classes import BY_CLASS, Table, classesOf, groupIds, tableLines, withDiameters
 
 
 class ProtDeepETPickerEvaluate(ProtDeepETPickerBase):

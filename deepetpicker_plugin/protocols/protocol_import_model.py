@@ -13,10 +13,10 @@ from pyworkflow.utils import Message
 from deepetpicker.errors import InputError
 from deepetpicker.io.classes import default_class
 from deepetpicker.io.modelcard import read_card
-from deepetpicker_plugin import convert
-from deepetpicker_plugin.classes import Table, tableLines, withDiameters, withNames
 from deepetpicker_plugin.objects import DeepETPickerModel
 from deepetpicker_plugin.protocols.protocol_base import ProtDeepETPickerBase
+from deepetpicker_plugin.sets import convert
+from deepetpicker_plugin.sets.classes import Table, tableLines, withDiameters, withNames
 
 OURS, REFERENCE = 0, 1
 

@@ -17,10 +17,9 @@ from deepetpicker.config import PickOptions
 from deepetpicker.io.atomic import write_text
 from deepetpicker.io.coordinates import CoordinateTable, read_coordinates
 from deepetpicker.perclass import resolve
-from deepetpicker_plugin import convert, devices, picked
-from deepetpicker_plugin.classes import tableLines
 from deepetpicker_plugin.constants import DEVICES_FILE, MANIFEST_FILE, PICKS_DIR, SIGNATURE_FILE
-from deepetpicker_plugin.engine import (
+from deepetpicker_plugin.engine import devices
+from deepetpicker_plugin.engine.process import (
     OWN_ERRORS,
     EngineError,
     exitCode,
@@ -30,11 +29,13 @@ from deepetpicker_plugin.engine import (
     writeParams,
 )
 from deepetpicker_plugin.forms import addOption, addOptions, expertNames, inFormWords, readOptions
-from deepetpicker_plugin.growing import GrowingSet
 from deepetpicker_plugin.objects import SetOfFailedTomograms
-from deepetpicker_plugin.outputs import OutputsMixin
-from deepetpicker_plugin.picked import COORDINATES, FAILED, MAPS
 from deepetpicker_plugin.protocols.protocol_base import ProtDeepETPickerBase
+from deepetpicker_plugin.sets import convert, picked
+from deepetpicker_plugin.sets.classes import tableLines
+from deepetpicker_plugin.sets.growing import GrowingSet
+from deepetpicker_plugin.sets.outputs import OutputsMixin
+from deepetpicker_plugin.sets.picked import COORDINATES, FAILED, MAPS
 
 logger = logging.getLogger(__name__)
 

@@ -13,12 +13,12 @@ from tomo.objects import SetOfCoordinates3D
 from deepetpicker.config import ProposeOptions
 from deepetpicker.io.classes import ParticleClass
 from deepetpicker.io.coordinates import read_coordinates
-from deepetpicker_plugin import convert
-from deepetpicker_plugin.classes import setClasses
 from deepetpicker_plugin.constants import CHOSEN_COORDINATES, COORDINATES_DIR, MANIFEST_FILE, PROPOSALS_DIR
-from deepetpicker_plugin.engine import readManifest, writeParams
+from deepetpicker_plugin.engine.process import readManifest, writeParams
 from deepetpicker_plugin.forms import addOption, readOptions
 from deepetpicker_plugin.protocols.protocol_base import ProtDeepETPickerBase
+from deepetpicker_plugin.sets import convert
+from deepetpicker_plugin.sets.classes import setClasses
 
 METHODS = ProposeOptions.__dataclass_fields__["method"].metadata["choices"]
 WITH_MAP = f"method == {METHODS.index('map')}"

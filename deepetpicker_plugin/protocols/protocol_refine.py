@@ -9,13 +9,13 @@ from pyworkflow.utils import Message
 
 from deepetpicker.config import RefineOptions
 from deepetpicker.errors import InputError
-from deepetpicker_plugin import convert, corrections
-from deepetpicker_plugin.classes import Sorted, Table, groupIds, tableLines
 from deepetpicker_plugin.constants import TRAINING_MANIFEST
-from deepetpicker_plugin.engine import readManifest
+from deepetpicker_plugin.engine.process import readManifest
 from deepetpicker_plugin.forms import addOption, addOptions, addTrainingOptions, expertNames
 from deepetpicker_plugin.objects import DeepETPickerModel
 from deepetpicker_plugin.protocols.protocol_train import MACHINE, NETWORK, ProtDeepETPickerTrain
+from deepetpicker_plugin.sets import convert, corrections
+from deepetpicker_plugin.sets.classes import Sorted, Table, groupIds, tableLines
 
 
 class ProtDeepETPickerRefine(ProtDeepETPickerTrain):

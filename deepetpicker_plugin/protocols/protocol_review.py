@@ -11,11 +11,11 @@ from deepetpicker.annotation.session import Session
 from deepetpicker.errors import InputError
 from deepetpicker.io.classes import numbers_by_class
 from deepetpicker.io.coordinates import CoordinateTable
-from deepetpicker_plugin import convert
-from deepetpicker_plugin.engine import backgroundCommand
+from deepetpicker_plugin.engine.process import backgroundCommand
 from deepetpicker_plugin.protocols.protocol_annotate import ProtDeepETPickerAnnotate, newestCoordinates
 from deepetpicker_plugin.protocols.protocol_pick import ProtDeepETPickerPick
-from deepetpicker_plugin.seen import SOURCES
+from deepetpicker_plugin.sets import convert
+from deepetpicker_plugin.sets.seen import SOURCES
 
 
 class ProtDeepETPickerReview(ProtDeepETPickerAnnotate):

@@ -16,12 +16,12 @@ from tomo.objects import SetOfCoordinates3D, SetOfTomograms, TomoAcquisition, To
 from deepetpicker.config import SimulateOptions
 from deepetpicker.io.classes import read_classes
 from deepetpicker.io.coordinates import read_coordinates
-from deepetpicker_plugin import convert
-from deepetpicker_plugin.classes import setClasses, tableLines
 from deepetpicker_plugin.constants import SIMULATION_DIR
-from deepetpicker_plugin.engine import readManifest, writeParams
+from deepetpicker_plugin.engine.process import readManifest, writeParams
 from deepetpicker_plugin.forms import addOption, addOptions, readOptions
 from deepetpicker_plugin.protocols.protocol_base import ProtDeepETPickerBase
+from deepetpicker_plugin.sets import convert
+from deepetpicker_plugin.sets.classes import setClasses, tableLines
 
 VOLTAGE_KV, CS_MM, AMPLITUDE_CONTRAST = 300.0, 2.7, 0.1
 

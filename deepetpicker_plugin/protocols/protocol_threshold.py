@@ -12,11 +12,11 @@ from tomo.objects import SetOfCoordinates3D
 from deepetpicker.errors import InputError
 from deepetpicker.io.classes import default_class, numbers_by_class
 from deepetpicker.io.coordinates import CoordinateTable
-from deepetpicker_plugin import convert
-from deepetpicker_plugin.classes import groupIds, knownClasses, setClasses, tableLines
-from deepetpicker_plugin.picked import COORDINATES
 from deepetpicker_plugin.protocols.protocol_base import ProtDeepETPickerBase
 from deepetpicker_plugin.protocols.protocol_pick import ProtDeepETPickerPick
+from deepetpicker_plugin.sets import convert
+from deepetpicker_plugin.sets.classes import groupIds, knownClasses, setClasses, tableLines
+from deepetpicker_plugin.sets.picked import COORDINATES
 
 
 class ProtDeepETPickerThreshold(ProtDeepETPickerBase):

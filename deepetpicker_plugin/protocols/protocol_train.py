@@ -14,8 +14,22 @@ from deepetpicker.errors import InputError
 from deepetpicker.geometry import working_voxel_size
 from deepetpicker.io.classes import classes_to_json, news_of, numbers_by_class
 from deepetpicker.io.coordinates import CoordinateTable
-from deepetpicker_plugin import convert, corrections, devices
-from deepetpicker_plugin.classes import (
+from deepetpicker_plugin.constants import (
+    COORDINATES_DIR,
+    FIRST_METRICS_FILE,
+    METRICS_FILE,
+    MODEL_FILE,
+    TRAINING_DIR,
+    TRAINING_MANIFEST,
+)
+from deepetpicker_plugin.engine import devices
+from deepetpicker_plugin.engine.process import EngineError, readManifest, writeParams
+from deepetpicker_plugin.epochs import keptLines, readRows
+from deepetpicker_plugin.forms import addOption, addOptions, addTrainingOptions, expertNames, inFormWords, readOptions
+from deepetpicker_plugin.objects import DeepETPickerModel
+from deepetpicker_plugin.protocols.protocol_base import ProtDeepETPickerBase
+from deepetpicker_plugin.sets import convert, corrections
+from deepetpicker_plugin.sets.classes import (
     BY_CLASS,
     Sorted,
     Source,
@@ -28,19 +42,6 @@ from deepetpicker_plugin.classes import (
     withDiameters,
     withNames,
 )
-from deepetpicker_plugin.constants import (
-    COORDINATES_DIR,
-    FIRST_METRICS_FILE,
-    METRICS_FILE,
-    MODEL_FILE,
-    TRAINING_DIR,
-    TRAINING_MANIFEST,
-)
-from deepetpicker_plugin.engine import EngineError, readManifest, writeParams
-from deepetpicker_plugin.epochs import keptLines, readRows
-from deepetpicker_plugin.forms import addOption, addOptions, addTrainingOptions, expertNames, inFormWords, readOptions
-from deepetpicker_plugin.objects import DeepETPickerModel
-from deepetpicker_plugin.protocols.protocol_base import ProtDeepETPickerBase
 
 NETWORK = ("residual", "coordinates", "pyramid", "activation", "widths")
 MACHINE = ("devices", "nodes")

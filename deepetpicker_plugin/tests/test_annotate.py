@@ -19,9 +19,9 @@ from deepetpicker.annotation.session import Session
 from deepetpicker.annotation.versions import save_version
 from deepetpicker.io.classes import ParticleClass
 from deepetpicker.io.regions import Region
-from deepetpicker_plugin.classes import classesOf, knownClasses
 from deepetpicker_plugin.protocols import ProtDeepETPickerAnnotate, ProtDeepETPickerPropose, ProtDeepETPickerTrain
 from deepetpicker_plugin.protocols.protocol_annotate import newestCoordinates
+from deepetpicker_plugin.sets.classes import classesOf, knownClasses
 from deepetpicker_plugin.tests.base import RATE, alive, noiseTomograms, positions
 from deepetpicker_plugin.tests.screen import gui, pump
 from deepetpicker_plugin.tests.window import WindowTest, windowNamed, xdotool

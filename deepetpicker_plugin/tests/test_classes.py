@@ -10,7 +10,6 @@ from tomo.objects import SetOfCoordinates3D
 
 from deepetpicker.errors import InputError
 from deepetpicker.io.classes import ParticleClass
-from deepetpicker_plugin import classes
 from deepetpicker_plugin.protocols import (
     ProtDeepETPickerCompare,
     ProtDeepETPickerEvaluate,
@@ -18,6 +17,7 @@ from deepetpicker_plugin.protocols import (
     ProtDeepETPickerThreshold,
     ProtDeepETPickerTrain,
 )
+from deepetpicker_plugin.sets import classes
 from deepetpicker_plugin.tests.base import TINY, PluginTest, positions, slow
 from deepetpicker_plugin.viewers.registered import sceneOf
 

@@ -14,7 +14,7 @@ from pyworkflow.object import Set
 from pyworkflow.protocol.executor import QueueStepExecutor, StepExecutor, ThreadStepExecutor
 from tomo.objects import SetOfTomograms, Tomogram
 
-from deepetpicker_plugin import devices
+from deepetpicker_plugin.engine import devices
 from deepetpicker_plugin.protocols import ProtDeepETPickerPick, ProtDeepETPickerTrain
 from deepetpicker_plugin.tests.base import PluginTest
 

@@ -17,8 +17,9 @@ import unittest
 from unittest import mock
 
 from deepetpicker import __version__
-from deepetpicker_plugin import Plugin, checkout, engine, installation
+from deepetpicker_plugin import Plugin
 from deepetpicker_plugin.constants import ENGINE_PID, PLUGIN_DISTRIBUTION
+from deepetpicker_plugin.engine import checkout, installation, process
 from deepetpicker_plugin.tests import screen
 
 SHOW = "import deepetpicker_plugin, deepetpicker; print(deepetpicker.__file__, deepetpicker.__version__)"
@@ -88,7 +89,7 @@ class TestWhichEngine(FolderTest):
                                   capture_output=True, text=True)
             self.assertEqual(done.stdout, wanted + "\n")
         self.assertEqual(checkout.exportOwnEngine(self.folder), "")
-        script = engine.writeScript(str(self.folder), ["info"], Plugin)
+        script = process.writeScript(str(self.folder), ["info"], Plugin)
         self.assertIn(checkout.exportOwnEngine(), pathlib.Path(script).read_text("utf-8"))
 
 
@@ -103,15 +104,15 @@ class TestLeftovers(FolderTest):
         class WithPython(Plugin):
             getPython = classmethod(lambda cls: str(python))
 
-        script = engine.writeScript(str(self.folder), [], WithPython)
+        script = process.writeScript(str(self.folder), [], WithPython)
         with subprocess.Popen(["bash", script]) as shell:
-            while not engine.isEngine(self.started()):
+            while not process.isEngine(self.started()):
                 time.sleep(0.01)
             os.kill(shell.pid, signal.SIGSTOP)  # as on a busy machine, where it gets no time
             later = threading.Timer(0.5, os.kill, (shell.pid, signal.SIGCONT))
             later.start()
-            self.assertTrue(engine.stopLeftover(str(self.folder)))
-            code = engine.exitCode(str(self.folder))
+            self.assertTrue(process.stopLeftover(str(self.folder)))
+            code = process.exitCode(str(self.folder))
             later.join()
         self.assertEqual(code, 143)
 
@@ -284,9 +285,9 @@ class TestFolder(FolderTest):
     def uses(self):
         """Check the installation, start the engine and return what it says."""
         self.assertEqual(Plugin.validateInstallation(), [])
-        script = engine.writeScript(str(self.folder), ["--version"], Plugin)
+        script = process.writeScript(str(self.folder), ["--version"], Plugin)
         done = subprocess.run(["bash", script], check=True, timeout=60, capture_output=True, text=True)
-        self.assertEqual(engine.exitCode(str(self.folder)), 0)
+        self.assertEqual(process.exitCode(str(self.folder)), 0)
         self.assertEqual((self.folder / "used").read_text("utf-8"), "-m deepetpicker --version\n" * 2)
         return done.stdout
 

@@ -14,7 +14,7 @@ from pyworkflow.protocol import params
 
 import deepetpicker_plugin
 from deepetpicker.config import EvaluateOptions, PickOptions, SimulateOptions, TrainOptions
-from deepetpicker_plugin import Plugin, forms, picked, protocols
+from deepetpicker_plugin import Plugin, forms, protocols
 from deepetpicker_plugin.epochs import readRows
 from deepetpicker_plugin.protocols import (
     ProtDeepETPickerCompare,
@@ -25,6 +25,7 @@ from deepetpicker_plugin.protocols import (
     ProtDeepETPickerThreshold,
     ProtDeepETPickerTrain,
 )
+from deepetpicker_plugin.sets import picked
 from deepetpicker_plugin.tests.base import PluginTest
 
 SCIPIONS = ("runName", "runMode", "hostName", "streamingSleepOnWait", "streamingWarning", "numberOfThreads",

@@ -11,8 +11,8 @@ from tomo.protocols import ProtTomoExtractCoords
 
 from deepetpicker.errors import InputError
 from deepetpicker.io.coordinates import read_coordinates
-from deepetpicker_plugin import convert
 from deepetpicker_plugin.protocols import ProtDeepETPickerCompare, ProtDeepETPickerEvaluate, ProtDeepETPickerPick
+from deepetpicker_plugin.sets import convert
 from deepetpicker_plugin.tests.base import PluginTest, dataFolder, noiseTomograms, positions, tinyModel
 
 NEAR = 0.01  # voxel

@@ -14,9 +14,9 @@ import numpy as np
 from pyworkflow.protocol import MODE_RESTART
 from tomo.protocols import ProtImportTomomasks
 
-from deepetpicker_plugin import picked
-from deepetpicker_plugin.engine import EngineError, isEngine
+from deepetpicker_plugin.engine.process import EngineError, isEngine
 from deepetpicker_plugin.protocols import ProtDeepETPickerPick, ProtDeepETPickerThreshold
+from deepetpicker_plugin.sets import picked
 from deepetpicker_plugin.tests.base import PluginTest, dataFolder, noiseTomograms, positions, slow, tinyModel
 from deepetpicker_plugin.tests.pretend import engine
 

@@ -8,9 +8,9 @@ import numpy as np
 from tomo.constants import BOTTOM_LEFT_CORNER
 from tomo.objects import SetOfCoordinates3D
 
-from deepetpicker_plugin import convert
 from deepetpicker_plugin.protocols import ProtDeepETPickerCheck, ProtDeepETPickerPropose
 from deepetpicker_plugin.protocols.protocol_propose import METHODS
+from deepetpicker_plugin.sets import convert
 from deepetpicker_plugin.tests.base import RATE, PluginTest, positions
 
 DIAMETER = 253.0

@@ -10,9 +10,9 @@ import sys
 import tempfile
 import unittest
 
-from deepetpicker_plugin import picked
-from deepetpicker_plugin.engine import writeScript
+from deepetpicker_plugin.engine.process import writeScript
 from deepetpicker_plugin.protocols import ProtDeepETPickerPick
+from deepetpicker_plugin.sets import picked
 from deepetpicker_plugin.tests.base import PluginTest, dataFolder, noiseTomograms, slow, tinyModel
 
 SHAPES = {f"TS_0{i}": (24, 32, 40) for i in range(4)}

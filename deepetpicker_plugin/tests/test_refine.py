@@ -21,16 +21,16 @@ from deepetpicker.annotation.versions import save_version
 from deepetpicker.config import RefineOptions, TrainOptions
 from deepetpicker.io.regions import Region, read_negatives, read_regions, write_regions
 from deepetpicker_plugin.constants import MODEL_FILE, TRAINING_DIR
-from deepetpicker_plugin.convert import Place
-from deepetpicker_plugin.corrections import correctionItems, leftBehind, transferBoxes
+from deepetpicker_plugin.engine.pages import pageOfModel
 from deepetpicker_plugin.objects import DeepETPickerModel, DeepETPickerRegions
-from deepetpicker_plugin.pages import pageOfModel
 from deepetpicker_plugin.protocols import (
     ProtDeepETPickerAnnotate,
     ProtDeepETPickerRefine,
     ProtDeepETPickerReview,
     ProtDeepETPickerTrain,
 )
+from deepetpicker_plugin.sets.convert import Place
+from deepetpicker_plugin.sets.corrections import correctionItems, leftBehind, transferBoxes
 from deepetpicker_plugin.tests.base import PluginTest, dataFolder, python, slow, tinyModel
 from deepetpicker_plugin.viewers.registered import DeepETPickerTrainingViewer
 from deepetpicker_plugin.viewers.rounds import namesOfModels, roundsOf

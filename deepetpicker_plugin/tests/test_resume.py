@@ -11,7 +11,7 @@ import numpy as np
 from pyworkflow.project import Manager
 
 from deepetpicker.io.modelcard import read_header
-from deepetpicker_plugin.engine import isEngine
+from deepetpicker_plugin.engine.process import isEngine
 from deepetpicker_plugin.protocols import ProtDeepETPickerPick, ProtDeepETPickerTrain
 from deepetpicker_plugin.tests.base import TINY, PluginTest, positions, slow
 

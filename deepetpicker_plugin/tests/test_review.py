@@ -9,9 +9,9 @@ from unittest import mock
 import numpy as np
 
 from deepetpicker.annotation.session import Session
-from deepetpicker_plugin.classes import classesOf, knownClasses
-from deepetpicker_plugin.engine import backgroundCommand
+from deepetpicker_plugin.engine.process import backgroundCommand
 from deepetpicker_plugin.protocols import ProtDeepETPickerReview
+from deepetpicker_plugin.sets.classes import classesOf, knownClasses
 from deepetpicker_plugin.tests.base import positions
 from deepetpicker_plugin.tests.screen import gui
 from deepetpicker_plugin.tests.window import WindowTest, xdotool

@@ -6,7 +6,7 @@ import sys
 import tempfile
 import unittest
 
-from deepetpicker_plugin.engine import exitCode, writeScript
+from deepetpicker_plugin.engine.process import exitCode, writeScript
 
 ODD = ('a b', "it's", 'say "x"', '$HOME', '`touch ran`', '$(touch ran)', ';touch ran', '&& touch ran', '100%d',
        '%(GPU)s', 'back\\slash', 'line\nend', 'caf\u00e9', 'cafe\u0301', '{pid}', '-n', '*', '~', '', '!x', '#x',

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unittest
 
-from deepetpicker_plugin.seen import LEAVE_OUT, SCORE, Seen
+from deepetpicker_plugin.sets.seen import LEAVE_OUT, SCORE, Seen
 
 OURS = Seen(frozenset({"TS_1", "TS_2"}), frozenset({"TS_2", "TS_3"}), isOurs=True)
 

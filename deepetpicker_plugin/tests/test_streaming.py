@@ -17,10 +17,10 @@ from tomo.objects import SetOfTomograms, Tomogram
 
 from deepetpicker.errors import InputError
 from deepetpicker.io.coordinates import CoordinateTable
-from deepetpicker_plugin import picked
-from deepetpicker_plugin.engine import isEngine
-from deepetpicker_plugin.growing import GrowingSet
+from deepetpicker_plugin.engine.process import isEngine
 from deepetpicker_plugin.protocols import ProtDeepETPickerPick
+from deepetpicker_plugin.sets import picked
+from deepetpicker_plugin.sets.growing import GrowingSet
 from deepetpicker_plugin.tests.base import (
     PluginTest,
     copyOf,
@@ -90,10 +90,10 @@ class TestLooking(unittest.TestCase):
 
     def test_a_file_that_cannot_be_read_now_is_not_a_closed_set(self):
         growing = self.make("TS_1")
-        with mock.patch("deepetpicker_plugin.growing.LOCKED_S", 0.05):
+        with mock.patch("deepetpicker_plugin.sets.growing.LOCKED_S", 0.05):
             writer = sqlite3.connect(self.path, isolation_level=None)
             writer.execute("BEGIN EXCLUSIVE")
-            with self.assertLogs("deepetpicker_plugin.growing", "WARNING") as log:
+            with self.assertLogs("deepetpicker_plugin.sets.growing", "WARNING") as log:
                 self.assertEqual(growing.look(), ([], True))
             self.assertIn("locked", log.output[0])
             writer.execute("ROLLBACK")

@@ -6,9 +6,9 @@ import os
 
 import numpy as np
 
-from deepetpicker_plugin import picked
 from deepetpicker_plugin.epochs import keptLines
 from deepetpicker_plugin.protocols import ProtDeepETPickerPick, ProtDeepETPickerReview, ProtDeepETPickerThreshold
+from deepetpicker_plugin.sets import picked
 from deepetpicker_plugin.tests.base import PluginTest, dataFolder, noiseTomograms, tinyModel
 from deepetpicker_plugin.wizards.threshold import thresholdsOfPicking
 

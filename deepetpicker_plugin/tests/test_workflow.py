@@ -8,7 +8,7 @@ import os
 import numpy as np
 
 from deepetpicker_plugin.constants import TRAINING_MANIFEST
-from deepetpicker_plugin.engine import readManifest
+from deepetpicker_plugin.engine.process import readManifest
 from deepetpicker_plugin.protocols import (
     ProtDeepETPickerCompare,
     ProtDeepETPickerEvaluate,

@@ -12,9 +12,8 @@ from deepetpicker.errors import DeepETPickerError
 from deepetpicker.windows.charts import EvaluationWindow, HistogramWindow, TrainingWindow
 from deepetpicker.windows.picks import PicksWindow
 from deepetpicker.windows.scene import Scene
-from deepetpicker_plugin import classes, convert, pages
-from deepetpicker_plugin.classes import lookOf
 from deepetpicker_plugin.constants import PICKS_DIR
+from deepetpicker_plugin.engine import pages
 from deepetpicker_plugin.epochs import readRows
 from deepetpicker_plugin.objects import DeepETPickerEvaluation, DeepETPickerModel
 from deepetpicker_plugin.protocols import (
@@ -32,6 +31,8 @@ from deepetpicker_plugin.protocols import (
 )
 from deepetpicker_plugin.protocols.protocol_annotate import newestCoordinates
 from deepetpicker_plugin.protocols.protocol_compare import BOTH, ONLY_FIRST, ONLY_SECOND
+from deepetpicker_plugin.sets import classes, convert
+from deepetpicker_plugin.sets.classes import lookOf
 from deepetpicker_plugin.viewers.rounds import makerOf, namesOfModels, roundsOf
 from deepetpicker_plugin.viewers.scene import sceneOfSets
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from deepetpicker.io.coordinates import CoordinateTable
 from deepetpicker.windows.scene import Scene, TomogramFile, make_layer
-from deepetpicker_plugin import convert
+from deepetpicker_plugin.sets import convert
 
 
 def sceneFile(place: convert.Place, shown: str = "") -> TomogramFile:

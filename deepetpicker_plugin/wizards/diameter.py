@@ -15,8 +15,8 @@ from deepetpicker.io.coordinates import CoordinateTable
 from deepetpicker.windows.scene import Scene
 from deepetpicker.windows.slices import SlicePanel
 from deepetpicker.windows.window import FigureWindow, slider
-from deepetpicker_plugin import convert
 from deepetpicker_plugin.protocols import ProtDeepETPickerAnnotate, ProtDeepETPickerPropose
+from deepetpicker_plugin.sets import convert
 from deepetpicker_plugin.viewers.scene import sceneOfTables
 
 LEAST_RADIUS_VOX = 1.0

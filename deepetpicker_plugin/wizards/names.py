@@ -9,8 +9,8 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from deepetpicker.errors import InputError
 from deepetpicker.windows.window import FigureWindow
-from deepetpicker_plugin import convert
-from deepetpicker_plugin.classes import withNames
+from deepetpicker_plugin.sets import convert
+from deepetpicker_plugin.sets.classes import withNames
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,8 +10,8 @@ from deepetpicker.errors import DeepETPickerError, InputError
 from deepetpicker.perclass import resolve
 from deepetpicker.windows.picks import PicksWindow
 from deepetpicker.windows.scene import Scene
-from deepetpicker_plugin import convert
 from deepetpicker_plugin.protocols import ProtDeepETPickerPick
+from deepetpicker_plugin.sets import convert
 from deepetpicker_plugin.viewers.registered import classesOf, classesOfSets
 from deepetpicker_plugin.viewers.scene import sceneOfTables
 

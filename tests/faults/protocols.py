@@ -26,7 +26,7 @@ from pyworkflow.object import Set
 
 from deepetpicker.io.modelcard import read_card
 from deepetpicker.io.volumes import open_volume, write_volume
-from deepetpicker_plugin.engine import isEngine
+from deepetpicker_plugin.engine.process import isEngine
 from deepetpicker_plugin.protocols import ProtDeepETPickerPick, ProtDeepETPickerPropose, ProtDeepETPickerTrain
 from deepetpicker_plugin.tests.base import TINY, PluginTest, alive, extend, positions, tinyModel
 

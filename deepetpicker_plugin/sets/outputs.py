@@ -10,10 +10,10 @@ from tomo.objects import SetOfTomoMasks, Tomogram
 
 from deepetpicker.io.classes import ParticleClass
 from deepetpicker.io.coordinates import CoordinateTable
-from deepetpicker_plugin import convert, picked
-from deepetpicker_plugin.classes import setClasses
 from deepetpicker_plugin.objects import SetOfFailedTomograms
-from deepetpicker_plugin.picked import COORDINATES, FAILED, MAPS
+from deepetpicker_plugin.sets import convert, picked
+from deepetpicker_plugin.sets.classes import setClasses
+from deepetpicker_plugin.sets.picked import COORDINATES, FAILED, MAPS
 
 
 class OutputsMixin:

@@ -6,9 +6,9 @@ import os
 import subprocess
 from typing import Any, Callable, List, Mapping, Optional, Sequence
 
-from deepetpicker_plugin import picked
 from deepetpicker_plugin.constants import MANIFEST_FILE, METRICS_FILE, MODEL_FILE, PAGE_DIR, PAGE_FILE
-from deepetpicker_plugin.engine import EngineError, lastError, writeScript
+from deepetpicker_plugin.engine.process import EngineError, lastError, writeScript
+from deepetpicker_plugin.sets import picked
 
 Names = Mapping[str, str]
 

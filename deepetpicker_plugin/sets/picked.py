@@ -14,9 +14,9 @@ from deepetpicker.io.manifest import Manifest
 from deepetpicker.io.volumes import open_volume
 from deepetpicker.perclass import text_of
 from deepetpicker.verdict import of_run
-from deepetpicker_plugin import convert
 from deepetpicker_plugin.constants import MANIFEST_FILE
-from deepetpicker_plugin.engine import readManifest
+from deepetpicker_plugin.engine.process import readManifest
+from deepetpicker_plugin.sets import convert
 
 CRASH_FILE = "crash.json"
 COORDINATES, MAPS, FAILED = "coordinates", "probabilityMaps", "failedTomograms"

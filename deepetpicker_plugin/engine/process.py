@@ -15,7 +15,6 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 from deepetpicker.errors import DeepETPickerError
 from deepetpicker.io.atomic import write_text
 from deepetpicker.io.manifest import read_manifest
-from deepetpicker_plugin.checkout import exportOwnEngine
 from deepetpicker_plugin.constants import (
     ENGINE_ERRORS,
     ENGINE_EXIT,
@@ -25,6 +24,7 @@ from deepetpicker_plugin.constants import (
     MANIFEST_FILE,
     PARAMS_FILE,
 )
+from deepetpicker_plugin.engine.checkout import exportOwnEngine
 
 GRACE_S = 30.0
 ASKED_TO_END = (130, 143)  # how a shell reports Ctrl-C and SIGTERM

@@ -9,9 +9,9 @@ from typing import Any, Collection, Dict, List
 import numpy as np
 
 from deepetpicker.io.regions import NEGATIVES, REGIONS, Region, write_negatives, write_regions
-from deepetpicker_plugin import convert
-from deepetpicker_plugin.classes import called, makerOf
 from deepetpicker_plugin.constants import CHOSEN_COORDINATES
+from deepetpicker_plugin.sets import convert
+from deepetpicker_plugin.sets.classes import called, makerOf
 
 KINDS = ("negatives", "regions")  # outputs of *annotate* and *review* beside their coordinates
 LABELS = {"negatives": "Places without a particle", "regions": "Complete boxes"}

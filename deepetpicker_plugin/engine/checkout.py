@@ -12,7 +12,7 @@ import pathlib
 import shlex
 import sys
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def engineFolder(root: pathlib.Path = ROOT) -> str:

@@ -22,7 +22,7 @@ from deepetpicker.io.classes import (
     numbers_by_class,
     values_by_class,
 )
-from deepetpicker_plugin import convert
+from deepetpicker_plugin.sets import convert
 
 Table = Tuple[ParticleClass, ...]
 

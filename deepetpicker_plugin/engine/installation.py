@@ -14,8 +14,8 @@ from urllib.parse import urlparse
 from urllib.request import url2pathname
 
 from deepetpicker import __version__
-from deepetpicker_plugin.checkout import ROOT, engineFolder, exportOwnEngine
 from deepetpicker_plugin.constants import DEEPETPICKER_ENV_ACTIVATION, PLUGIN_DISTRIBUTION
+from deepetpicker_plugin.engine.checkout import ROOT, engineFolder, exportOwnEngine
 
 ENVIRONMENT = "env"  # below DEEPETPICKER_HOME
 READY = "environment_ready"  # beside it, once everything is installed
