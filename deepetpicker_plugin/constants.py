@@ -37,6 +37,8 @@ PROPOSALS_DIR = "proposals"
 CHECK_DIR = "check"
 ANNOTATION_DIR = "annotation"  # journal, and a version per closed window: annotation/version_001/{TS.csv, ...}
 
+PROCESS_FILE = "process.txt"  # host, number and begin of the process that runs the protocol
+
 # Files that a started engine leaves in its folder.
 ENGINE_SCRIPT = "engine.sh"
 ENGINE_PID = "engine.pid"    # host, process number and its shell's, there while the engine runs

@@ -203,10 +203,18 @@ def _runs(pid: int, word: bytes) -> bool:
     """Tell whether a process of that number exists on this machine, has a word in its command line and is no zombie."""
     try:
         words = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        state = pathlib.Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rsplit(")", 1)[1].split()[0]
-    except (OSError, IndexError):
+    except OSError:
         return False
-    return word in words and state != "Z"
+    return word in words and beginOf(pid) != ""
+
+
+def beginOf(pid: int) -> str:
+    """Return when a process of this machine began, in ticks of its clock; empty where there is none, or a zombie."""
+    try:
+        fields = pathlib.Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rsplit(")", 1)[1].split()
+        return fields[19] if fields[0] != "Z" else ""
+    except (OSError, IndexError):
+        return ""
 
 
 def lastError(folder: str) -> str:

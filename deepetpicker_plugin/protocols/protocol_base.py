@@ -15,6 +15,7 @@ from tomo.protocols.protocol_base import ProtTomoBase
 
 from deepetpicker.errors import DeepETPickerError
 from deepetpicker_plugin.engine import devices
+from deepetpicker_plugin.engine.earlier import endProcess
 from deepetpicker_plugin.engine.process import EngineMixin, stopLeftovers
 
 
@@ -41,6 +42,11 @@ class ProtDeepETPickerBase(EMProtocol, ProtTomoBase, EngineMixin):
         folder = self._getExtraPath(*names)
         os.makedirs(folder, exist_ok=True)
         return folder
+
+    def makePathsAndClean(self) -> None:
+        """Make the protocol's folders for a launch, when no earlier process of it writes its state any more."""
+        endProcess(self._getExtraPath())
+        super().makePathsAndClean()
 
     def cleanWorkingDir(self) -> None:
         """Delete the protocol's files, for *Restart* and *Delete*.

@@ -12,6 +12,7 @@ from deepetpicker.config import CheckOptions
 from deepetpicker.errors import InputError
 from deepetpicker.io.classes import classes_to_json
 from deepetpicker_plugin.constants import CHECK_DIR, COORDINATES_DIR, MANIFEST_FILE
+from deepetpicker_plugin.engine.earlier import toDoAgain
 from deepetpicker_plugin.engine.process import readManifest, writeParams
 from deepetpicker_plugin.forms import readOptions
 from deepetpicker_plugin.protocols.protocol_base import ProtDeepETPickerBase
@@ -38,8 +39,9 @@ class ProtDeepETPickerCheck(ProtDeepETPickerBase):
                       help=f"{BY_CLASS} Empty: what is known of the classes, else the box size.")
 
     def _insertAllSteps(self) -> None:
-        """Insert the step; the digest makes it run again when anything in the form or the input changes."""
-        digest = self._digestOf([self.diameters.get(), self._stateOf(self.inputCoordinates.get())])
+        """Insert the step; the digest makes it run again when form, input or its files change, or one failed."""
+        again = toDoAgain(self._getExtraPath(CHECK_DIR, MANIFEST_FILE))
+        digest = self._digestOf([self.diameters.get(), self._stateOf(self.inputCoordinates.get()), *again])
         self._insertFunctionStep(self.checkStep, digest, needsGPU=False)
 
     def checkStep(self, digest: str) -> List[str]:

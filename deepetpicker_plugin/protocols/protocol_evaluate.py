@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from typing import Any, Dict, List
 
 from pyworkflow.protocol import params
@@ -20,8 +19,10 @@ from deepetpicker_plugin.constants import (
     CURVE_FILE,
     EVALUATION_DIR,
     EVALUATION_FILE,
+    MANIFEST_FILE,
     REPORT_FILE,
 )
+from deepetpicker_plugin.engine.earlier import toDoAgain
 from deepetpicker_plugin.engine.process import readManifest, writeParams
 from deepetpicker_plugin.forms import addOption, readOptions
 from deepetpicker_plugin.objects import DeepETPickerEvaluation
@@ -70,10 +71,11 @@ class ProtDeepETPickerEvaluate(ProtDeepETPickerBase):
         addOption(form, EvaluateOptions, "margin", "Margin left out")
 
     def _insertAllSteps(self) -> None:
-        """Insert the steps; the digest makes them run again when anything in the form changes."""
+        """Insert the steps; the digest makes them run again when form, inputs or their files change, or one failed."""
+        again = toDoAgain(self._getExtraPath(EVALUATION_DIR, MANIFEST_FILE))
         digest = self._digestOf([self._options(), self.diameters.get(), self.useGroups.get(), self.classMap.get(),
                                  self._stateOf(self.inputCoordinates.get(), self.inputReference.get()),
-                                 self._leftOut()])
+                                 self._leftOut(), *again])
         self._insertFunctionStep(self.evaluateStep, digest, needsGPU=False)
         self._insertFunctionStep(self.createOutputStep, digest, needsGPU=False)
 
@@ -241,7 +243,7 @@ class ProtDeepETPickerEvaluate(ProtDeepETPickerBase):
         if best is not None:
             lines.append(f"Best F1 of all thresholds: *{best[0]:.3f}*, at {best[1]:.3f}")
         lines += [line for line in self._seenLines() if not line.startswith("*")]  # the others are among the warnings
-        manifest = readManifest(os.path.join(self._getExtraPath(EVALUATION_DIR), "manifest.json"))
+        manifest = readManifest(self._getExtraPath(EVALUATION_DIR, MANIFEST_FILE))
         rate = self.inputCoordinates.get().getSamplingRate()
         lines += tableLines(self._collect([], self.getClasses) or (), rate) + self._warnings()
         return [*lines, f"Report: {self.getReport()}", *self._warnings_of(manifest)]

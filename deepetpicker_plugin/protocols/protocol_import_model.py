@@ -13,6 +13,7 @@ from pyworkflow.utils import Message
 from deepetpicker.errors import InputError
 from deepetpicker.io.classes import default_class
 from deepetpicker.io.modelcard import read_card
+from deepetpicker.io.records import identity
 from deepetpicker_plugin.objects import DeepETPickerModel
 from deepetpicker_plugin.protocols.protocol_base import ProtDeepETPickerBase
 from deepetpicker_plugin.sets import convert
@@ -57,9 +58,11 @@ class ProtDeepETPickerImportModel(ProtDeepETPickerBase):
                       help="0 takes what the checkpoint says, else 72.")
 
     def _insertAllSteps(self) -> None:
-        """Insert the one step."""
+        """Insert the one step; it runs again when the form or the file changes."""
         settings = (self.importFrom, self.diameters, self.classNames, self.samplingRate, self.labelDiameter, self.patch)
-        self._insertFunctionStep(self.importStep, self._file(), *(s.get() for s in settings), needsGPU=False)
+        state = identity(self._file())
+        self._insertFunctionStep(self.importStep, self._file(), *(s.get() for s in settings), state["size"],
+                                 state["sample"], needsGPU=False)
 
     def importStep(self, fileName: str, *settings: Any) -> List[str]:
         """Copy or convert the file and make it an output."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Sequence
 
 from pyworkflow.protocol import STATUS_NEW, ProtStreamingBase, params
 from pyworkflow.utils import Message
@@ -14,11 +13,11 @@ from pyworkflow.utils.retry_streaming import retry_on_sqlite_lock
 from tomo.objects import SetOfCoordinates3D, SetOfTomoMasks, Tomogram
 
 from deepetpicker.config import PickOptions
-from deepetpicker.io.atomic import write_text
 from deepetpicker.io.coordinates import CoordinateTable, read_coordinates
 from deepetpicker.perclass import resolve
-from deepetpicker_plugin.constants import DEVICES_FILE, MANIFEST_FILE, PICKS_DIR, SIGNATURE_FILE
+from deepetpicker_plugin.constants import DEVICES_FILE, MANIFEST_FILE, PICKS_DIR
 from deepetpicker_plugin.engine import devices
+from deepetpicker_plugin.engine.earlier import endProcess, noteProcess
 from deepetpicker_plugin.engine.process import (
     OWN_ERRORS,
     EngineError,
@@ -34,6 +33,7 @@ from deepetpicker_plugin.protocols.protocol_base import ProtDeepETPickerBase
 from deepetpicker_plugin.sets import convert, picked
 from deepetpicker_plugin.sets.classes import tableLines
 from deepetpicker_plugin.sets.growing import GrowingSet
+from deepetpicker_plugin.sets.kept import KeptMixin
 from deepetpicker_plugin.sets.outputs import OutputsMixin
 from deepetpicker_plugin.sets.picked import COORDINATES, FAILED, MAPS
 
@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 MOST_TERMS = 100  # of an SQL condition
 
 
-class ProtDeepETPickerPick(OutputsMixin, ProtDeepETPickerBase, ProtStreamingBase):
+class ProtDeepETPickerPick(KeptMixin, OutputsMixin, ProtDeepETPickerBase, ProtStreamingBase):
     """Pick particles in tomograms with a trained DeepETPicker model.
 
     Takes tomograms while they are being reconstructed, uses all GPUs given, starts the engine once for many tomograms,
@@ -51,6 +51,7 @@ class ProtDeepETPickerPick(OutputsMixin, ProtDeepETPickerBase, ProtStreamingBase
     """
 
     _label = "pick"
+    _hasFailedStep = False
     _possibleOutputs = {COORDINATES: SetOfCoordinates3D, MAPS: SetOfTomoMasks, FAILED: SetOfFailedTomograms}
 
     # ---- form
@@ -118,11 +119,13 @@ class ProtDeepETPickerPick(OutputsMixin, ProtDeepETPickerBase, ProtStreamingBase
     # This one occupies a thread as long as tomograms may come.
     def stepsGeneratorStep(self) -> None:
         """Insert picking steps for tomograms as they come; what an earlier run has picked is taken as it is."""
+        endProcess(self._getExtraPath())
+        noteProcess(self._ensureExtra())
         self._sign()
         stopLeftovers(self._getExtraPath())
         for line in devices.describe(devices.record(self, self._getExtraPath(DEVICES_FILE))):
             self.info(line)
-        before = picked.done(self._getExtraPath(PICKS_DIR))
+        before = self._kept()
         growing, outputs, isOpen = GrowingSet(self.inputTomograms.get()), [], True
         while isOpen:
             new, isOpen = growing.look()
@@ -132,7 +135,14 @@ class ProtDeepETPickerPick(OutputsMixin, ProtDeepETPickerBase, ProtStreamingBase
             outputs += self._insertPicking([ts for ts in new if ts not in before])
             if isOpen:
                 self._streamingSleepOnWait()
+            if self._hasFailedStep:  # nobody does what is inserted now, and the process waits for this thread
+                return
         self._insertFunctionStep(self.closeStep, prerequisites=outputs, needsGPU=False)
+
+    def _stepFinished(self, step: Any) -> Any:
+        """Do what Scipion does when a step has ended; when it has failed, no more tomograms are looked for."""
+        self._hasFailedStep = self._hasFailedStep or step.isFailed()
+        return super()._stepFinished(step)
 
     def _insertPicking(self, tsIds: Sequence[str]) -> List[int]:
         """Insert the steps that pick some tomograms; return those that make output."""
@@ -186,14 +196,15 @@ class ProtDeepETPickerPick(OutputsMixin, ProtDeepETPickerBase, ProtStreamingBase
             remaining, folder = missing[1:], picked.nextOf(folder)
 
     def _engineItems(self, tsIds: Sequence[str]) -> Dict[str, Dict[str, Any]]:
-        """Return the engine's items of some tomograms by tsId; with masks where the form has them."""
-        tomograms, masks = self._tomograms(tsIds), self.inputMasks.get()
+        """Return the engine's items of those of some tomograms that the set has, by tsId; with masks, if any."""
+        found, masks = self._tomograms(tsIds), self.inputMasks.get()
+        tomograms = {ts: found[ts] for ts in tsIds if ts in found}
         if masks is None:
-            return {ts: convert.itemUnread(tomograms[ts]) for ts in tsIds}
+            return {ts: convert.itemUnread(tomogram) for ts, tomogram in tomograms.items()}
         with self._lock:
             files = {m.getTsId(): convert.localFile(m.getFileName()) for m in masks.iterItems()}
             masks.close()
-        return {ts: convert.itemUnread(tomograms[ts], mask=files.get(ts, "")) for ts in tsIds}
+        return {ts: convert.itemUnread(tomogram, mask=files.get(ts, "")) for ts, tomogram in tomograms.items()}
 
     def _withMask(self, folder: str, items: Dict[str, Dict[str, Any]]) -> List[str]:
         """Return the tsIds that can be picked; one that lacks its mask is recorded as failed."""
@@ -260,52 +271,6 @@ class ProtDeepETPickerPick(OutputsMixin, ProtDeepETPickerBase, ProtStreamingBase
         options = readOptions(self, PickOptions, device=self._device(), voxel_size=0.0, mask="", resume=False)
         return {name: value for name, value in options.items() if name != "shard"}
 
-    def _signature(self) -> Dict[str, Any]:
-        """Return what must not change while picks of earlier starts are kept."""
-        changing = ("device", "batch", "slab", "precision", "memory_limit")
-        return {"options": {k: v for k, v in self._options().items() if k not in changing},
-                "model": self.inputModel.get().getObjId(), "split": self.splitClasses.get(),
-                "masks": self._maskFiles(), "tomograms": self.inputTomograms.get().getObjId()}
-
-    def _maskFiles(self) -> Optional[Dict[str, str]]:
-        """Return the file of each mask by tsId, as it is told from others; None without masks.
-
-        Imported files are links, and the same file may be imported twice. In a project that is moved, files outside
-        keep their absolute paths and those inside the relative ones.
-        """
-        masks = self.inputMasks.get()
-        if masks is None:
-            return None
-        with self._lock:
-            files = {m.getTsId(): os.path.realpath(convert.localFile(m.getFileName())) for m in masks.iterItems()}
-            masks.close()
-        inside = {ts: os.path.relpath(path) for ts, path in files.items()}
-        return {ts: files[ts] if path.startswith(os.pardir) else path for ts, path in inside.items()}
-
-    def _sign(self) -> None:
-        """Write down with what settings the picks of this run are made."""
-        self._ensureExtra(PICKS_DIR)
-        write_text(self._getExtraPath(SIGNATURE_FILE), json.dumps(self._signature(), indent=1) + "\n")
-
-    def _changed(self) -> List[str]:
-        """Return what was changed since earlier picks of this protocol, which Continue would keep, were made.
-
-        Masks may be added for tomograms that were not picked yet.
-        """
-        path, done = self._getExtraPath(SIGNATURE_FILE), picked.done(self._getExtraPath(PICKS_DIR))
-        if not self.isContinued() or not os.path.exists(path) or not done:
-            return []
-        with open(path, encoding="utf-8") as stream:
-            before = json.load(stream)
-        now = json.loads(json.dumps(self._signature()))
-        earlierOptions = {**PickOptions().to_dict(), **before["options"]}  # it may be older than an option
-        changed = [key for key, value in now["options"].items() if earlierOptions.get(key) != value]
-        changed += [key for key in now if key not in ("options", "masks") and before.get(key) != now[key]]
-        masks, earlier = now["masks"], before["masks"]
-        if (masks is None) != (earlier is None) or (masks and any(masks.get(t) != earlier.get(t) for t in done)):
-            changed.append("masks")
-        return changed
-
     # ---- information
     def _validate(self) -> List[str]:
         """Return everything that is wrong with the form."""
@@ -371,6 +336,7 @@ class ProtDeepETPickerPick(OutputsMixin, ProtDeepETPickerBase, ProtStreamingBase
                          "run.")
         lines += [inFormWords(line, self) for line in picked.verdictLines(done)]
         lines += ["Next: *Analyze results* shows them and leads to *review picks*."] if done else []
+        lines += picked.asideLines(self._getExtraPath(PICKS_DIR))
         lines += [f"{ts} failed: {r['reason']}" for ts, r in results.items() if r["status"] == "failed"]
         return lines or ["Nothing was picked yet."]
 

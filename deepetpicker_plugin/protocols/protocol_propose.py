@@ -14,6 +14,7 @@ from deepetpicker.config import ProposeOptions
 from deepetpicker.io.classes import ParticleClass
 from deepetpicker.io.coordinates import read_coordinates
 from deepetpicker_plugin.constants import CHOSEN_COORDINATES, COORDINATES_DIR, MANIFEST_FILE, PROPOSALS_DIR
+from deepetpicker_plugin.engine.earlier import toDoAgain
 from deepetpicker_plugin.engine.process import readManifest, writeParams
 from deepetpicker_plugin.forms import addOption, readOptions
 from deepetpicker_plugin.protocols.protocol_base import ProtDeepETPickerBase
@@ -61,19 +62,13 @@ class ProtDeepETPickerPropose(ProtDeepETPickerBase):
                       help="Places that are not what is looked for.")
 
     def _insertAllSteps(self) -> None:
-        """Insert the steps; the digest makes them run again when form or inputs change, or when a tomogram failed."""
+        """Insert the steps; the digest makes them run again when form, inputs or their files change, or one failed."""
         inputs = [p.get() for p in (self.inputTomograms, self.inputExamples, self.inputOthers, self.inputMap)
                   if p.get() is not None]
-        digest = self._digestOf([self._options(), self._stateOf(*inputs), *self._failures()])
+        again = toDoAgain(self._getExtraPath(PROPOSALS_DIR, MANIFEST_FILE))
+        digest = self._digestOf([self._options(), self._stateOf(*inputs), *again])
         self._insertFunctionStep(self.proposeStep, digest, needsGPU=False)
         self._insertFunctionStep(self.createOutputStep, digest, needsGPU=False)
-
-    def _failures(self) -> List[Any]:
-        """Return which tomograms failed in an earlier run, and when that was; nothing when none did."""
-        path = self._getExtraPath(PROPOSALS_DIR, MANIFEST_FILE)
-        manifest = readManifest(path) or {"items": []}
-        failed = [item["name"] for item in manifest["items"] if item["status"] == "failed"]
-        return [failed, os.stat(path).st_mtime_ns] if failed else []
 
     def proposeStep(self, digest: str) -> List[str]:
         """Write the examples and run the engine; returns the tables, which must exist."""

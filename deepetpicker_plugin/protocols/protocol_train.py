@@ -23,6 +23,7 @@ from deepetpicker_plugin.constants import (
     TRAINING_MANIFEST,
 )
 from deepetpicker_plugin.engine import devices
+from deepetpicker_plugin.engine.earlier import toDoAgain
 from deepetpicker_plugin.engine.process import EngineError, readManifest, writeParams
 from deepetpicker_plugin.epochs import keptLines, readRows
 from deepetpicker_plugin.forms import addOption, addOptions, addTrainingOptions, expertNames, inFormWords, readOptions
@@ -125,9 +126,9 @@ class ProtDeepETPickerTrain(ProtDeepETPickerBase):
 
     # ---- steps
     def _insertAllSteps(self) -> None:
-        """Insert the steps; the digest makes all of them run again when anything in the form changes."""
+        """Insert the steps; the digest makes all of them run again when form, inputs or the tomograms' files change."""
         digest = self._digestOf([self._options(), classes_to_json(self.getClasses()), self._sorted().ofGroup,
-                                 self._inputIds()])
+                                 self._inputIds(), *toDoAgain(self._getExtraPath(TRAINING_MANIFEST))])
         self._insertFunctionStep(self.convertStep, digest, needsGPU=False)
         self._insertFunctionStep(self.trainStep, digest, needsGPU=True)
         self._insertFunctionStep(self.createOutputStep, digest, needsGPU=False)

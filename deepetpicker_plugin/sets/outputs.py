@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import types
-from typing import Any, Dict, List, Mapping, MutableSet, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, MutableSet, Sequence, Tuple
 
 from pyworkflow.object import Set, String
-from tomo.objects import SetOfTomoMasks, Tomogram
+from tomo.objects import Coordinate3D, SetOfTomoMasks, Tomogram
 
 from deepetpicker.io.classes import ParticleClass
 from deepetpicker.io.coordinates import CoordinateTable
@@ -48,7 +48,7 @@ class OutputsMixin:
                 setClasses(output, [c for c in self.inputModel.get().getClasses() if c.id in ids])
             else:
                 output.close()  # what an attempt that failed has left unwritten goes
-                output.enableAppend()
+                self._enableAppend(output, Coordinate3D())
             for tsId, table in mine.items():
                 convert.appendTable(output, tomograms[tsId], convert.Place.of(tomograms[tsId]), table)
             self._publish(name, output, isNew)
@@ -82,15 +82,25 @@ class OutputsMixin:
 
     def _dropFailed(self, tsIds: Sequence[str]) -> None:
         """Take tomograms out of the failed ones; a set from which all have gone stays, empty, until *Restart*."""
-        output = getattr(self, FAILED, None)
-        if output is None:
-            return
-        gone = [t.clone() for t in output.iterItems() if t.getTsId() in tsIds]
+        self._drop(FAILED, lambda tomogram: tomogram.getTsId() in tsIds)
+
+    def _dropPicks(self, tsIds: Sequence[str]) -> None:
+        """Take what was picked in some tomograms out of the outputs, as :meth:`_dropFailed` does."""
+        for name, _, _ in self._coordinateOutputs():
+            self._drop(name, lambda coordinate: coordinate.getTomoId() in tsIds)
+            self._present.pop(name, None)
+        for name in self.getMapOutputs().values():
+            self._drop(name, lambda mask: mask.getTsId() in tsIds)
+
+    def _drop(self, name: str, isGone: Callable[[Any], bool]) -> None:
+        """Take items out of an output, if there is one."""
+        output = getattr(self, name, None)
+        gone = [] if output is None else [item.clone() for item in output.iterItems() if isGone(item)]
         if gone:
-            for tomogram in gone:
-                output._getMapper().delete(tomogram)
+            for item in gone:
+                output._getMapper().delete(item)
             output._size.set(output._getMapper().count())
-            self._publish(FAILED, output, isNew=False)
+            self._publish(name, output, isNew=False)
 
     def _appendTomogram(self, name: str, kind: Any, item: Tomogram) -> None:
         """Append a tomogram or mask to an output of tomograms, unless it is there."""

@@ -5,16 +5,18 @@ from __future__ import annotations
 import glob
 import os
 import re
-from typing import Any, Dict, List, Sequence, Set
+from typing import Any, Dict, List, Mapping, Sequence, Set
 
 from pwem.objects import Transform
 from tomo.objects import Tomogram, TomoMask
 
 from deepetpicker.io.manifest import Manifest
+from deepetpicker.io.records import EARLIER, Records
 from deepetpicker.io.volumes import open_volume
 from deepetpicker.perclass import text_of
 from deepetpicker.verdict import of_run
 from deepetpicker_plugin.constants import MANIFEST_FILE
+from deepetpicker_plugin.engine.earlier import isExchanged
 from deepetpicker_plugin.engine.process import readManifest
 from deepetpicker_plugin.sets import convert
 
@@ -80,6 +82,43 @@ def items(folder: str) -> Dict[str, Dict[str, Any]]:
 def done(folder: str) -> Set[str]:
     """Return the tsIds of the tomograms that were picked by any start below a folder."""
     return {name for name, item in items(folder).items() if item["status"] == "done"}
+
+
+def exchanged(folder: str, now: Mapping[str, Mapping[str, Any]]) -> List[str]:
+    """Return the tsIds of tomograms whose file or mask holds something else than when they were picked, sorted.
+
+    Parameters
+    ----------
+    folder : str
+        Folder of all starts.
+    now : mapping
+        The engine's items of tomograms that were picked, by tsId.
+    """
+    found = set()
+    for path in batches(folder):
+        for name, record in Records(path).read().items():
+            files = [(now[name].get(key), record["made"].get(key)) for key in ("tomogram", "mask") if name in now]
+            if any(file and known and isExchanged(file, known) for file, known in files):
+                found.add(name)
+    return sorted(found)
+
+
+def setAside(folder: str, tsIds: Sequence[str]) -> None:
+    """Let what was picked in some tomograms not count any more; each start keeps it in a folder of its own."""
+    for path in batches(folder):
+        records = Records(path)
+        for tsId in tsIds:
+            records.forget(tsId)  # first: without it the tables count no more
+            records.set_aside(tsId)
+
+
+def asideLines(folder: str) -> List[str]:
+    """Return for which tomograms picks were set aside."""
+    ending = "_candidates.csv"
+    names = {os.path.basename(path)[:-len(ending)] for batch in batches(folder)
+             for path in glob.glob(os.path.join(glob.escape(batch), EARLIER, f"*{ending}"))}
+    return [f"_{name}: its file was exchanged after it had been picked; what was found before was set aside_"
+            for name in sorted(names)]
 
 
 def recordFailure(folder: str, tsId: str, reason: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 
 import numpy as np
@@ -16,7 +17,7 @@ from deepetpicker_plugin.protocols import (
     ProtDeepETPickerThreshold,
     ProtDeepETPickerTrain,
 )
-from deepetpicker_plugin.tests.base import RATE, TINY, PluginTest, dataFolder, positions, python
+from deepetpicker_plugin.tests.base import RATE, TINY, PluginTest, dataFolder, positions, python, tinyModel
 
 # A checkpoint as the reference implementation lays it out: its names of the weights, and a class of its own inside.
 CHECKPOINT = """
@@ -119,3 +120,12 @@ class TestContinue(PluginTest):
         protocol = self.goOn(protocol, patch=64, labelDiameter=5.0)
         card = protocol.model.getCard()
         self.assertEqual((card.patch_vox, card.classes[0].label_diameter_vox), (64, 5.0))
+
+    def test_an_imported_model_whose_file_is_exchanged_is_imported_again(self):
+        path = os.path.join(dataFolder(), "same_name.safetensors")
+        shutil.copyfile(tinyModel("ring"), path)
+        protocol = self.run_(ProtDeepETPickerImportModel, modelFile=path)
+        self.assertEqual([c.name for c in protocol.model.getClasses()], ["ring"])
+        shutil.copyfile(tinyModel("ring,rod"), path)
+        protocol = self.goOn(protocol)
+        self.assertEqual([c.name for c in protocol.model.getClasses()], ["ring", "rod"])

@@ -14,10 +14,11 @@ import numpy as np
 from pyworkflow.protocol import MODE_RESTART
 from tomo.protocols import ProtImportTomomasks
 
+from deepetpicker.io.coordinates import read_coordinates
 from deepetpicker_plugin.engine.process import EngineError, isEngine
 from deepetpicker_plugin.protocols import ProtDeepETPickerPick, ProtDeepETPickerThreshold
 from deepetpicker_plugin.sets import picked
-from deepetpicker_plugin.tests.base import PluginTest, dataFolder, noiseTomograms, positions, slow, tinyModel
+from deepetpicker_plugin.tests.base import PluginTest, alive, dataFolder, noiseTomograms, positions, slow, tinyModel
 from deepetpicker_plugin.tests.pretend import engine
 
 SHAPES = {f"{i:02d}": (20 + 4 * (i % 2), 48, 40) for i in range(1, 5)}  # Scipion calls them TS_01, ...
@@ -186,6 +187,30 @@ class TestPick(PluginTest):
         self.assertNoneFailed(protocol)
         self.assertEqual({ts: t for ts, t in self.times(protocol).items() if ts in before}, before)
         self.assertEqual(self.picked(protocol), [[], ["TS_01", "TS_03", "TS_04"], ["TS_02"]])
+        shutil.copy(os.path.join(folder, "04.mrc"), os.path.join(folder, "02.mrc"))  # another one under its name
+        self.goOn(protocol)
+        found = positions(protocol.coordinates)
+        np.testing.assert_array_equal(found["TS_02"], self.wanted["TS_04"])
+        self.assertEqual({ts: found[ts].tolist() for ts in before}, {ts: self.wanted[ts].tolist() for ts in before})
+        self.assertEqual(protocol.coordinates.getSize(), sum(map(len, found.values())))
+        self.assertEqual({ts: t for ts, t in self.times(protocol).items() if ts in before}, before)
+        self.assertEqual(self.picked(protocol), [[], ["TS_01", "TS_03", "TS_04"], [], ["TS_02"]])
+        self.assertIn("TS_02: its file was exchanged", " ".join(protocol.summary()))
+
+    def test_continue_while_the_failed_process_still_waits_for_an_engine(self):
+        protocol = self.pick(launch=False, tomogramsPerStart=2, numberOfThreads=4, useGpu=False)
+        with engine(self.known, traps="TS_01 TS_02", waits="TS_03"):
+            self.proj.launchProtocol(protocol, wait=False)
+            self.waitEnd(protocol)
+        self.assertIn("signal 9", protocol.getErrorMessage())
+        path = pathlib.Path(protocol._getExtraPath("process.txt"))
+        pid = int(path.read_text("utf-8").split()[1])
+        self.assertTrue(alive(pid))
+        self.proj.launchProtocol(protocol, wait=False)
+        self.assertFalse(alive(pid))
+        self.waitEnd(protocol)  # for Scipion it is over as soon as it seems to have failed
+        self.ended(protocol)
+        self.assertPicks(protocol.coordinates, TSIDS)
 
     def test_a_set_of_failed_tomograms_that_is_empty_takes_some_again(self):
         protocol = self.inProcess()
@@ -199,6 +224,18 @@ class TestPick(PluginTest):
         protocol._appendFailed(tomograms["TS_04"], "three")
         self.assertSet(protocol.failedTomograms, ["TS_04"])
         self.assertEqual(self.failures(protocol), {"TS_04": "three"})
+
+    def test_picks_that_are_taken_out_leave_a_set_that_takes_some_again(self):
+        protocol = self.inProcess(saveMap=True)
+        tomograms, item = protocol._tomograms(["TS_01"]), picked.itemsOf(os.path.dirname(self.known))["TS_01"]
+        for _ in range(2):
+            protocol._appendPicks(tomograms, {"TS_01": read_coordinates(item["picks"])})
+            protocol._appendMaps(tomograms["TS_01"], {1: tomograms["TS_01"].getFileName()})
+            self.assertPicks(protocol.coordinates, ["TS_01"])
+            self.assertEqual(protocol.probabilityMaps.getTSIds(), ["TS_01"])
+            protocol._dropPicks(["TS_01", "TS_04"])
+            self.assertEqual((protocol.coordinates.getSize(), protocol.probabilityMaps.getSize()), (0, 0))
+            self.assertEqual(positions(protocol.coordinates), {})
 
     def test_tables_in_scipion_show_why(self):
         from pwem.viewers import VISIBLE

@@ -8,7 +8,8 @@ import numpy as np
 from tomo.constants import BOTTOM_LEFT_CORNER
 from tomo.objects import SetOfCoordinates3D
 
-from deepetpicker_plugin.protocols import ProtDeepETPickerCheck, ProtDeepETPickerPropose
+from deepetpicker_plugin.engine.earlier import toDoAgain
+from deepetpicker_plugin.protocols import ProtDeepETPickerCheck, ProtDeepETPickerEvaluate, ProtDeepETPickerPropose
 from deepetpicker_plugin.protocols.protocol_propose import METHODS
 from deepetpicker_plugin.sets import convert
 from deepetpicker_plugin.tests.base import RATE, PluginTest, positions
@@ -57,6 +58,39 @@ class TestPropose(PluginTest):
         self.assertTrue(protocol.isFinished(), protocol.getErrorMessage())
         self.assertEqual(len(protocol.coordinates.getTSIds()), 2)
         self.assertNotIn("truncated", " ".join(protocol.summary()))
+
+    def test_continue_checks_and_evaluates_what_failed_or_was_exchanged(self):
+        path = pathlib.Path(convert.localFile(self.tomograms.getFirstItem().getFileName()))
+        content = path.read_bytes()
+        settings = {"inputCoordinates": self.truth, "diameters": "276"}
+        kinds = ((ProtDeepETPickerCheck, settings), (ProtDeepETPickerEvaluate, {
+            **settings, "inputReference": self.truth, "margin": 2.0}))
+        path.write_bytes(content[:5000])
+        try:
+            check, evaluation = (self.run_(kind, **given) for kind, given in kinds)
+        finally:
+            path.write_bytes(content)
+        self.assertIn("truncated", " ".join(check.summary()))
+        self.assertIn("evaluated without its tomogram", " ".join(evaluation.summary()))
+        count = evaluation.evaluation._nTruth.get()
+        for protocol in (check, evaluation):
+            self.goOn(protocol)
+            self.assertNotIn("truncated", " ".join(protocol.summary()))
+        self.assertIn("The coordinates of 2 of 2 tomograms fit", " ".join(check.summary()))
+        self.assertGreater(evaluation.evaluation._nTruth.get(), count)
+        manifests = [check._getExtraPath("check", "manifest.json"),
+                     evaluation._getExtraPath("evaluation", "manifest.json")]
+        self.assertEqual([toDoAgain(manifest) for manifest in manifests], [[], []])
+        path.write_bytes(content[:1024] + bytes(len(content) - 1024))  # another tomogram under the name
+        try:
+            self.assertEqual([toDoAgain(manifest)[:-1] for manifest in manifests], [[str(path)], [str(path)]])
+        finally:
+            path.write_bytes(content)
+
+    def goOn(self, protocol):
+        """Continue a protocol."""
+        self.proj.launchProtocol(protocol, wait=True)
+        self.assertTrue(protocol.isFinished(), protocol.getErrorMessage())
 
     def test_the_form_says_what_is_missing(self):
         protocol = self.newProtocol(ProtDeepETPickerPropose, inputTomograms=self.tomograms)

@@ -208,6 +208,25 @@ class TestGrowingSet(PluginTest):
         self.assertEqual(len(protocol._steps), 7)  # and one that closes
         self.assertEqual((listed.call_count, manifests.call_count), (0, 0))
 
+    def test_when_a_step_has_failed_no_more_tomograms_are_waited_for(self):
+        source, _ = self.oneOfSix()
+        protocol = self.newProtocol(ProtDeepETPickerPick, inputTomograms=source.tomograms, inputModel=self.model)
+        self.proj.saveProtocol(protocol)
+        protocol.makePathsAndClean()
+
+        def fail(one):
+            one._storeSteps()
+            one._steps[0].setRunning()
+            one._steps[0].setFailed("disk full")
+            self.assertFalse(one._stepFinished(one._steps[0]))
+
+        with mock.patch.object(ProtDeepETPickerPick, "_streamingSleepOnWait", fail):
+            thread = threading.Thread(target=protocol.stepsGeneratorStep, daemon=True)
+            thread.start()
+            thread.join(60)
+        self.assertFalse(thread.is_alive())
+        self.assertEqual(len(protocol._steps), 2)  # one that picks, one that makes output; none that closes
+
     @slow
     def test_kill_9_and_continue(self):
         protocol = self.pickAll(self.closed, wait=False, tomogramsPerStart=2)

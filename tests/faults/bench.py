@@ -63,9 +63,10 @@ class Run:
     """
 
     def __init__(self, words: Sequence[Any], log: pathlib.Path, before: Before = None) -> None:
-        self.log = log
-        self._process = FORKS.Process(target=_in_child, args=([str(word) for word in words], str(log), before))
+        self.log, begun = log, FORKS.Event()
+        self._process = FORKS.Process(target=_in_child, args=([str(word) for word in words], str(log), before, begun))
         self._process.start()
+        begun.wait(LONGEST_S)  # a signal before it would end the fork, not the command
         self.pid = int(self._process.pid or 0)
 
     def signal(self, number: int) -> None:
@@ -84,14 +85,15 @@ class Run:
         return Ended(-99 if late else int(self._process.exitcode or 0), told)
 
 
-def _in_child(words: List[str], log: str, before: Before) -> None:
-    """Run a command in a forked process."""
+def _in_child(words: List[str], log: str, before: Before, begun: Any) -> None:
+    """Run a command in a forked process; begun is set when it can be disturbed."""
     os.setsid()
     for stream in (1, 2):
         os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666), stream)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     from deepetpicker.__main__ import main
 
+    begun.set()
     if before is not None:
         before()
     if words[0] == "annotate":
@@ -204,6 +206,8 @@ class Bench:
                 raise RuntimeError(f"{verb} undisturbed ended with {ended.status}: {ended.told}")
             self.seconds.setdefault(verb, time.monotonic() - begin)
             self._expected[key] = result(verb, folder)
+            if verb in ("pick", "propose") and not any(count for _, _, count in self._expected[key][0]):
+                raise RuntimeError(f"{verb} undisturbed finds nothing: tables that are always empty say nothing")
             shutil.rmtree(folder)
         return self._expected[key]
 

@@ -28,7 +28,7 @@ from deepetpicker.io.modelcard import read_card
 from deepetpicker.io.volumes import open_volume, write_volume
 from deepetpicker_plugin.engine.process import isEngine
 from deepetpicker_plugin.protocols import ProtDeepETPickerPick, ProtDeepETPickerPropose, ProtDeepETPickerTrain
-from deepetpicker_plugin.tests.base import TINY, PluginTest, alive, extend, positions, tinyModel
+from deepetpicker_plugin.tests.base import TINY, PluginTest, extend, positions, tinyModel
 
 VERBS = ("pick", "train", "propose")
 LONGEST_S = 180.0
@@ -130,9 +130,8 @@ class Case:
     def end(self) -> str:
         """Let the last tomograms come, wait for the end, and return what it said: error, failed tomograms, log."""
         self.grow(len(self.waiting))
-        deadline, pid = time.monotonic() + LONGEST_S, 0
-        while Project.refresh(self.protocol).isActive() or alive(pid):  # a failed one may still wait for an engine
-            pid = int(self.protocol.getPid() or pid)
+        deadline = time.monotonic() + LONGEST_S
+        while Project.refresh(self.protocol).isActive():  # the process of a failed one may still wait for an engine
             if time.monotonic() > deadline:
                 self.signal(("protocol", "engine"), signal.SIGKILL)
                 raise RuntimeError(f"it did not end within {LONGEST_S:.0f} s")

@@ -145,6 +145,20 @@ def test_a_file_system_that_maps_no_files_is_told(tmp_path, monkeypatch):
         open_volume(tmp_path / "a.mrc")
 
 
+def test_a_file_that_is_cut_while_it_is_opened_is_told(tmp_path, monkeypatch):
+    path = tmp_path / "a.mrc"
+    write_volume(path, np.zeros((16, 24, 32), np.float32), 10.0)
+    real = np.memmap
+
+    def cut(*given, **options):
+        os.truncate(path, 5000)
+        return real(*given, **options)
+
+    monkeypatch.setattr(np, "memmap", cut)
+    with pytest.raises(FormatError, match=r"a\.mrc is truncated: it was cut while"):
+        open_volume(path)
+
+
 def test_missing_folder_empty_truncated_compressed_and_foreign_files(tmp_path, mrc):
     with pytest.raises(InputError, match="no such tomogram"):
         open_volume(tmp_path / "none.mrc")

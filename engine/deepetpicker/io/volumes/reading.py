@@ -178,6 +178,8 @@ def _open_mrc(file: pathlib.Path, voxel_size_ang: Given) -> Tuple[np.ndarray, fl
             raise
         raise InputError(f"cannot read {file} in parts: expected a file system that maps files into memory, which this "
                          f"one does not ({error.strerror}): copy the tomogram to another disk") from error
+    except ValueError as error:  # numpy finds it shorter than it was a moment ago
+        raise FormatError(f"{file} is truncated: it was cut while it was opened; copy the file again") from error
     return mapped, voxel, warnings + more
 
 

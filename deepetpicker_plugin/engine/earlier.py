@@ -1,0 +1,103 @@
+"""What an earlier run of a protocol has left: a process that still waits, and results that do not hold any more."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import signal
+import socket
+import time
+from typing import Any, List, Mapping
+
+from deepetpicker.io.atomic import write_text
+from deepetpicker.io.records import identity
+from deepetpicker_plugin.constants import PROCESS_FILE
+from deepetpicker_plugin.engine.process import GRACE_S, EngineError, beginOf, readManifest
+
+
+def noteProcess(folder: str) -> None:
+    """Write down in a protocol's folder which process runs it: host, number, and when it began."""
+    write_text(os.path.join(folder, PROCESS_FILE), f"{socket.gethostname()} {os.getpid()} {beginOf(os.getpid())}\n")
+
+
+def endProcess(folder: str, grace_s: float = GRACE_S) -> bool:
+    """End the process of an earlier run of a protocol, before the next one begins.
+
+    One in which a step has failed still waits for the engines that run, though Scipion shows the protocol as failed and
+    lets it be continued. When they have ended it would write its own state, failed, over that of the next one. There is
+    nothing more for it to do: what its engines find is on disk.
+
+    Parameters
+    ----------
+    folder : str
+        The protocol's folder, where the process has noted itself.
+    grace_s : float
+        Seconds it gets to end.
+
+    Returns
+    -------
+    bool
+        Whether there was one on this machine.
+
+    Raises
+    ------
+    EngineError
+        If it cannot be ended.
+    """
+    try:
+        host, number, begin = pathlib.Path(folder, PROCESS_FILE).read_text("utf-8").split()
+        pid = int(number)
+    except (OSError, ValueError):
+        return False
+    if host != socket.gethostname() or pid == os.getpid() or beginOf(pid) != begin:
+        return False
+    for wanted in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, wanted)
+        deadline = time.monotonic() + grace_s
+        while beginOf(pid) == begin and time.monotonic() < deadline:
+            time.sleep(0.02)
+    if beginOf(pid) == begin:
+        raise EngineError(f"process {pid} on {host}, an earlier run of this protocol, cannot be ended: end it, then "
+                          "continue")
+    return True
+
+
+def isExchanged(path: str, known: Mapping[str, Any]) -> bool:
+    """Tell whether a file, that is there, holds something else than when it was read; no, where nothing is known.
+
+    Parameters
+    ----------
+    path : str
+        The file.
+    known : mapping
+        ``size`` and ``sample`` of what was read, as :func:`identity` gives them.
+    """
+    if not known.get("sample"):
+        return False
+    now = identity(path)
+    return bool(now["size"] >= 0 and (now["size"], now["sample"]) != (known.get("size"), known["sample"]))
+
+
+def toDoAgain(manifest: str) -> List[Any]:
+    """Return what makes *Continue* do a run of the engine again that had ended; empty when its result holds.
+
+    Scipion compares the arguments of steps alone, and takes a step in which a tomogram failed for finished.
+
+    Parameters
+    ----------
+    manifest : str
+        Path of the run's manifest.
+
+    Returns
+    -------
+    list
+        The tomograms that failed, with the time of the run, and the inputs whose files were exchanged since.
+    """
+    content = readManifest(manifest) or {}
+    failed = [item["name"] for item in content.get("items", []) if item["status"] == "failed"]
+    inputs = [one for one in content.get("inputs", []) if "sample_sha256" in one]
+    exchanged = [one["path"] for one in inputs
+                 if isExchanged(one["path"], {"size": one.get("bytes"), "sample": one["sample_sha256"]})]
+    return [*failed, *exchanged, os.stat(manifest).st_mtime_ns] if failed or exchanged else []
