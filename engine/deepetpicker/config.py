@@ -151,8 +151,8 @@ class TrainOptions(Options):
                               expert=True)
     validation_tiles: int = opt(64, "largest number of tiles scanned in one validation", check=at_least(1),
                                 expert=True)
-    workers: int = opt(0, "processes that prepare patches; 0 prepares them in the training process",
-                       check=at_least(0), expert=True)
+    workers: int = opt(0, "processes that prepare patches; 0: with a GPU one per core, at most 8, else the training "
+                       "process itself", check=at_least(0), expert=True)
     devices: int = opt(1, "GPUs (or CPU processes) to train on", check=at_least(1), expert=True)
     nodes: int = opt(1, "machines to train on, under torchrun or SLURM", check=at_least(1), expert=True)
     precision: str = opt("auto", "arithmetic; auto takes bfloat16 where the hardware has it", choices=PRECISIONS,

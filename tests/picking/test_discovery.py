@@ -42,6 +42,13 @@ def test_all_candidates_are_taken_where_they_hold_the_rate_and_none_where_none_d
     assert np.isnan(expected_rate(np.zeros(0)))
 
 
+def test_of_equal_scores_all_are_taken_or_none_and_the_rate_is_held():
+    scores = np.array([0.99] + [0.9] * 10)
+    assert threshold_for(scores, 0.06) == pytest.approx(0.945)  # the first of the ten alone would hold it
+    assert threshold_for(scores, 0.1) == pytest.approx(0.45)
+    assert threshold_for(np.array([0.9, 0.9]), 0.05) == UNREACHED
+
+
 def test_each_class_has_its_own_threshold_and_an_unreachable_rate_is_said():
     table = CoordinateTable(np.zeros((6, 3)), np.array([1, 1, 1, 4, 4, 4]), np.array([0.99, 0.97, 0.5, 0.93, 0.9, 0.2]))
     rod = dataclasses.replace(BLOB, id=4, name="rod")

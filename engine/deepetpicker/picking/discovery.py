@@ -49,8 +49,9 @@ def threshold_for(scores: np.ndarray, rate: float) -> float:
     float
         Halfway to the next candidate below; 1 when not even the best candidates hold the rate.
     """
-    falling = -np.sort(-np.asarray(scores, float))
-    rates = np.cumsum(1 - falling) / np.arange(1, len(falling) + 1)
+    rising, counts = np.unique(np.asarray(scores, float), return_counts=True)  # equal ones are taken together
+    falling, counts = rising[::-1], counts[::-1]
+    rates = np.cumsum((1 - falling) * counts) / np.cumsum(counts)
     held = int((rates <= rate).sum())  # they rise
     if not held:
         return UNREACHED
