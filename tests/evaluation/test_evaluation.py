@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import pathlib
+import textwrap
 import time
 from typing import Sequence, Tuple
 
@@ -372,6 +374,18 @@ def test_evaluate_folders(tmp_path, rule):
     assert report.best_threshold["F1"]["threshold"] == 0.5
     assert report.best_threshold["F1"]["precision"] == 1
     assert report.warnings == ()
+
+
+def test_the_example_of_the_documents_runs(tmp_path, monkeypatch):
+    make_folders(tmp_path, ("TS_01",))
+    monkeypatch.chdir(tmp_path)
+    page = (pathlib.Path(__file__).parents[2] / "docs/evaluation.rst").read_text("utf-8")
+    names = {"table_a": table([[3, 4, 5], [9, 9, 9]]), "table_b": table([[9, 9, 10], [20, 20, 20]])}
+    exec(textwrap.dedent(page.partition(".. code-block:: python")[2].partition("\n``")[0]), names)
+    assert (tmp_path / "evaluation/report.html").is_file()
+    assert names["report"].overall["TP"] == 26
+    assert [names[name].positions_zyx_vox.tolist() for name in ("shared", "only_a", "only_b")] == [
+        [[9, 9, 9]], [[3, 4, 5]], [[20, 20, 20]]]
 
 
 def test_threshold_leaves_the_curve_alone(tmp_path):
