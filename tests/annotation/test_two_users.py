@@ -26,15 +26,16 @@ from deepetpicker.io.coordinates import read_coordinates
 NOBODY = 65534
 FILES = ("session.lock", JOURNAL_FILE, SNAPSHOT_FILE)
 
-# Annotates as a person of its own and says how each try ended; tries again until the other has closed the window.
+# Annotates as a person of its own and says how each try ended; tries again until the other has closed the window. Who
+# is first keeps it open until the other has been told, however late that one begins.
 PERSON = """
-import sys, time
+import pathlib, sys, time
 from deepetpicker.annotation.records import AnnotatedTomogram, Particle
 from deepetpicker.annotation.session import Session
 from deepetpicker.annotation.versions import save_version
 from deepetpicker.errors import InputError
 from deepetpicker.io.classes import ParticleClass
-left = 4
+left, met = 4, pathlib.Path(sys.argv[3])
 while left:
     try:
         with Session(sys.argv[1]) as session:
@@ -43,11 +44,14 @@ while left:
             for _ in range(5):
                 session.add("a", Particle((1.0, float(sys.argv[2]), float(5 * left)), 1))
                 time.sleep(0.01)
+            while not met.exists():
+                time.sleep(0.01)
             save_version(session)
         left -= 1
         print("done", flush=True)
     except InputError as error:
         assert "is open in another window (process " in str(error), error
+        met.touch()
         print("told", flush=True)
     time.sleep(0.03)
 """
@@ -111,16 +115,17 @@ def closed_to_others(folder: pathlib.Path) -> None:
 
 @pytest.mark.long
 def test_two_people_at_once_are_told_and_every_click_is_kept(tmp_path):
-    people = [subprocess.Popen([sys.executable, "-c", PERSON, str(tmp_path), str(n)], stdout=subprocess.PIPE,
+    folder, met = tmp_path / "annotation", tmp_path / "met"
+    people = [subprocess.Popen([sys.executable, "-c", PERSON, str(folder), str(n), str(met)], stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE, text=True) for n in (1, 2)]
     ended = [person.communicate(timeout=60) for person in people]
     said = [out.split() for out, _ in ended]
     assert [words.count("done") for words in said] == [4, 4], [errors[-500:] for _, errors in ended]
     assert sum(words.count("told") for words in said) >= 1
-    with Session(tmp_path) as session:
+    with Session(folder) as session:
         places = sorted(p.position_zyx_vox[1:] for p in session.particles("a").values())
     assert places == sorted((float(n), float(5 * m)) for n in (1, 2) for m in (1, 2, 3, 4) for _ in range(5))
-    tables = [len(read_coordinates(folder / "a.csv")) for folder in versions(tmp_path)]
+    tables = [len(read_coordinates(version / "a.csv")) for version in versions(folder)]
     assert tables == [5, 10, 15, 20, 25, 30, 35, 40]
 
 

@@ -26,6 +26,7 @@ from deepetpicker.io.plainfile import check_plain
 
 logger = logging.getLogger(__name__)
 LOCK_FILE = "session.lock"
+_LOOKS = 40  # twenty a second, at who holds a lock, until it is said that nobody knows: a busy machine is slow to write
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 
@@ -215,7 +216,7 @@ def _take(file: int, path: pathlib.Path, shared: bool = False) -> None:
     import fcntl
 
     how = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB
-    for left in reversed(range(10)):
+    for left in reversed(range(_LOOKS)):
         before = _owner(file)
         try:
             fcntl.flock(file, how)
