@@ -8,6 +8,7 @@ import unittest
 import numpy as np
 from pwem import Domain
 from pyworkflow.object import Pointer
+from pyworkflow.protocol import MODE_RESTART
 from pyworkflow.viewer import DESKTOP_TKINTER
 from tomo.objects import SetOfCoordinates3D
 
@@ -177,6 +178,32 @@ class TestGuiWindows(FormTest):
         window.open_report()
         self.assertTrue(opened[0].startswith("file:///"))
         self.assertTrue(opened[0].endswith("report.html"))
+        self._run_again(window)
+
+    def _run_again(self, window):
+        """Restart the evaluation while its window, and one of its output, are open: both offer the new figures."""
+        from deepetpicker.windows import window as windows
+
+        self.addCleanup(setattr, windows, "WATCH_MS", windows.WATCH_MS)
+        windows.WATCH_MS = 50
+        both = [self.view(self.evaluate), self.view(self.evaluate.evaluation)]
+        before = both[0].figures
+        again = self.proj.getProtocol(self.evaluate.getObjId())
+        again.threshold.set(0.99)
+        again.runMode.set(MODE_RESTART)
+        self.proj.launchProtocol(again, wait=False)
+        pumpUntil(window.top, lambda: all(one.news is not None for one in both))
+        press(both[0].top, "Show what is there now")
+        self.assertRegex(both[0].news.get(), "no results yet|has changed")
+        self.waitEnd(again)
+        for one in both:
+            self.assertEqual(one.figures, before)  # until they are asked for
+            press(one.top, "Show what is there now")
+            new = one.successor
+            self.addCleanup(new.close)
+            pump(new.top, 0.3)
+            self.assertIn(("Lowest score that counts", "0.99"), new.figures)
+            self.assertIsNone(new.news)
 
     def test_the_pages_of_a_training_and_of_picks_open_in_the_browser(self):
         """Analyze results leads to them; they are made when asked for, while the window goes on working."""

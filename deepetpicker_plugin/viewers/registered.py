@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
 
 from pyworkflow.object import Pointer
+from pyworkflow.protocol import Protocol
 from pyworkflow.viewer import DESKTOP_TKINTER, Viewer
 from tomo.objects import SetOfCoordinates3D
 
-from deepetpicker.errors import DeepETPickerError
+from deepetpicker.errors import DeepETPickerError, InputError
 from deepetpicker.windows.charts import EvaluationWindow, HistogramWindow, TrainingWindow
 from deepetpicker.windows.picks import PicksWindow
 from deepetpicker.windows.scene import Scene
+from deepetpicker.windows.window import FigureWindow, state_of
 from deepetpicker_plugin.constants import PICKS_DIR
 from deepetpicker_plugin.engine import pages
 from deepetpicker_plugin.epochs import readRows
@@ -47,13 +50,33 @@ class DeepETPickerViewer(Viewer):
     def _visualize(self, obj: Any, **kwargs: Any) -> List[Any]:
         """Return the windows for an object or protocol."""
         try:
-            return self._windows(obj)
+            return [self._noticing(window, obj) for window in self._windows(obj)]
         except (DeepETPickerError, OSError, ValueError) as error:
             return [self.errorMessage(str(error), "DeepETPicker")]
 
     def _windows(self, obj: Any) -> List[Any]:
         """Return the windows; an error becomes a message."""
         raise NotImplementedError
+
+    def _noticing(self, window: Any, obj: Any) -> Any:
+        """Let a window notice when the results of an object are made anew; messages and curves of training not."""
+        if isinstance(window, FigureWindow) and not isinstance(window, TrainingWindow):
+            files, newest = filesOf(obj), functools.partial(newestOf, obj, nameOf(obj, self.getProject()))
+            window.notice(lambda: state_of(files), lambda: self._again(newest(self.getProject())))
+        return window
+
+    def _again(self, obj: Any) -> FigureWindow:
+        """Return the window on the newest results of an object.
+
+        Raises
+        ------
+        InputError
+            If there are none yet.
+        """
+        window = self._noticing(self._windows(obj)[0], obj)
+        if not isinstance(window, FigureWindow):
+            raise InputError("there are no results yet")
+        return window
 
     def _nothing(self, what: str) -> List[Any]:
         """Return the message that there is nothing yet."""
@@ -69,10 +92,12 @@ class DeepETPickerTrainingViewer(DeepETPickerViewer):
     def _windows(self, obj: Any) -> List[Any]:
         """Return the window with the curves."""
         if isinstance(obj, ProtDeepETPickerTrain):
-            project = self.getProject()
+            project, seen = self.getProject(), [state_of([obj.getDbPath()])]
 
             def running() -> bool:
-                if obj.isActive():
+                state = state_of([obj.getDbPath()])
+                if obj.isActive() or state not in (seen[0], [None]):  # it may be run again while the window is open
+                    seen[0] = state
                     project._updateProtocol(obj)
                 return bool(obj.isActive())
 
@@ -174,6 +199,40 @@ def isPartial(training: ProtDeepETPickerTrain) -> bool:
     if model is not None:
         return bool(model.getCard().is_partial)
     return bool(training._options()["unannotated"] == "unknown")
+
+
+def filesOf(obj: Any) -> List[str]:
+    """Return the files that change when the results of a protocol, or an output, are made anew."""
+    if not isinstance(obj, Protocol):
+        return [obj.getFileName()] if hasattr(obj, "getFileName") else sorted(obj.getFiles())
+    versions = [obj.getDbPath()] if isinstance(obj, ProtDeepETPickerAnnotate) else []  # each of them is a new output
+    return [*versions, *(path for _, output in obj.iterOutputAttributes() for path in filesOf(output))]
+
+
+def nameOf(obj: Any, project: Any) -> str:
+    """Return what the protocol that made an output calls it; nothing for protocols and what no protocol made."""
+    if isinstance(obj, Protocol) or obj.getObjParentId() is None:
+        return ""
+    return str(pointerTo(obj, project).getExtended())
+
+
+def newestOf(obj: Any, name: str, project: Any) -> Any:
+    """Return a protocol, or its output of a name, as they are in the project now.
+
+    Raises
+    ------
+    InputError
+        If the protocol is gone, or has no such output, or not yet.
+    """
+    number = int(obj.getObjParentId() if name else obj.getObjId())
+    if not project.doesProtocolExists(number):
+        raise InputError("the run is no longer in the project")
+    maker = project.getProtocol(number)
+    project._updateProtocol(maker)
+    found = getattr(maker, name, None) if name else maker
+    if found is None or not any(True for _ in maker.iterOutputAttributes()):
+        raise InputError(f"{maker.getRunName()} has no results yet ({maker.getStatus()})")
+    return found
 
 
 def pointerTo(output: Any, project: Any) -> Pointer:

@@ -165,8 +165,8 @@ def test_the_picture_has_a_place_for_each_round():
 def test_the_window_shows_rounds_below_the_curves_and_follows(root):
     rows = [{"epoch": str(n), "train_loss": f"{0.6 - 0.05 * n}", "pick_f1": f"{0.1 * n}", "kept": "1"}
             for n in range(9)]
-    rounds = three()
-    window = charts.TrainingWindow("Training: refine model 2", lambda: rows, lambda: True, root,
+    rounds, running = three(), [True]
+    window = charts.TrainingWindow("Training: refine model 2", lambda: list(rows), lambda: running[0], root,
                                    rounds=lambda: list(rounds)).open()
     pump(window.top, 0.3)
     assert "round 2" in window.told.cget("text")
@@ -179,6 +179,11 @@ def test_the_window_shows_rounds_below_the_curves_and_follows(root):
         rounds[2] = Round(3, "refine model 2", before=0.85, after=0.91, n_true=12, thresholds={"ring": 0.5},
                           particles=60)
         pumpUntil(window.top, lambda: "0.85 -> 0.91" in window.told.cget("text"))
+        running[0] = False
+        pumpUntil(window.top, lambda: "Running" not in window.text.get())
+        rows[:], running[0] = rows[:2], True  # the training is run again while the window is open
+        pumpUntil(window.top, lambda: window.text.get().startswith("2 epochs"))
+        assert "Running" in window.text.get()
     finally:
         charts.REFRESH_MS = before
         window.close()

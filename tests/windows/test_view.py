@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import subprocess
@@ -9,8 +10,10 @@ import sys
 
 import numpy as np
 import pytest
+from virtual_screen import press, pump, pumpUntil
 
 from deepetpicker import __main__ as command
+from deepetpicker.cli import view
 from deepetpicker.errors import InputError
 from deepetpicker.io.classes import ParticleClass, write_classes
 from deepetpicker.io.coordinates import CoordinateTable, write_coordinates
@@ -92,6 +95,33 @@ def test_without_tkinter_it_says_what_to_install(folder, monkeypatch, capfd):
     monkeypatch.setitem(sys.modules, "tkinter", None)
     assert command.main(["view", str(folder / "a.mrc")]) == 2
     assert "python3-tk" in capfd.readouterr().err
+
+
+@pytest.mark.gui
+def test_a_window_says_when_its_results_were_made_anew_and_shows_them_when_asked(folder, root, monkeypatch):
+    monkeypatch.setattr("deepetpicker.windows.window.WATCH_MS", 20)
+    parser = argparse.ArgumentParser()
+    view.add_arguments(parser)
+    window = view.picks_window(parser.parse_args([str(folder), "--picks", str(folder)]))
+    window.parent = root
+    window.open()
+    window.top.geometry("900x700")
+    pump(window.top, 0.2)
+    assert window.news is None
+    (folder / "a.csv").unlink()
+    pumpUntil(window.top, lambda: window.news is not None)
+    assert "has changed" in window.news.get()
+    assert window.scene.layers[0].count() == 1  # nothing is exchanged unasked
+    press(window.top, "Show what is there now")
+    assert "no coordinates in" in window.news.get()  # as while a protocol is run again
+    write_coordinates(folder / "a.csv", CoordinateTable.from_positions(np.ones((3, 3))))
+    press(window.top, "Show what is there now")
+    new = window.successor
+    assert not window.top.winfo_exists()
+    pump(new.top, 0.2)
+    assert (new.scene.layers[0].count(), new.news) == (3, None)
+    assert new.top.geometry().startswith("900x700")
+    new.close()
 
 
 @pytest.mark.long

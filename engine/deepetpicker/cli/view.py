@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import pathlib
-from typing import Sequence
+from typing import TYPE_CHECKING, Any, Sequence
 
 from deepetpicker.errors import InputError
 from deepetpicker.options import read_params
+
+if TYPE_CHECKING:
+    from deepetpicker.windows.picks import PicksWindow
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -104,17 +108,29 @@ def main(args: argparse.Namespace) -> int:
     if is_training(args.tomograms):
         view_training(args.tomograms[0])
         return 0
+    picks_window(args).show()
+    return 0
+
+
+def picks_window(args: argparse.Namespace) -> PicksWindow:
+    """Return the window on what the arguments name, which says when a table of picks has changed."""
     from deepetpicker.io.classes import parse_classes
-    from deepetpicker.windows.inputs import find_classes, find_tomograms, picks_scene, read_tables
+    from deepetpicker.windows.inputs import find_classes, find_tomograms, picks_scene, read_tables, table_files
     from deepetpicker.windows.picks import PicksWindow
+    from deepetpicker.windows.window import state_of
 
     params = read_params(args.params) if getattr(args, "params", None) else None
     tomograms = find_tomograms(args.tomograms, args.voxel_size, args.show, params)
+
+    def state() -> Any:
+        files = table_files(tomograms, args.picks)
+        return files, state_of(files)
+
     tables = read_tables(tomograms, args.picks)
     classes = find_classes(tables, [*args.picks, *args.tomograms], parse_classes(args.classes),
                            args.diameter_angstrom)
     scene = picks_scene(tomograms, tables, classes)
     scene.volume(scene.names[0])
     title = tomograms[0].name if len(tomograms) == 1 else f"{len(tomograms)} tomograms"
-    PicksWindow(f"DeepETPicker: {title}", scene).show()
-    return 0
+    window = PicksWindow(f"DeepETPicker: {title}", scene)
+    return window.notice(state, functools.partial(picks_window, args)) if args.picks else window

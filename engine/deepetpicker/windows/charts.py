@@ -79,7 +79,7 @@ class ChartWindow(FigureWindow):
 
 
 class TrainingWindow(ChartWindow):
-    """Loss and F-values over epochs; follows a training that runs.
+    """Loss and F-values over epochs; follows a training that runs, or that is run again while the window is open.
 
     Parameters
     ----------
@@ -128,13 +128,18 @@ class TrainingWindow(ChartWindow):
             self._show(rows)
         if rounds != self.shown_rounds:
             self._show_rounds(rounds)
-        self.text.set(training_summary(rows, self.running(), self.partial()))
+        self._tell(rows)
+
+    def _tell(self, rows: List[Dict[str, Any]]) -> None:
+        """Say what the epochs reached, and remember whether more may come."""
+        self.was_running = self.running()
+        self.text.set(training_summary(rows, self.was_running, self.partial()))
 
     def _show(self, rows: List[Dict[str, Any]]) -> None:
         """Draw rows."""
         self.shown = rows
         self._draw(training_figure(without_empty(rows), self.partial()))
-        self.text.set(training_summary(rows, self.running(), self.partial()))
+        self._tell(rows)
 
     def _show_rounds(self, rounds: List[Round]) -> None:
         """Draw the rounds side by side and say each in a line, where there are several."""
@@ -151,15 +156,16 @@ class TrainingWindow(ChartWindow):
         self.rounds_canvas.get_tk_widget().pack(side=tk.BOTTOM, fill=tk.BOTH, expand=True)
 
     def _follow(self) -> None:
-        """Refresh now and then while the training runs."""
-        if self.running():
-            self.top.after(REFRESH_MS, self._tick)
+        """Look again in a while."""
+        self.top.after(REFRESH_MS, self._tick)
 
     def _tick(self) -> None:
-        """Refresh, unless the window was closed meanwhile."""
-        if self.top.winfo_exists():
+        """Refresh what runs, has run or runs again, unless the window was closed meanwhile."""
+        if not self.top.winfo_exists():
+            return
+        if self.running() or self.was_running or self.rows() != self.shown:
             self.refresh()
-            self._follow()
+        self._follow()
 
 
 class HistogramWindow(ChartWindow):

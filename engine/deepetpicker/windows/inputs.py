@@ -91,6 +91,14 @@ def read_tables(tomograms: Sequence[TomogramFile], paths: Sequence[str], what: s
     return tables
 
 
+def table_files(tomograms: Sequence[TomogramFile], paths: Sequence[str]) -> List[str]:
+    """Return the coordinate files of tomograms as they are now; those that cannot be told are left out."""
+    try:
+        return [str(file) for _, file in _pairs(tomograms, paths, "")]
+    except InputError:
+        return []
+
+
 def _pairs(tomograms: Sequence[TomogramFile], paths: Sequence[str], what: str) -> List[Tuple[str, pathlib.Path]]:
     """Return which coordinate file belongs to which tomogram."""
     names, pairs = [one.name for one in tomograms], []
@@ -156,8 +164,6 @@ def picks_scene(tomograms: Sequence[TomogramFile], tables: Mapping[str, Coordina
                   for name, t in tables.items()}
         layers.append(make_layer(number, one.name, one.diameter_ang, pieces))
     return Scene(tomograms, layers)
-
-
 
 
 def prepare_session(session: Session, scene: Scene, start: Mapping[str, CoordinateTable],

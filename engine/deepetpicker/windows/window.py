@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import threading
 import tkinter as tk
 import webbrowser
 from tkinter import ttk
-from typing import Any, Callable, List, Optional, Sequence, TypeVar
+from typing import Any, Callable, Iterable, List, Optional, Sequence, Tuple, TypeVar
 
 from deepetpicker.errors import DeepETPickerError, InputError
 
 INK = "#24292f"
 PAPER = "#ebebeb"
+NEWS = "#fff8c5"
 LOOK_MS = 200
+WATCH_MS = 3000
+CHANGED = "What this window shows has changed on disk since it was opened."
 Window = TypeVar("Window", bound="FigureWindow")
 
 
@@ -33,6 +37,25 @@ class FigureWindow:
     def __init__(self, title: str, parent: Optional[tk.Misc] = None, size: Sequence[int] = (1180, 820)) -> None:
         self.title, self.parent, self.size = title, parent, size
         self.top: Any = None
+        self.news: Any = None  # the line that says that there is something newer
+        self.successor: Optional[FigureWindow] = None
+        self._state: Optional[Callable[[], Any]] = None
+
+    def notice(self: Window, state: Callable[[], Any], again: Callable[[], FigureWindow]) -> Window:
+        """Let the window say when what it shows has changed on disk, and offer to show what is there now.
+
+        Nothing is exchanged before the user asks for it: the place he looks at is his.
+
+        Parameters
+        ----------
+        state : callable
+            Returns something that is equal as long as nothing has changed, such as :func:`state_of` some files; it is
+            called every three seconds.
+        again : callable
+            Returns the window on what is there now, or raises DeepETPickerError or OSError as long as there is nothing.
+        """
+        self._state, self._again, self._seen = state, again, state()
+        return self
 
     def show(self) -> None:
         """Open the window; without another window around it, wait until it is closed.
@@ -47,8 +70,10 @@ class FigureWindow:
             return
         root = open_screen()
         self.parent = root
-        self.open()
-        root.wait_window(self.top)
+        shown: Optional[FigureWindow] = self.open()
+        while shown is not None:
+            root.wait_window(shown.top)
+            shown = shown.successor
         root.destroy()
 
     def open(self: Window) -> Window:
@@ -61,7 +86,36 @@ class FigureWindow:
         self.top.protocol("WM_DELETE_WINDOW", self.close)
         self.top.bind("<Control-w>", lambda event: self.close())
         self._build(self.top)
+        if self._state is not None:
+            self.top.after(WATCH_MS, self._look_for_news)
         return self
+
+    def _look_for_news(self) -> None:
+        """Say once that there is something newer."""
+        if self._state is None or not self.top.winfo_exists():
+            return
+        if self._state() == self._seen:
+            self.top.after(WATCH_MS, self._look_for_news)
+            return
+        line = tk.Frame(self.top, bg=NEWS)
+        line.pack(side=tk.TOP, fill=tk.X, before=self.top.pack_slaves()[0])
+        self.news = tk.StringVar(line, CHANGED)
+        ttk.Button(line, text="Show what is there now", command=self.renew, takefocus=False).pack(
+            side=tk.RIGHT, padx=6, pady=4)
+        tk.Label(line, textvariable=self.news, bg=NEWS, fg=INK, anchor=tk.W).pack(side=tk.LEFT, padx=8)
+
+    def renew(self) -> None:
+        """Put a window on what is there now in the place of this one, which stays where there is nothing yet."""
+        try:
+            new = self._again()
+        except (DeepETPickerError, OSError) as error:
+            self.news.set(f"{CHANGED} Not yet to be shown: {error}")
+            return
+        new.parent = self.parent
+        place = self.top.geometry()
+        self.successor = new.open()
+        new.top.geometry(place)
+        self.close()
 
     def say(self, text: str) -> None:
         """Say something in the window's line of text; windows that have none do not say it."""
@@ -107,6 +161,18 @@ class FigureWindow:
     def _build(self, top: tk.Toplevel) -> None:
         """Fill the window."""
         raise NotImplementedError
+
+
+def state_of(paths: Iterable[Any]) -> List[Optional[Tuple[int, int]]]:
+    """Return time and size of files, None for those that are not there."""
+    found: List[Optional[Tuple[int, int]]] = []
+    for path in paths:
+        try:
+            seen = os.stat(path)
+            found.append((seen.st_mtime_ns, seen.st_size))
+        except OSError:
+            found.append(None)
+    return found
 
 
 def open_screen() -> tk.Tk:
