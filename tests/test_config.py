@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import json
 import pathlib
+import re
 import sys
 from typing import Any, List, Tuple, Type
 
@@ -78,6 +79,13 @@ def test_every_option_is_described():
         assert isinstance(field.default, (bool, int, float, str, tuple)), name
         assert not isinstance(field.default, int) or isinstance(field.default, bool) or field.type == "int", name
         assert all(isinstance(word, str) for word in field.metadata["choices"]), name
+
+
+def test_every_option_is_read_by_some_command():
+    files = [path for path in pathlib.Path(config.__file__).parent.rglob("*.py")
+             if path.name not in ("config.py", "options.py")]
+    read = set(re.findall(r"\.([a-z_]+)\b", "\n".join(path.read_text("utf-8") for path in files)))
+    assert [name_of(cls, field) for cls, field in every_field() if field.name not in read] == []
 
 
 @pytest.mark.parametrize("cls", CLASSES)

@@ -68,6 +68,13 @@ def test_of_equal_tomograms_the_last_fifth_is_held_out():
     assert train_part == tomograms[:8]
 
 
+def test_the_tomograms_that_the_user_names_are_held_out_and_no_others():
+    tomograms = [annotated([[5, 5, 20]], name=f"TS_{k}") for k in (1, 2, 11, 3)]
+    train_part, held = split(tomograms, ("TS_11", "TS_2"), [BALL], [])
+    assert [t.name for t in held] == ["TS_2", "TS_11"]
+    assert [t.name for t in train_part] == ["TS_1", "TS_3"]
+
+
 def test_a_class_of_the_last_tomogram_alone_is_trained():
     """It was held out whole and never trained, without a word."""
     tomograms = [scattered(k, 10, 0) for k in range(4)] + [scattered(4, 10, 8)]

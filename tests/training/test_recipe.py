@@ -7,6 +7,11 @@ import dataclasses
 import pytest
 
 from deepetpicker.config import TrainOptions
+from deepetpicker.io.modelcard import ClassCard
+from deepetpicker.sampling.augment import Augmentation
+from deepetpicker.sampling.gather import Gathered
+from deepetpicker.sampling.patches import PatchRule
+from deepetpicker.training.job import patch_rule
 from deepetpicker.training.recipe import RECIPES, epochs_for, filled_in, patch_for
 
 OURS = {"cpu_widths", "patches_per_class", "starts_generic", "warm_learning_rate", "trains_itself",
@@ -34,6 +39,14 @@ def test_nothing_else_is_changed():
     made = filled_in(options, [12.0])
     left = {f.name for f in dataclasses.fields(TrainOptions)} - {f.name for f in dataclasses.fields(RECIPES["default"])}
     assert all(getattr(made, name) == getattr(options, name) for name in left)
+
+
+def test_what_the_user_asks_of_patches_is_how_they_are_drawn():
+    classes = ClassCard(5, "ball", 80.0, 5.0), ClassCard(0, "rod", 200.0, 9.0)
+    options = TrainOptions(patch=40, jitter=0.3, background_fraction=0.4, label="cubic", unannotated="unknown",
+                           mirror=False, rotation=7.0, elastic=0.01, scaling=0.02, negative_fraction=0.5)
+    assert patch_rule(options, Gathered([], [], [], [], classes, 8.0, [])) == PatchRule(
+        40, 0.3, 0.4, "cubic", {1: 5.0, 2: 9.0}, {1: 10.0, 2: 25.0}, True, Augmentation(False, 7.0, 0.01, 0.02), 0.5)
 
 
 def test_a_cpu_trains_a_narrower_network_unless_it_starts_from_a_model():
