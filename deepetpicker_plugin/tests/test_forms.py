@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -47,6 +49,21 @@ class TestForms(PluginTest):
         self.assertEqual(set(protocols.__all__), wanted)
         tree = ProtocolTreeConfig.load(Domain, "none.conf")["Tomography"]
         self.assertEqual(self.below(tree, ["Particles", "Picking", "DeepETPicker"]), wanted)
+
+    def test_the_page_of_first_picks_names_what_there_is(self):
+        page = pathlib.Path(deepetpicker_plugin.__file__).parents[1] / "docs" / "first_picks.rst"
+        if not page.exists():
+            self.skipTest("not a checkout")
+        text = " ".join(page.read_text("utf-8").split())
+        labels = {str(one.label) for kind in Domain.getProtocols().values() if kind.__name__ in protocols.__all__
+                  for one in self.parameters(kind).values()}
+        fields = set(re.findall(r"\*\*(.+?)\*\*", text))
+        self.assertEqual(fields - labels, set())
+        self.assertGreater(len(fields), 8)
+        ours = {kind.getClassLabel(prependPackageName=False) for kind in Domain.getProtocols().values()
+                if kind.__name__ in protocols.__all__}
+        named = {name for name in ours if f"*{name}*" in text}
+        self.assertEqual(named, ours - {"check coordinates", "compare picks", "import model", "simulate tomograms"})
 
     def below(self, node, path):
         for text in path:
