@@ -18,19 +18,20 @@ class KeptMixin:
     def _kept(self) -> Set[str]:
         """Return the tsIds of the tomograms that need not be picked again.
 
-        What was picked in a tomogram whose file, or mask, holds something else now is taken out of the outputs and set
-        aside first.
+        What was picked in a tomogram whose file, mask or tables hold something else now is taken out of the outputs and
+        set aside first.
         """
         folder = self._getExtraPath(PICKS_DIR)
         done = picked.done(folder)
         items = self._engineItems(sorted(done)) if done else {}
-        exchanged = picked.exchanged(folder, items)
-        if exchanged:
-            self.warning(f"exchanged since they were picked, picked again: {', '.join(exchanged)}")
+        stale = picked.stale(folder, items)
+        if stale:
+            self.warning("exchanged since they were picked, or their tables are damaged; picked again: "
+                         + ", ".join(stale))
             with self._lock:
-                self._dropPicks(exchanged)
-            picked.setAside(folder, exchanged)
-        return done - set(exchanged)
+                self._dropPicks(stale)
+            picked.setAside(folder, stale)
+        return done - set(stale)
 
     def _signature(self) -> Dict[str, Any]:
         """Return what must not change while picks of earlier starts are kept."""

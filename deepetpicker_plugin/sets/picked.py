@@ -84,8 +84,8 @@ def done(folder: str) -> Set[str]:
     return {name for name, item in items(folder).items() if item["status"] == "done"}
 
 
-def exchanged(folder: str, now: Mapping[str, Mapping[str, Any]]) -> List[str]:
-    """Return the tsIds of tomograms whose file or mask holds something else than when they were picked, sorted.
+def stale(folder: str, now: Mapping[str, Mapping[str, Any]]) -> List[str]:
+    """Return the tsIds of tomograms whose file or mask, or tables, hold something else than when they were picked.
 
     Parameters
     ----------
@@ -96,9 +96,11 @@ def exchanged(folder: str, now: Mapping[str, Mapping[str, Any]]) -> List[str]:
     """
     found = set()
     for path in batches(folder):
-        for name, record in Records(path).read().items():
+        records = Records(path)
+        for name, record in records.read().items():
             files = [(now[name].get(key), record["made"].get(key)) for key in ("tomogram", "mask") if name in now]
-            if any(file and known and isExchanged(file, known) for file, known in files):
+            if any(file and known and isExchanged(file, known) for file, known in files) or (
+                    record["item"]["status"] == "done" and not records.is_whole(record)):
                 found.add(name)
     return sorted(found)
 
@@ -117,7 +119,8 @@ def asideLines(folder: str) -> List[str]:
     ending = "_candidates.csv"
     names = {os.path.basename(path)[:-len(ending)] for batch in batches(folder)
              for path in glob.glob(os.path.join(glob.escape(batch), EARLIER, f"*{ending}"))}
-    return [f"_{name}: its file was exchanged after it had been picked; what was found before was set aside_"
+    return [f"_{name}: its file was exchanged, or its tables were changed, after it had been picked; what was found "
+            "before was set aside_"
             for name in sorted(names)]
 
 

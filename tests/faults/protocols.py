@@ -211,7 +211,8 @@ def stopped(case: Case, rng: np.random.Generator) -> str:
     """Stop it at a random moment, as the button does."""
     case.start()
     case.moment(rng)
-    Project.waitFor(lambda: Project.refresh(case.protocol).getPid() or 0, 60, "a process")  # Scipion stops no other
+    Project.waitFor(lambda: Project.refresh(case.protocol).getPid() or not case.protocol.isActive(), 60,
+                    "a process, for Scipion stops no other, or the end")
     if case.protocol.isActive():
         Project.proj.stopProtocol(case.protocol)
     return case.end()
@@ -242,9 +243,10 @@ def read_only(case: Case, rng: np.random.Generator) -> str:
     """Take the right to write away at a random moment, from the folder that the engine writes into. Needs root."""
     case.start()
     case.moment(rng)
-    for options in (["--bind", str(case.extra), str(case.extra)], ["-o", "remount,bind,ro", str(case.extra)]):
-        subprocess.run(["mount", *options], check=True)
+    subprocess.run(["mount", "--bind", str(case.extra), str(case.extra)], check=True)
     try:
+        Project.waitFor(lambda: not subprocess.run(["mount", "-o", "remount,bind,ro", str(case.extra)], check=False,
+                                                   capture_output=True).returncode, 20, "a moment without a writer")
         return case.end()
     finally:
         subprocess.run(["umount", "-l", str(case.extra)], check=True)
