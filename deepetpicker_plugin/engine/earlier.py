@@ -8,9 +8,11 @@ import pathlib
 import signal
 import socket
 import time
-from typing import Any, List, Mapping
+from typing import Any, List, Mapping, Optional
 
+from deepetpicker.errors import DeepETPickerError
 from deepetpicker.io.atomic import write_text
+from deepetpicker.io.coordinates import read_coordinates
 from deepetpicker.io.records import identity
 from deepetpicker_plugin.constants import PROCESS_FILE
 from deepetpicker_plugin.engine.process import GRACE_S, EngineError, beginOf, readManifest
@@ -93,11 +95,25 @@ def toDoAgain(manifest: str) -> List[Any]:
     Returns
     -------
     list
-        The tomograms that failed, with the time of the run, and the inputs whose files were exchanged since.
+        The tomograms that failed, the inputs whose files were exchanged since, the manifest or tables of picks that are
+        there and damaged, and the time of the run.
     """
-    content = readManifest(manifest) or {}
-    failed = [item["name"] for item in content.get("items", []) if item["status"] == "failed"]
-    inputs = [one for one in content.get("inputs", []) if "sample_sha256" in one]
-    exchanged = [one["path"] for one in inputs
-                 if isExchanged(one["path"], {"size": one.get("bytes"), "sample": one["sample_sha256"]})]
-    return [*failed, *exchanged, os.stat(manifest).st_mtime_ns] if failed or exchanged else []
+    if not os.path.isfile(manifest):
+        return []
+    content = readManifest(manifest)
+    items, inputs = ((content or {}).get(key, []) for key in ("items", "inputs"))
+    found = [] if content else [manifest]
+    found += [item["name"] for item in items if item["status"] == "failed" or not isReadable(item.get("picks"))]
+    found += [one["path"] for one in inputs if "sample_sha256" in one
+              and isExchanged(one["path"], {"size": one.get("bytes"), "sample": one["sample_sha256"]})]
+    return [*found, os.stat(manifest).st_mtime_ns] if found else []
+
+
+def isReadable(table: Optional[str]) -> bool:
+    """Tell whether a table can be read, where there is one."""
+    if table and os.path.isfile(table):
+        try:
+            read_coordinates(table)
+        except DeepETPickerError:
+            return False
+    return True

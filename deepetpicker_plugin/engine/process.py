@@ -244,6 +244,17 @@ def signalOf(folder: str) -> int:
     return 0 if code in ASKED_TO_END else max(0, code - 128)
 
 
+def whyEnded(folder: str) -> str:
+    """Return why the last engine in a folder, which did not end well, ended."""
+    number, code = signalOf(folder), exitCode(folder)
+    if number:
+        return f"the engine was ended by signal {number}" + (
+            ", as happens when memory runs out" if number == signal.SIGKILL else "")
+    if code in ASKED_TO_END and not lastError(folder):  # it had not begun, else it would have said so
+        return "the engine was interrupted, something has asked it to end: choose *Continue*"
+    return lastError(folder) or f"the engine ended with status {code}: see the output log, and {folder}"
+
+
 class EngineMixin:
     """What protocols that start the engine share."""
 
@@ -284,11 +295,7 @@ class EngineMixin:
         code = exitCode(folder)
         if code in (0, 1):
             return code
-        number = signalOf(folder)
-        if number:
-            raise EngineError(f"the engine was ended by signal {number}"
-                              + (", as happens when memory runs out" if number == signal.SIGKILL else ""))
-        raise EngineError(lastError(folder) or f"the engine ended with status {code}: see the output log, and {folder}")
+        raise EngineError(whyEnded(folder))
 
     def _engineThreads(self) -> int:
         """Return how many CPU threads the engine may use."""

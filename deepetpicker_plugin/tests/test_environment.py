@@ -115,6 +115,7 @@ class TestLeftovers(FolderTest):
             code = process.exitCode(str(self.folder))
             later.join()
         self.assertEqual(code, 143)
+        self.assertIn("the engine was interrupted", process.whyEnded(str(self.folder)))
 
     def started(self):
         """Return the number of the engine's process, 0 as long as there is none."""

@@ -9,6 +9,7 @@ from tomo.constants import BOTTOM_LEFT_CORNER
 from tomo.objects import SetOfCoordinates3D
 
 from deepetpicker_plugin.engine.earlier import toDoAgain
+from deepetpicker_plugin.engine.process import readManifest
 from deepetpicker_plugin.protocols import ProtDeepETPickerCheck, ProtDeepETPickerEvaluate, ProtDeepETPickerPropose
 from deepetpicker_plugin.protocols.protocol_propose import METHODS
 from deepetpicker_plugin.sets import convert
@@ -54,10 +55,17 @@ class TestPropose(PluginTest):
         self.assertEqual(len(protocol.coordinates.getTSIds()), 1)
         protocol.coordinates.close()
         self.assertIn("truncated", " ".join(protocol.summary()))
-        self.proj.launchProtocol(protocol, wait=True)
-        self.assertTrue(protocol.isFinished(), protocol.getErrorMessage())
+        self.goOn(protocol)
         self.assertEqual(len(protocol.coordinates.getTSIds()), 2)
         self.assertNotIn("truncated", " ".join(protocol.summary()))
+        manifest = protocol._getExtraPath("proposals", "manifest.json")
+        table = pathlib.Path(readManifest(manifest)["items"][0]["picks"])
+        for damaged, named in ((table, "TS_00"), (pathlib.Path(manifest), manifest)):
+            self.assertEqual(toDoAgain(manifest), [])
+            whole = damaged.read_bytes()
+            damaged.write_bytes(bytes(200) + whole[200:])
+            self.assertEqual(toDoAgain(manifest)[:-1], [named])
+            damaged.write_bytes(whole)
 
     def test_continue_checks_and_evaluates_what_failed_or_was_exchanged(self):
         path = pathlib.Path(convert.localFile(self.tomograms.getFirstItem().getFileName()))
