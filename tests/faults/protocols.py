@@ -192,9 +192,10 @@ class Case:
         failed = getattr(self.protocol, "failedTomograms", None)
         if names != ["model" if self.verb == "train" else "coordinates"] or (failed is not None and failed.getSize()):
             return f"outputs: {names}, {failed}"
-        path, content = self.spoiled
-        if self.verb == "pick" and path and pathlib.Path(path).read_bytes() == content:
-            os.remove(path)  # a new start of the engine has a new folder, and that of the killed one stays as it is
+        path, content = pathlib.Path(self.spoiled[0]), self.spoiled[1]
+        for kept in (path, path.parent / "earlier" / path.name) if self.verb == "pick" else ():
+            if kept.is_file() and kept.read_bytes() == content:
+                kept.unlink()  # a new start of the engine has a new folder, and that of the killed one stays as it is
         return f"orphans: {self.engines()}" if self.engines() else half_written(self.extra)
 
 
