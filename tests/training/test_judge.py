@@ -49,6 +49,8 @@ def test_what_is_good_by_recall_alone_says_that_false_picks_are_not_counted():
     assert found.grade == "good"
     assert "mean recall of its picks 0.95 on 24 held-out particles; how many of its picks are false" in str(found)
     assert "false" not in str(verdict_on(*GOOD))
+    missed = verdict_on(GOOD[0], score(4, 0.2, 0.6), is_unknown=True).reasons
+    assert [(one.cause, "false" in one.found) for one in missed] == [("particles missed", False)]
 
 
 @pytest.mark.parametrize(("cause", "grade", "first", "second", "more"), [

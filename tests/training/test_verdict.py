@@ -57,6 +57,13 @@ def test_precision_does_not_count_when_many_are_not_annotated():
     assert [text[:7] for text in doubts(scores, CLASSES, {1: 9, 4: 9, 5: 9}, is_unknown=True)] == ["class 5"]
 
 
+def test_nothing_is_called_false_where_many_are_not_annotated():
+    [text] = doubts([score(1, 0.2, 0.6)], CLASSES[:1], {1: 9}, is_unknown=True)
+    assert text.startswith("class 1 (ring): recall 0.60 on 12 held-out particles is below 0.7, 40% of its particles "
+                           "were missed: check")
+    assert not {"F1", "false"} & set(text.split())
+
+
 @pytest.fixture(scope="module")
 def two_classes(tmp_path_factory):
     """Return a folder of two tomograms with six balls of each of two classes."""

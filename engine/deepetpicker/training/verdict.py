@@ -203,11 +203,11 @@ def _of_classes(evidence: Evidence, n_held: int) -> List[Reason]:
             found.append(Reason("class without hits", f"none of {score.n_true} held-out particles of {one.label} was "
                                 "found", "check its positions, diameter and class, or label more of it"))
         elif worth < LOWEST_F1:
-            kind = "particles missed" if score.recall < score.precision else FALSE
-            unmarked = ("" if kind != FALSE or evidence.is_unknown else "; if some of the false ones are particles, "
+            kind = "particles missed" if evidence.is_unknown or score.recall < score.precision else FALSE
+            unmarked = ("" if kind != FALSE else "; if some of the false ones are particles, "
                         "train with --unannotated unknown (What is not annotated: unknown)")
-            found.append(Reason(kind, poorly_picked(one, score), "look at its picks, label more, or train longer"
-                                + unmarked))
+            found.append(Reason(kind, poorly_picked(one, score, evidence.is_unknown),
+                                "look at its picks, label more, or train longer" + unmarked))
     return found
 
 
@@ -235,17 +235,18 @@ def doubts(scores: Sequence[ClassScore], classes: Sequence[ClassCard], n_particl
         elif not is_unknown and looks_incomplete(score):
             found.append(incomplete(one, score))
         elif (score.recall if is_unknown else score.f1) < LOWEST_F1:
-            found.append(poorly_picked(one, score))
+            found.append(poorly_picked(one, score, is_unknown))
     return found
 
 
-def poorly_picked(one: ClassCard, score: ClassScore) -> str:
-    """Return the warning for a class that was picked poorly on the held-out part."""
-    if score.recall < score.precision:
+def poorly_picked(one: ClassCard, score: ClassScore, is_unknown: bool = False) -> str:
+    """Return the warning for a class that was picked poorly on the held-out part; where much is unknown, by recall."""
+    figure = f"recall {score.recall:.2f}" if is_unknown else f"pick F1 {score.f1:.2f}"
+    if is_unknown or score.recall < score.precision:
         fault = f"{1 - score.recall:.0%} of its particles were missed"
     else:
         fault = f"{1 - score.precision:.0%} of its picks were false"
-    return (f"{one.label}: pick F1 {score.f1:.2f} on {score.n_true} held-out particles is below "
+    return (f"{one.label}: {figure} on {score.n_true} held-out particles is below "
             f"{LOWEST_F1:g}, {fault}: check its positions, diameter and class by eye, label more particles, or train "
             "longer; do not use its picks unseen")
 
