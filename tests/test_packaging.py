@@ -275,6 +275,18 @@ def test_the_files_that_how_to_change_names_exist():
     assert [name for name in bare if not any(next(folder.rglob(name), None) for folder in folders[1:])] == []
 
 
+def test_architecture_names_every_module_and_no_other():
+    house = (ROOT / "docs/architecture.rst").read_text("utf-8").partition("Arrows\n")[0]
+    named = set(re.findall(r"\w+\.py\b", house))
+    ours = [path for folder in ("engine/deepetpicker", "deepetpicker_plugin", "scripts")
+            for path in (ROOT / folder).rglob("*.py") if "tests" not in path.parts]
+    files = {path.name for path in [*ours, *(ROOT / "tests").rglob("*.py")]}
+    assert named - files == {"test_MODULE.py", "setup.py"}
+    told_apart = {"cli", "protocols", "volumes", "coordinates", "modelcard"}  # named as a whole
+    assert sorted(str(path) for path in ours if path.name not in named | {"__init__.py"}
+                  and path.parent.name not in told_apart) == []
+
+
 def test_the_tests_that_known_defects_names_exist():
     text = (ROOT / "docs/known_defects.rst").read_text("utf-8")
     named = re.findall(r"(?<!`)\b(\w+)::(\w+)(\.\.\.)?", text)
