@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import pathlib
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -35,6 +36,16 @@ def test_empty_ground_is_faint_whether_particles_are_bright_or_dark(contrast):
     assert known.is_dark == (contrast < 0)
     assert not known.are_faint(prominence(volume, PLACES, DIAMETER)).any()
     assert known.are_faint(prominence(volume, EMPTY, DIAMETER)).all()
+
+
+def test_thousands_of_candidates_take_little_memory_and_are_what_they_are_alone():
+    volume, places = tomogram(2.0), np.random.default_rng(0).uniform(0, 39, (20, 3))
+    tracemalloc.start()
+    values = prominence(volume, np.tile(places, (1000, 1)), DIAMETER)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 80e6
+    assert np.array_equal(values, np.tile(values[:20], (1000, 1)))
 
 
 def test_a_pick_that_is_off_centre_is_not_faint():

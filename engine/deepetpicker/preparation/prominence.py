@@ -23,6 +23,7 @@ NEAR = 0.3  # diameters: a pick may be so far from the centre, so the place abou
 SHARE = 0.5  # of how far the faintest particle stands out
 MISPLACED = 0.05  # share of annotated particles that may lie in empty ground
 FEWEST = 3  # particles: fewer say too little
+AT_ONCE = 4096  # places: so many take less memory than picking itself
 
 
 def prominence(volume: Volume, positions_zyx_vox: np.ndarray, diameter_ang: float) -> np.ndarray:
@@ -59,8 +60,15 @@ def prominence(volume: Volume, positions_zyx_vox: np.ndarray, diameter_ang: floa
     half = int(reach)
     steps = np.argwhere(np.ones((2 * half + 1,) * 3)) - half
     steps = steps[np.linalg.norm(steps, axis=1) <= reach]
-    around = np.clip(scene.voxels(places)[:, None] + steps, 0, np.array(response.shape) - 1)
-    near = np.asarray(response[tuple(np.moveaxis(around, -1, 0))], float)
+    parts = [_standing_out(response, scene.voxels(places[at:at + AT_ONCE])[:, None] + steps)
+             for at in range(0, len(places), AT_ONCE)]
+    return np.concatenate(parts)
+
+
+def _standing_out(response_zyx: np.ndarray, around_zyx_vox: np.ndarray) -> np.ndarray:
+    """Return the largest response, and the largest of its negative, in voxels (N, K, 3) about N places, (N, 2)."""
+    around = np.clip(around_zyx_vox, 0, np.array(response_zyx.shape) - 1)
+    near = np.asarray(response_zyx[tuple(np.moveaxis(around, -1, 0))], float)
     near[(near == 0).any(1)] = np.nan  # a bead's surroundings
     return np.stack([near.max(1), (-near).max(1)], 1)
 

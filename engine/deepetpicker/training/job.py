@@ -81,7 +81,7 @@ class Job:
 
     @property
     def chosen_by(self) -> str:
-        """What chooses the epoch to keep: ``picks`` or ``voxels``."""
+        """What chooses the epoch to keep: ``picks``, ``voxels`` or ``last``."""
         return self.validator.chooses_by(self.options.select)
 
 
