@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import pathlib
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from deepetpicker.config import TrainOptions
 from deepetpicker.errors import InputError
 from deepetpicker.geometry import WorkingGrid
 from deepetpicker.io.classes import ParticleClass
+from deepetpicker.io.coordinates import CoordinateTable
 from deepetpicker.io.items import items_from_folder
 from deepetpicker.io.regions import Region, write_negatives, write_regions
 from deepetpicker.io.volumes import open_volume, write_volume
@@ -150,6 +152,25 @@ def test_tables_by_hand_are_found_and_belong_to_one_tomogram(data):
     items = {item.name: item for item in items_from_folder(data)}
     assert items["a"].negatives == ""
     assert pathlib.Path(items["a_negatives"].coordinates).name == "a_negatives.txt"
+
+
+def test_thousands_of_places_and_particles_take_little_memory():
+    rng = np.random.default_rng(0)
+    certain, places = Certain(rng.uniform(0, 900, (4000, 3))), rng.uniform(0, 900, (4000, 3))
+    places[:7] = certain.negatives_zyx_vox[10:17] + [0, 1, 0]
+    table = CoordinateTable(places, np.ones(4000, int), np.full(4000, np.nan))
+    tracemalloc.start()
+    kept, n = certain.without(table, 8.0)
+    is_background = kept.is_background(places, 1.5)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10e6
+    apart = np.linalg.norm(certain.negatives_zyx_vox[:40, None] - places, axis=2).min(1)
+    assert 7 <= n == 4000 - len(kept.negatives_zyx_vox)
+    assert np.array_equal(kept.negatives_zyx_vox[:20], certain.negatives_zyx_vox[:40][apart > 2][:20])
+    assert not is_background[:7].any()
+    assert certain.is_background(places[:7], 1.5).all()
+    assert not Certain().is_background(places, 1.5).any()
 
 
 def test_a_negative_on_a_particle_is_left_out_and_said(data):

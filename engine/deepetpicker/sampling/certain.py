@@ -8,6 +8,7 @@ import pathlib
 from typing import Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from deepetpicker.errors import InputError
 from deepetpicker.geometry import WorkingGrid
@@ -28,6 +29,13 @@ def _no_places() -> np.ndarray:
 def _no_boxes() -> np.ndarray:
     """Return no boxes, (0, 2, 3)."""
     return np.zeros((0, 2, 3))
+
+
+def nearest(places_zyx_vox: np.ndarray, positions_zyx_vox: np.ndarray) -> np.ndarray:
+    """Return how far the nearest of places (M, 3) is from each position (N, 3), (N,); infinite where there is none."""
+    if not len(places_zyx_vox):
+        return np.full(len(positions_zyx_vox), np.inf)
+    return np.asarray(cKDTree(places_zyx_vox).query(positions_zyx_vox)[0])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -90,8 +98,7 @@ class Certain:
         diameter_vox : float
             Of the smallest class.
         """
-        apart = np.linalg.norm(self.negatives_zyx_vox[:, None] - table.positions_zyx_vox[None], axis=2)
-        kept = (apart > SAME_PLACE * diameter_vox).all(1)
+        kept = nearest(table.positions_zyx_vox, self.negatives_zyx_vox) > SAME_PLACE * diameter_vox
         return dataclasses.replace(self, negatives_zyx_vox=self.negatives_zyx_vox[kept]), int((~kept).sum())
 
     def covers(self, positions_zyx_vox: np.ndarray) -> np.ndarray:
@@ -106,9 +113,8 @@ class Certain:
 
     def is_background(self, positions_zyx_vox: np.ndarray, radius_vox: float) -> np.ndarray:
         """Return which positions (N, 3) :meth:`background` would hold, (N,) bool."""
-        apart = np.linalg.norm(np.asarray(positions_zyx_vox, float).reshape(-1, 1, 3) - self.negatives_zyx_vox[None],
-                               axis=2)
-        return np.asarray(self.covers(positions_zyx_vox) | (apart <= radius_vox).any(1))
+        apart = nearest(self.negatives_zyx_vox, np.asarray(positions_zyx_vox, float).reshape(-1, 3))
+        return np.asarray(self.covers(positions_zyx_vox) | (apart <= radius_vox))
 
     def background(self, shape_zyx: Sequence[int], radius_vox: float, origin_zyx: Sequence[int]) -> np.ndarray:
         """Return where what is not annotated is certainly background, (Z, Y, X) bool.
