@@ -191,6 +191,14 @@ def test_five_examples_bring_their_kind_to_the_top(tmp_path):
         assert hits(top, wanted) >= len(wanted) - 1
 
 
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_one_or_two_candidates_are_ranked_too(n):
+    rng = np.random.default_rng(0)
+    features, examples = rng.normal(size=(n, 22)), rng.normal(size=(3, 22)) + 3
+    likeness = rank_like(features, examples, features[:1])
+    assert ((likeness > 0) & (likeness < 0.5)).all()
+
+
 def test_too_few_examples_are_refused_and_no_candidates_are_none():
     with pytest.raises(ValueError, match="at least 3"):
         rank_like(np.ones((5, 4)), np.ones((2, 4)))

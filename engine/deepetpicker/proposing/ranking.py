@@ -53,7 +53,8 @@ def rank_like(features: np.ndarray, examples: np.ndarray, against: Optional[np.n
 
 def _likeness(every: np.ndarray, rest: np.ndarray, wanted: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Return the likeness (N,) of candidates (N, F) to examples (P, F) rather than to the rest (M, F) and others."""
-    covariance = np.cov(rest.T) + SHRINK * np.eye(rest.shape[1])
+    scatter = np.cov(rest.T) if len(rest) > 1 else 0.0
+    covariance = scatter + SHRINK * np.eye(rest.shape[1])
     away = np.concatenate([rest.mean(0, keepdims=True), other]).mean(0)
     direction = np.linalg.solve(covariance, wanted.mean(0) - away)
     top, bottom = float(wanted.mean(0) @ direction), float(away @ direction)
