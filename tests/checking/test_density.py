@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pathlib
+
 import numpy as np
 import pytest
 
 from deepetpicker.checking.density import look
-from deepetpicker.io.volumes import open_volume, write_volume
+from deepetpicker.io.volumes import Volume, open_volume, write_volume
 from deepetpicker.simulation import imaging, packing
 from deepetpicker.simulation.particles import from_phantom
 from deepetpicker.simulation.phantoms import phantom
@@ -43,6 +45,19 @@ def test_half_and_twice_the_diameter_are_told(seen, factor):
     found = look(volume, positions, factor * diameter)
     assert found.is_misjudged
     assert f"{factor * diameter:.0f} were given" in str(found)
+
+
+def test_grey_values_of_any_mean_and_scale_say_the_same():
+    """In a tomogram of bytes about 127 particles of the right diameter looked less than half as large."""
+    rng, shape = np.random.default_rng(5), (36, 60, 64)
+    places, voxels = rng.uniform(8, [28, 52, 56], (20, 3)), rng.normal(size=shape)
+    for place in places:  # shells around an inside of the other contrast
+        radius = np.sqrt(sum((a - c) ** 2 for a, c in zip(np.indices(shape), place)))
+        voxels += 1.5 * ((radius < 6) - 2.2 * (radius < 3))
+    plain, bytes_ = (look(Volume("TS_1", pathlib.Path("TS_1.mrc"), values.astype(np.float32), 10.0), places, 120.0)
+                     for values in (voxels, 20 * voxels + 127))
+    assert plain.diameter_ang == pytest.approx(120, rel=0.2)
+    assert (bytes_.contrast, bytes_.diameter_ang) == pytest.approx((plain.contrast, plain.diameter_ang), rel=0.01)
 
 
 def test_places_without_particles_tell_nothing(tmp_path):

@@ -14,7 +14,6 @@ import numpy as np
 
 from deepetpicker.geometry import WorkingGrid
 from deepetpicker.io.volumes import Volume
-from deepetpicker.preparation.normalise import robust_intensity
 from deepetpicker.preparation.resample import open_working_volume
 
 MOST = 60  # positions that are looked at, spread over all of them
@@ -71,8 +70,7 @@ def look(volume: Volume, positions_zyx_vox: np.ndarray, diameter_ang: float) -> 
     """
     voxel = max(diameter_ang / ACROSS, volume.voxel_size_ang)
     grid = WorkingGrid(volume.shape_zyx, volume.voxel_size_ang, voxel)
-    scale = robust_intensity(volume.overview_zyx, volume.name)
-    grey = (open_working_volume(volume, grid).planes(0, grid.shape_zyx[0]) - scale.mean) / scale.std
+    grey = open_working_volume(volume, grid).planes(0, grid.shape_zyx[0])
     chosen = np.linspace(0, len(positions_zyx_vox) - 1, min(MOST, len(positions_zyx_vox))).astype(int)
     at = np.rint(grid.to_working(np.asarray(positions_zyx_vox, float)[chosen])).astype(int)
     rng = np.random.default_rng(0)
