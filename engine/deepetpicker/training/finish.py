@@ -59,8 +59,8 @@ def finish(job: Job, best: Mapping[str, Any], curve: List[Dict[str, float]], man
         manifest.warn(text)
     change = job.origin.change(best.get("looked", ()), job.validator) if job.origin else None
     mistaken = job.validator.taken_for([looked_of(one) for one in best.get("looked", ())])
-    verdict = judge(_evidence(job, picks, curve, change, mistaken, is_refitted))
     card = make_card(job, best, curve, manifest.warnings)
+    verdict = judge(_evidence(job, picks, curve, change, mistaken, is_refitted, card.intensity))
     card.training["verdict"] = verdict.to_dict()
     if job.origin:
         card.training.update(job.origin.to_dict(change))
@@ -97,14 +97,14 @@ def finish(job: Job, best: Mapping[str, Any], curve: List[Dict[str, float]], man
 
 
 def _evidence(job: Job, picks: Sequence[ClassScore], curve: Sequence[Mapping[str, float]],
-              change: Optional[Change], mistaken: Mapping[str, np.ndarray], is_refitted: bool) -> Evidence:
-    """Return what the verdict rests on."""
-    ours = np.mean([one.quantiles for one in job.gathered.intensities], axis=0).tolist()
-    started = job.origin.card.intensity if job.origin else {}
+              change: Optional[Change], mistaken: Mapping[str, np.ndarray], is_refitted: bool,
+              intensity: Mapping[str, float]) -> Evidence:
+    """Return what the verdict rests on; intensity is that of the new card."""
+    ours, started = ([float(one[str(p)]) for p in QUANTILES if str(p) in one]
+                     for one in (intensity, job.origin.card.intensity if job.origin else {}))
     steps = len(curve) * job.length // job.options.batch
     return Evidence(picks, job.gathered.classes, job.gathered.n_particles, curve, steps, job.misfits,
-                    job.validator.is_unknown, ours, [float(started[str(p)]) for p in QUANTILES if str(p) in started],
-                    change, mistaken, is_refitted)
+                    job.validator.is_unknown, ours, started, change, mistaken, is_refitted)
 
 
 def make_card(job: Job, best: Mapping[str, Any], curve: List[Dict[str, float]],
