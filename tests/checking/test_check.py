@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from deepetpicker.__main__ import main
 from deepetpicker.checking.geometry import Fit, Transform, check_geometry, shift_of_all, transforms
 from deepetpicker.config import CheckOptions
 from deepetpicker.errors import InputError
-from deepetpicker.io.volumes import open_volume, write_volume
+from deepetpicker.io.volumes import Volume, open_volume, write_volume
 
 SHAPE = (48, 80, 112)
 DIAMETER, VOXEL = 120.0, 10.0
@@ -81,6 +82,16 @@ def test_a_common_shift_is_measured(scene, off):
     assert fit.is_shifted
     np.testing.assert_allclose(fit.shift_zyx_vox, -np.array(off), atol=0.2)
     assert "all of them are off" in str(fit)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("grey", [np.inf, -1e30])
+def test_voxels_that_are_no_numbers_or_beyond_all_others_do_not_hide_a_shift(scene, grey):
+    voxels = np.array(scene[0].data_zyx, np.float32)
+    voxels[tuple(np.rint(scene[1][3]).astype(int))] = grey
+    spoilt = Volume("TS", pathlib.Path("TS.mrc"), voxels, VOXEL)
+    fit = check_geometry(spoilt, scene[1] + (1.0, 0.0, 0.0), DIAMETER)
+    np.testing.assert_allclose(fit.shift_zyx_vox, (-1.0, 0.0, 0.0), atol=0.2)
 
 
 @pytest.mark.long

@@ -18,7 +18,7 @@ import numpy as np
 from deepetpicker.errors import InputError
 from deepetpicker.geometry import Shape, WorkingGrid
 from deepetpicker.io.volumes import Volume
-from deepetpicker.preparation.normalise import robust_intensity
+from deepetpicker.preparation.normalise import normalise, robust_intensity
 from deepetpicker.preparation.resample import Resampler, open_working_volume
 
 FEWEST = 5  # positions: fewer say nothing
@@ -356,7 +356,7 @@ class _Template:
     """A radial template's product with single boxes of a tomogram, on a finer grid than that of the shells."""
 
     def __init__(self, volume: Volume, diameter_ang: float, weights: np.ndarray) -> None:
-        self._volume, self._mean = volume, robust_intensity(volume.overview_zyx, volume.name).mean
+        self._volume, self._intensity = volume, robust_intensity(volume.overview_zyx, volume.name)
         voxel = max(volume.voxel_size_ang, diameter_ang / FINE_DIAMETER)
         kernels, reach = shell_kernels(diameter_ang / voxel / 2)
         self._half = int(np.ceil((reach + 3) * voxel / volume.voxel_size_ang + REACH))
@@ -373,7 +373,7 @@ class _Template:
         middle, data = np.rint(centre_zyx).astype(int), self._volume.data_zyx
         index = [np.abs(np.arange(m - self._half, m + self._half + 1)) for m in middle]
         index = [np.where(i < n, i, 2 * n - 2 - i).clip(0, n - 1) for i, n in zip(index, data.shape)]
-        box = np.nan_to_num(np.asarray(data[np.ix_(*index)], np.float32) - np.float32(self._mean))
+        box = normalise(data[np.ix_(*index)], self._intensity)
         grid = self._resampler.grid
         box = self._resampler.slab(box, 0, grid.shape_zyx[0])
         product = np.fft.irfftn(np.fft.rfftn(box) * self._spectrum, grid.shape_zyx, axes=(0, 1, 2))
