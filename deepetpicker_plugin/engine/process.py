@@ -250,9 +250,10 @@ def whyEnded(folder: str) -> str:
     if number:
         return f"the engine was ended by signal {number}" + (
             ", as happens when memory runs out" if number == signal.SIGKILL else "")
-    if code in ASKED_TO_END and not lastError(folder):  # it had not begun, else it would have said so
+    said = lastError(folder)
+    if code in ASKED_TO_END and "interrupted" not in said:  # before it began, or when it had said all
         return "the engine was interrupted, something has asked it to end: choose *Continue*"
-    return lastError(folder) or f"the engine ended with status {code}: see the output log, and {folder}"
+    return said or f"the engine ended with status {code}: see the output log, and {folder}"
 
 
 class EngineMixin:

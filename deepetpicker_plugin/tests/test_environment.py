@@ -18,7 +18,7 @@ from unittest import mock
 
 from deepetpicker import __version__
 from deepetpicker_plugin import Plugin
-from deepetpicker_plugin.constants import ENGINE_PID, PLUGIN_DISTRIBUTION
+from deepetpicker_plugin.constants import ENGINE_ERRORS, ENGINE_PID, PLUGIN_DISTRIBUTION
 from deepetpicker_plugin.engine import checkout, installation, process
 from deepetpicker_plugin.tests import screen
 
@@ -115,7 +115,9 @@ class TestLeftovers(FolderTest):
             code = process.exitCode(str(self.folder))
             later.join()
         self.assertEqual(code, 143)
-        self.assertIn("the engine was interrupted", process.whyEnded(str(self.folder)))
+        for last in ("", "110 candidates in 4 tomogram(s)"):
+            (self.folder / ENGINE_ERRORS).write_text(last, "utf-8")
+            self.assertIn("the engine was interrupted", process.whyEnded(str(self.folder)))
 
     def started(self):
         """Return the number of the engine's process, 0 as long as there is none."""
