@@ -15,7 +15,7 @@ from deepetpicker.io.atomic import write_text
 from deepetpicker.io.coordinates import read_coordinates
 from deepetpicker.io.records import identity
 from deepetpicker_plugin.constants import PROCESS_FILE
-from deepetpicker_plugin.engine.process import GRACE_S, EngineError, beginOf, readManifest
+from deepetpicker_plugin.engine.process import GRACE_S, EngineError, beginOf, readManifest, worksHere
 
 
 def noteProcess(folder: str) -> None:
@@ -52,7 +52,7 @@ def endProcess(folder: str, grace_s: float = GRACE_S) -> bool:
         pid = int(number)
     except (OSError, ValueError):
         return False
-    if host != socket.gethostname() or pid == os.getpid() or beginOf(pid) != begin:
+    if host != socket.gethostname() or pid == os.getpid() or beginOf(pid) != begin or not worksHere(pid):
         return False
     for wanted in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):

@@ -176,19 +176,19 @@ def stopLeftover(folder: str, grace_s: float = GRACE_S) -> bool:
         raise EngineError(
             f"an engine was started on {host} (process {pid}) and has not reported its end: it may still be writing "
             f"into {folder}. Make sure that it has ended, remove {path}, then continue")
-    found = isEngine(pid)
+    found = isEngine(pid) and worksHere(pid)
     for number in (signal.SIGTERM, signal.SIGKILL):
         deadline = time.monotonic() + grace_s
-        if isEngine(pid):
+        if found and isEngine(pid):
             os.kill(pid, number)
-        while isEngine(pid) and time.monotonic() < deadline:
+        while found and isEngine(pid) and time.monotonic() < deadline:
             time.sleep(0.1)
-    if isEngine(pid):
+    if found and isEngine(pid):
         raise EngineError(f"process {pid} on {host} still writes into {folder} and cannot be ended: end it, then "
                           "continue")
     deadline = time.monotonic() + grace_s
-    while _runs(shell, b"bash") and time.monotonic() < deadline:  # it notes in the folder how the engine ended
-        time.sleep(0.05)
+    while _runs(shell, b"bash") and worksHere(shell) and time.monotonic() < deadline:
+        time.sleep(0.05)  # it notes in the folder how the engine ended
     with contextlib.suppress(FileNotFoundError):
         path.unlink()
     return found
@@ -206,6 +206,14 @@ def _runs(pid: int, word: bytes) -> bool:
     except OSError:
         return False
     return word in words and beginOf(pid) != ""
+
+
+def worksHere(pid: int) -> bool:
+    """Tell whether a process works in this project, and not in the one that this one is a copy of."""
+    try:
+        return os.path.samefile(f"/proc/{pid}/cwd", os.curdir)
+    except OSError:  # it is gone, or keeps it to itself
+        return True
 
 
 def beginOf(pid: int) -> str:

@@ -8,6 +8,7 @@ import os
 import pathlib
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -18,8 +19,8 @@ from unittest import mock
 
 from deepetpicker import __version__
 from deepetpicker_plugin import Plugin
-from deepetpicker_plugin.constants import ENGINE_ERRORS, ENGINE_PID, PLUGIN_DISTRIBUTION
-from deepetpicker_plugin.engine import checkout, installation, process
+from deepetpicker_plugin.constants import ENGINE_ERRORS, ENGINE_PID, PLUGIN_DISTRIBUTION, PROCESS_FILE
+from deepetpicker_plugin.engine import checkout, earlier, installation, process
 from deepetpicker_plugin.tests import screen
 
 SHOW = "import deepetpicker_plugin, deepetpicker; print(deepetpicker.__file__, deepetpicker.__version__)"
@@ -118,6 +119,26 @@ class TestLeftovers(FolderTest):
         for last in ("", "110 candidates in 4 tomogram(s)"):
             (self.folder / ENGINE_ERRORS).write_text(last, "utf-8")
             self.assertIn("the engine was interrupted", process.whyEnded(str(self.folder)))
+
+    def test_in_the_copy_of_a_project_nothing_of_the_original_is_ended(self):
+        original, copied = self.folder / "original", self.folder / "copy"
+        for place in (original, copied):
+            place.mkdir()
+        code = "import time; time.sleep(60)"
+        with subprocess.Popen([sys.executable, "-c", code, "deepetpicker"], cwd=original) as engine:
+            self.addCleanup(os.chdir, os.getcwd())
+            os.chdir(copied)
+            note = f"{socket.gethostname()} {engine.pid} "
+            for name, rest in ((PROCESS_FILE, process.beginOf(engine.pid)), (ENGINE_PID, "0")):
+                (copied / name).write_text(note + rest, "utf-8")
+            self.assertTrue(process.isEngine(engine.pid))
+            self.assertFalse(earlier.endProcess(".") or process.stopLeftover("."))
+            self.assertIsNone(engine.poll())
+            os.rename(original, self.folder / "moved")  # the project itself is moved: it is still its own
+            os.chdir(self.folder / "moved")
+            (self.folder / "moved" / PROCESS_FILE).write_text(note + process.beginOf(engine.pid), "utf-8")
+            self.assertTrue(earlier.endProcess("."))
+            self.assertEqual(engine.wait(), -signal.SIGTERM)
 
     def started(self):
         """Return the number of the engine's process, 0 as long as there is none."""

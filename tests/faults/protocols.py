@@ -366,11 +366,11 @@ def survive(bench: Bench, name: str, verb: str, rng: np.random.Generator) -> str
         with other_data(bench.files[1]) if kind.changed else contextlib.nullcontext():
             told = told or case.end()
             if case.failed() and not re.search(kind.says, told):
-                return f"does not say what happened: {told[-600:]}"
+                return f"does not say what happened: {told[:400]} ... {told[-600:]}"
             case.start()
             told = case.end()
             if not case.protocol.isFinished():
-                return f"going on ended with: {told[-600:]}"
+                return f"going on ended with: {told[:400]} ... {told[-600:]}"
             return case.left() or ("" if is_one_of(case.result(), allowed) else "another result")
     except Exception as error:
         return f"{type(error).__name__}: {error}"
