@@ -7,6 +7,7 @@ import os
 import pathlib
 import signal
 import socket
+import sqlite3
 import time
 from typing import Any, List, Mapping, Optional
 
@@ -64,6 +65,17 @@ def endProcess(folder: str, grace_s: float = GRACE_S) -> bool:
         raise EngineError(f"process {pid} on {host}, an earlier run of this protocol, cannot be ended: end it, then "
                           "continue")
     return True
+
+
+def rollBack(database: str) -> None:
+    """Let SQLite undo what a killed process has left half done in a data base that another one is copied over.
+
+    Scipion copies the project's over that of a run for each launch. The journal of the killed process would be taken for
+    one of the copy and spoil it ("database disk image is malformed").
+    """
+    if os.path.exists(database):
+        with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(database)) as connection:
+            connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
 
 
 def isExchanged(path: str, known: Mapping[str, Any]) -> bool:

@@ -15,7 +15,7 @@ from tomo.protocols.protocol_base import ProtTomoBase
 
 from deepetpicker.errors import DeepETPickerError
 from deepetpicker_plugin.engine import devices
-from deepetpicker_plugin.engine.earlier import endProcess
+from deepetpicker_plugin.engine.earlier import endProcess, rollBack
 from deepetpicker_plugin.engine.process import EngineMixin, stopLeftovers
 
 
@@ -46,6 +46,7 @@ class ProtDeepETPickerBase(EMProtocol, ProtTomoBase, EngineMixin):
     def makePathsAndClean(self) -> None:
         """Make the protocol's folders for a launch, when no earlier process of it writes its state any more."""
         endProcess(self._getExtraPath())
+        rollBack(self.getDbPath())
         super().makePathsAndClean()
 
     def cleanWorkingDir(self) -> None:

@@ -7,8 +7,10 @@ import json
 import os
 import pathlib
 import shlex
+import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -24,6 +26,14 @@ from deepetpicker_plugin.engine import checkout, earlier, installation, process
 from deepetpicker_plugin.tests import screen
 
 SHOW = "import deepetpicker_plugin, deepetpicker; print(deepetpicker.__file__, deepetpicker.__version__)"
+
+HALF_DONE = """
+import os, signal, sqlite3, sys
+database = sqlite3.connect(sys.argv[1], isolation_level=None)
+for step in ("PRAGMA cache_size = 1", "BEGIN", "UPDATE Objects SET value = value || 'x'"):
+    database.execute(step)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
 
 
 class Words:
@@ -139,6 +149,21 @@ class TestLeftovers(FolderTest):
             (self.folder / "moved" / PROCESS_FILE).write_text(note + process.beginOf(engine.pid), "utf-8")
             self.assertTrue(earlier.endProcess("."))
             self.assertEqual(engine.wait(), -signal.SIGTERM)
+
+    def test_what_a_killed_process_left_half_done_does_not_spoil_the_copy_of_the_project(self):
+        paths = [str(self.folder / name) for name in ("run.db", "project.sqlite")]
+        for path, count in zip(paths, (200, 300)):
+            with contextlib.closing(sqlite3.connect(path)) as database, database:
+                database.execute("CREATE TABLE Objects (id INTEGER PRIMARY KEY, value TEXT)")
+                database.executemany("INSERT INTO Objects (value) VALUES (?)", [(path * 50,)] * count)
+        killed = subprocess.run([sys.executable, "-c", HALF_DONE, paths[0]], check=False)
+        self.assertEqual(killed.returncode, -signal.SIGKILL)
+        self.assertTrue(os.path.exists(f"{paths[0]}-journal"))
+        earlier.rollBack(paths[0])
+        shutil.copyfile(paths[1], paths[0])  # as Scipion does for each launch
+        with contextlib.closing(sqlite3.connect(paths[0])) as database:
+            self.assertEqual(database.execute("SELECT COUNT(*) FROM Objects").fetchone()[0], 300)
+            self.assertEqual(database.execute("PRAGMA integrity_check").fetchone()[0], "ok")
 
     def started(self):
         """Return the number of the engine's process, 0 as long as there is none."""
