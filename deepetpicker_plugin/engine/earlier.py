@@ -70,8 +70,8 @@ def endProcess(folder: str, grace_s: float = GRACE_S) -> bool:
 def rollBack(database: str) -> None:
     """Let SQLite undo what a killed process has left half done in a data base that another one is copied over.
 
-    Scipion copies the project's over that of a run for each launch. The journal of the killed process would be taken for
-    one of the copy and spoil it ("database disk image is malformed").
+    Scipion copies the project's over that of a run for each launch. The journal of the killed process would be taken
+    for one of the copy and spoil it ("database disk image is malformed").
     """
     if os.path.exists(database):
         with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(database)) as connection:

@@ -155,7 +155,7 @@ class TestLeftovers(FolderTest):
         for path, count in zip(paths, (200, 300)):
             with contextlib.closing(sqlite3.connect(path)) as database, database:
                 database.execute("CREATE TABLE Objects (id INTEGER PRIMARY KEY, value TEXT)")
-                database.executemany("INSERT INTO Objects (value) VALUES (?)", [(path * 50,)] * count)
+                database.executemany("INSERT INTO Objects (value) VALUES (?)", [(path * 9,)] * count)
         killed = subprocess.run([sys.executable, "-c", HALF_DONE, paths[0]], check=False)
         self.assertEqual(killed.returncode, -signal.SIGKILL)
         self.assertTrue(os.path.exists(f"{paths[0]}-journal"))
