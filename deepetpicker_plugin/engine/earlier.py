@@ -18,6 +18,8 @@ from deepetpicker.io.records import identity
 from deepetpicker_plugin.constants import PROCESS_FILE
 from deepetpicker_plugin.engine.process import GRACE_S, EngineError, beginOf, readManifest, worksHere
 
+ITS_OWN_END_S = 1.5  # for a process that has nothing to wait for, and writes how it ended
+
 
 def noteProcess(folder: str) -> None:
     """Write down in a protocol's folder which process runs it: host, number, and when it began."""
@@ -55,16 +57,15 @@ def endProcess(folder: str, grace_s: float = GRACE_S) -> bool:
         return False
     if host != socket.gethostname() or pid == os.getpid() or beginOf(pid) != begin or not worksHere(pid):
         return False
-    for wanted in (signal.SIGTERM, signal.SIGKILL):
+    for wanted, seconds in ((0, ITS_OWN_END_S), (signal.SIGTERM, grace_s), (signal.SIGKILL, grace_s)):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, wanted)
-        deadline = time.monotonic() + grace_s
-        while beginOf(pid) == begin and time.monotonic() < deadline:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if beginOf(pid) != begin:
+                return True
             time.sleep(0.02)
-    if beginOf(pid) == begin:
-        raise EngineError(f"process {pid} on {host}, an earlier run of this protocol, cannot be ended: end it, then "
-                          "continue")
-    return True
+    raise EngineError(f"process {pid} on {host}, an earlier run of this protocol, cannot be ended: end it, then continue")
 
 
 def rollBack(database: str) -> None:

@@ -135,7 +135,8 @@ class TestLeftovers(FolderTest):
         for place in (original, copied):
             place.mkdir()
         code = "import time; time.sleep(60)"
-        with subprocess.Popen([sys.executable, "-c", code, "deepetpicker"], cwd=original) as engine:
+        with subprocess.Popen([sys.executable, "-c", code, "deepetpicker"], cwd=original) as engine, \
+                mock.patch.object(earlier, "ITS_OWN_END_S", 0.05):
             self.addCleanup(os.chdir, os.getcwd())
             os.chdir(copied)
             note = f"{socket.gethostname()} {engine.pid} "
