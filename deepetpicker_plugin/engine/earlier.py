@@ -65,7 +65,8 @@ def endProcess(folder: str, grace_s: float = GRACE_S) -> bool:
             if beginOf(pid) != begin:
                 return True
             time.sleep(0.02)
-    raise EngineError(f"process {pid} on {host}, an earlier run of this protocol, cannot be ended: end it, then continue")
+    raise EngineError(f"process {pid} on {host}, an earlier run of this protocol, cannot be ended: end it, then "
+                      "continue")
 
 
 def rollBack(database: str) -> None:
