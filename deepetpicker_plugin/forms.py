@@ -12,7 +12,7 @@ from deepetpicker.config import Options, from_mapping
 from deepetpicker.errors import InputError
 
 HINTS = {"minutes": "0: none", "epochs": "0: by recipe or time", "patch": "0: by recipe", "batch": "0: by recipe",
-         "patches_per_epoch": "0: one per particle", "label_diameter": "0: by particle"}
+         "patches_per_epoch": "0: by particles", "label_diameter": "0: auto"}
 UNITS = {"angstrom": "Å", "voxels": "voxels", "degrees": "°", "micrometres": "µm", "channels": "channels"}
 
 

@@ -53,7 +53,7 @@ class ProtDeepETPickerEvaluate(ProtDeepETPickerBase):
         form.addParam("diameters", params.StringParam, default="", label="Particle diameter (Å)",
                       help=f"{BY_CLASS} Group ids are those of the reference. Empty: what reference or picks know of "
                       "their classes, else the box size of the picks.")
-        addOption(form, EvaluateOptions, "radius_angstrom", "Hit radius", "0: half the diameter",
+        addOption(form, EvaluateOptions, "radius_angstrom", "Hit radius", "0: half a diameter",
                   help="A pick at most this far from a reference particle hits it. 0: half the diameter of the class.")
         form.addParam("useGroups", params.BooleanParam, default=True, label="Classes from the group ids?",
                       help="Yes: group ids of both sets are classes, and the report shows which are confused. No: all "
@@ -62,7 +62,7 @@ class ProtDeepETPickerEvaluate(ProtDeepETPickerBase):
                       help="Classes are told by name where both sets know names, else by group id. Where neither does: "
                       "group of the picks and of the reference, 1: 0, 2: 1.")
         form.addParam("trainedTomograms", params.EnumParam, choices=list(seen.CHOICES), default=seen.LEAVE_OUT,
-                      label="Tomograms the model was trained on",
+                      label="Tomograms it was trained on",
                       help="Picks in tomograms that a model was trained on are better than those in others, so that "
                       "their scores promise too much. Known for models that were trained in this project. Tomograms "
                       "that were only kept for validation are scored, and named in the summary.")
@@ -208,7 +208,7 @@ class ProtDeepETPickerEvaluate(ProtDeepETPickerBase):
             errors.append(f"*Reference* no tomogram of the picks has reference particles: expected some of "
                           f"{', '.join(sorted(known)[:4])}, found {', '.join(sorted(reference.getTSIds())[:4])}")
         elif self._leftOut() == self._scorable():
-            errors.append(f"*Tomograms the model was trained on* it was trained on all that have reference particles "
+            errors.append(f"*Tomograms it was trained on* it was trained on all that have reference particles "
                           f"({seen.some(self._scorable())}): annotate one that it has not seen, or choose "
                           f"*{seen.CHOICES[seen.SCORE]}*, which gives figures that are too good")
         if self._collect(errors, self._match, "Which class is which") is not None:

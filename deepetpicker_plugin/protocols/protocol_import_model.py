@@ -51,10 +51,10 @@ class ProtDeepETPickerImportModel(ProtDeepETPickerBase):
         form.addParam("samplingRate", params.FloatParam, default=0.0, condition=f"importFrom=={REFERENCE}",
                       label="Voxel size it was trained at (Å)", help="Voxel size of the tomograms it was trained on.")
         form.addParam("labelDiameter", params.FloatParam, default=0.0, condition=f"importFrom=={REFERENCE}",
-                      expertLevel=params.LEVEL_ADVANCED, label="Diameter of its training labels (voxels)",
+                      expertLevel=params.LEVEL_ADVANCED, label="Its label diameter (voxels)",
                       help="0 takes the published 7 voxels.")
         form.addParam("patch", params.IntParam, default=0, condition=f"importFrom=={REFERENCE}",
-                      expertLevel=params.LEVEL_ADVANCED, label="Edge of its training patch (voxels)",
+                      expertLevel=params.LEVEL_ADVANCED, label="Its training patch (voxels)",
                       help="0 takes what the checkpoint says, else 72.")
 
     def _insertAllSteps(self) -> None:

@@ -69,15 +69,15 @@ class ProtDeepETPickerPick(KeptMixin, OutputsMixin, ProtDeepETPickerBase, ProtSt
                       label="Region of interest (optional)",
                       help="Masks with the tsIds of the tomograms, of the same or another binning: picks outside "
                       "voxels > 0 are dropped. A tomogram without a mask goes to the failed ones.")
-        addOption(form, PickOptions, "threshold", "Score threshold", "-1: the model's",
+        addOption(form, PickOptions, "threshold", "Score threshold", "-1: model's",
                   help="Lowest score of a pick, 0 to 1 (the probability that it is right, where the model is "
                   "calibrated): one for all, or by group id (or name): 1: 0.4, 2: 0.6. Negative, or a class left out, "
                   "takes the model's own, best in its validation. The wizard shows the scores of an earlier run.")
-        addOption(form, PickOptions, "fdr", "False-discovery rate", "0: by the threshold",
+        addOption(form, PickOptions, "fdr", "False-discovery rate", "0: not used",
                   help="Share of false picks that is accepted, such as 0.05: the threshold of each class and tomogram "
                   "is then the lowest that keeps the estimated rate at or below it, and not below a score threshold "
                   "that is given. 0: by the score threshold alone. Needs a model whose scores are calibrated.")
-        addOption(form, PickOptions, "mirrors", "Looks at each place", "0: the model's",
+        addOption(form, PickOptions, "mirrors", "Looks at each place", "0: model's",
                   help="The mean of looks at each place and its mirror images tells classes apart and centres better, "
                   "and takes so many times as long. 0: four where the model has several classes or learnt from a part "
                   "of the particles, else one.")
@@ -85,8 +85,8 @@ class ProtDeepETPickerPick(KeptMixin, OutputsMixin, ProtDeepETPickerBase, ProtSt
                   help="Picks that stand out of the tomogram less than half as far as the faintest annotated particle: "
                   "*auto* drops them where the model learnt from a part of the particles. The summary says "
                   "how many.")
-        addOption(form, PickOptions, "max_picks", "Most picks per class and tomogram", "0: all")
-        addOption(form, PickOptions, "min_distance_angstrom", "Least distance between picks", "-1: the model's",
+        addOption(form, PickOptions, "max_picks", "Most picks per class", "0: all")
+        addOption(form, PickOptions, "min_distance_angstrom", "Least distance", "-1: model's",
                   help="Picks closer than this are one particle: one number, or by group id (or name): 1: 80, 2: 50. "
                   "Negative, or a class left out, takes what the nearest particles of the training say (half the "
                   "diameter, where they were too few).")
@@ -99,11 +99,11 @@ class ProtDeepETPickerPick(KeptMixin, OutputsMixin, ProtDeepETPickerBase, ProtSt
                   "network works at.")
         form.addSection(label="Computation")
         form.addParam("streamingSleepOnWait", params.IntParam, default=10,
-                      label="Time between two looks at a growing set (s)",
+                      label="Look for new ones every (s)",
                       validators=[params.GE(1, error="must be 1 or more")],
                       help="As long as the set of tomograms grows, it is looked for new ones so often.")
         form.addParam("tomogramsPerStart", params.IntParam, default=20, expertLevel=params.LEVEL_ADVANCED,
-                      label="Tomograms per start of the engine", validators=[params.GE(1, error="must be 1 or more")],
+                      label="Tomograms per start", validators=[params.GE(1, error="must be 1 or more")],
                       help="Starting the engine takes some seconds, so that one start picks several tomograms. Results "
                       "appear when a start has ended.")
         addOptions(form, PickOptions, expertNames(PickOptions, without=("shard",)))
@@ -286,7 +286,7 @@ class ProtDeepETPickerPick(KeptMixin, OutputsMixin, ProtDeepETPickerBase, ProtSt
             errors.append("*Tomograms* the set is empty: wait until it has its first tomogram, or schedule this")
         if card is not None and options is not None:
             for option, label in (("threshold", "Score threshold"),
-                                  ("min_distance_angstrom", "Least distance between picks")):
+                                  ("min_distance_angstrom", "Least distance")):
                 self._collect(errors, lambda option=option, label=label: resolve(
                     options[option], card.classes, card.thresholds, f"*{label}*"))
             if options["fdr"] and any(c.calibration is None for c in card.classes):

@@ -46,11 +46,11 @@ class ProtDeepETPickerRefine(ProtDeepETPickerTrain):
                       help="Empty: the tomograms of the coordinates. Otherwise tomograms with the same tsIds; the "
                       "coordinates are scaled to them.")
         form.addParam("moreCoordinates", params.MultiPointerParam, pointerClass="SetOfCoordinates3D", allowsNull=True,
-                      minNumObjects=0, label="Further sets of coordinates (optional)",
+                      minNumObjects=0, label="Further sets (optional)",
                       help="Such as the particles that the model was trained with.")
         corrections.addCorrectionParams(form)
         addOption(form, RefineOptions, "unannotated", "What is not annotated")
-        addOption(form, RefineOptions, "validation", "Tomograms kept for validation (tsIds)")
+        addOption(form, RefineOptions, "validation", "Kept for validation (tsIds)")
         addTrainingOptions(form, RefineOptions, ["minutes", "epochs"])
 
         form.addSection(label="Training")

@@ -41,7 +41,7 @@ class ProtDeepETPickerThreshold(ProtDeepETPickerBase):
         form.addParam("maxPicks", params.StringParam, default="0", label="Most picks per tomogram",
                       help="Keep at most so many per class and tomogram, best first; one number, or by group id (or "
                       "name): 0: 100, 1: 20. 0 keeps all.")
-        form.addParam("useCandidates", params.BooleanParam, default=True, label="Take all candidates where there are?",
+        form.addParam("useCandidates", params.BooleanParam, default=True, label="From all candidates?",
                       help="Yes: for picks of *pick*, choose among all its candidates, so that a lower threshold "
                       "brings more. No: choose among the picks in the set.")
 

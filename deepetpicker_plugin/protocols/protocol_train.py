@@ -78,11 +78,11 @@ class ProtDeepETPickerTrain(ProtDeepETPickerBase):
                       help="Empty: the tomograms of the coordinates. Otherwise tomograms with the same tsIds, such as "
                       "denoised ones or those of another binning; the coordinates are scaled to them.")
         form.addParam("moreCoordinates", params.MultiPointerParam, pointerClass="SetOfCoordinates3D", allowsNull=True,
-                      minNumObjects=0, label="Further sets of coordinates (optional)",
+                      minNumObjects=0, label="Further sets (optional)",
                       help="Such as the particles of other kinds, a set for each: its label becomes the name of the "
                       "class. Their group ids become class ids; sets that share one are counted from 1 instead, and "
                       "the summary shows the table.")
-        addOption(form, TrainOptions, "diameter_angstrom", "Particle diameter", "empty: as annotated", important=True,
+        addOption(form, TrainOptions, "diameter_angstrom", "Particle diameter", important=True,
                   validators=[], help=f"Diameter of the particle in Å. {BY_CLASS} Empty: what the coordinates know, as "
                   "annotated, proposed, picked and simulated ones do; the summary says whose it is. Coordinates of "
                   "other programs know none. The wizard draws it on a tomogram, and begins with what is known.")
@@ -98,8 +98,8 @@ class ProtDeepETPickerTrain(ProtDeepETPickerBase):
         corrections.addCorrectionParams(form)
         addOption(form, TrainOptions, "unannotated", "What is not annotated")
         addOption(form, TrainOptions, "self_training", "Train with sure finds too?")
-        addOption(form, TrainOptions, "refit", "Learn what was held out in the end?")
-        addOption(form, TrainOptions, "validation", "Tomograms kept for validation (tsIds)")
+        addOption(form, TrainOptions, "refit", "Learn the held-out part too?")
+        addOption(form, TrainOptions, "validation", "Kept for validation (tsIds)")
         form.addParam("startFrom", params.EnumParam, choices=list(STARTS), default=AUTOMATIC, label="Start from",
                       help="automatic: the model below, if one is chosen; else on a CPU the default recipe starts from "
                       "the model that comes with the package, and everything else from chance.\n"
@@ -304,10 +304,10 @@ class ProtDeepETPickerTrain(ProtDeepETPickerBase):
                           f"{', '.join(sorted(annotated)[:4])}, found {', '.join(sorted(given)[:4])}")
         kept = {w.strip() for w in (self.validation.get() or "").split(",") if w.strip()}
         if usable and kept - usable:
-            errors.append(f"*Tomograms kept for validation* no coordinates in {', '.join(sorted(kept - usable))}, or "
+            errors.append(f"*Kept for validation* no coordinates in {', '.join(sorted(kept - usable))}, or "
                           f"not among the tomograms: choose among {', '.join(sorted(usable)[:8])}")
         elif kept and usable <= kept and usable:
-            errors.append("*Tomograms kept for validation* nothing is left to train on: leave at least one tomogram "
+            errors.append("*Kept for validation* nothing is left to train on: leave at least one tomogram "
                           "out")
         return errors
 

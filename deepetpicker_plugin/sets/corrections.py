@@ -23,7 +23,7 @@ def addCorrectionParams(form: Any) -> None:
     from pyworkflow.protocol import params
 
     form.addParam("inputNegatives", params.PointerParam, pointerClass=CHOSEN_COORDINATES, allowsNull=True,
-                  label="Places without a particle (optional)",
+                  label="Places without a particle",
                   help="What looks like a particle and is none: the negatives of *annotate particles* or *review "
                   "picks*, or any coordinates. What is there is learnt as background, whatever is said below of what "
                   "is not annotated.")

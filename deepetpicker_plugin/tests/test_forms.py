@@ -118,6 +118,7 @@ class TestForms(PluginTest):
                     continue  # Scipion's own
                 self.assertTrue(definition.label.get(), f"{name}.{parameter}")
                 self.assertTrue(definition.help.get(), f"{name}.{parameter}")
+                self.assertLessEqual(len(definition.label.get()), 35, "Scipion's form is as wide as its longest label")
 
     def test_defaults_are_the_engine_s(self):
         for kind, cls, fixed in (
@@ -146,7 +147,7 @@ class TestForms(PluginTest):
 
     def test_units_are_in_the_labels(self):
         shown = self.parameters(ProtDeepETPickerTrain)
-        self.assertEqual(shown["diameterAngstrom"].label.get(), "Particle diameter (Å; empty: as annotated)")
+        self.assertEqual(shown["diameterAngstrom"].label.get(), "Particle diameter (Å)")
         self.assertEqual(shown["patch"].label.get(), "Patch (voxels; 0: by recipe)")
         self.assertEqual(shown["minutes"].label.get(), "Time limit (minutes; 0: none)")
         self.assertEqual(shown["learningRate"].expertLevel.get(), params.LEVEL_ADVANCED)

@@ -53,9 +53,9 @@ class TestThresholds(PluginTest):
 
     def test_the_form_names_what_is_wrong(self):
         for threshold, words in (("3: 0.5", "*Score threshold*: there is no class '3', but class 1 (ring), class 2"),
-                                 ("high", "*Score threshold (-1: the model's)* must be a number, or a number per class "
+                                 ("high", "*Score threshold (-1: model's)* must be a number, or a number per class "
                                   "such as 1:0.4"),
-                                 ("1: 1.5", "*Score threshold (-1: the model's)* must be a number between -1 and 1")):
+                                 ("1: 1.5", "*Score threshold (-1: model's)* must be a number between -1 and 1")):
             errors = self.newProtocol(ProtDeepETPickerPick, **self.settings(threshold)).validate()
             self.assertEqual(len(errors), 1, errors)
             self.assertIn(words, errors[0])

@@ -7,6 +7,8 @@ import pytest
 from virtual_screen import pump, pumpUntil, touch
 
 from deepetpicker.windows.picks import PicksWindow
+from deepetpicker.windows.scene import Scene, make_layer
+from tests.windows.conftest import POSITIONS
 
 pytestmark = pytest.mark.gui
 CTRL = 0x0004
@@ -185,6 +187,38 @@ def test_all_buttons_are_seen_with_two_classes_in_scipion_s_window(root, scene):
     pump(opened.top, 0.4)
     report = next(button for button in every_button(opened.top) if button.cget("text") == "Report in the browser")
     assert report.winfo_height() >= report.winfo_reqheight()
+    opened.close()
+
+
+LONG = "26S proteasome, double capped, with regulatory particles"
+
+
+def test_all_controls_are_reached_with_twelve_classes_on_a_small_screen(root, scene):
+    names = [LONG, *(f"class {n}" for n in range(11))]
+    layers = [make_layer(n, name, 100.0, {"a": [(POSITIONS, np.array([0.9, 0.4, 0.7]))]})
+              for n, name in enumerate(names)]
+    many = Scene(list(scene.files.values()), layers)
+    opened = PicksWindow("picks", many, root, extras=[("Review these", list)], page=str).open()
+    opened.top.geometry("1220x740")  # what a screen of 1280 x 800 leaves
+    pump(opened.top, 0.5)
+    assert len({layer.colour for layer in layers}) == 12
+    for button in (*opened.step_buttons, *opened.more_buttons, *opened.extra_buttons):  # these are always there
+        assert button.winfo_rooty() + button.winfo_height() <= opened.top.winfo_rooty() + 740
+        assert button.winfo_height() >= button.winfo_reqheight()
+    assert opened.layer_texts[0].get() == "26S proteasome,\u2026: 3 of 3, 100 Å"
+    legend = opened.layer_buttons[0]
+    assert legend.winfo_width() >= legend.winfo_reqwidth()
+    legend.event_generate("<Enter>")
+    pumpUntil(opened.top, lambda: opened.status.get() == LONG)
+    last, column = opened.zoom_buttons[0], opened.column
+    assert last.winfo_height() >= last.winfo_reqheight()  # below the edge, and the wheel brings it up
+    below = column.winfo_rooty() + column.winfo_height()
+    assert last.winfo_rooty() > below
+    for _ in range(20):
+        opened.layer_buttons[3].event_generate("<Button-5>")
+    pumpUntil(opened.top, lambda: last.winfo_rooty() + last.winfo_height() <= below)
+    opened.top.geometry("1220x1200")
+    pumpUntil(opened.top, lambda: not column.bar.winfo_ismapped())
     opened.close()
 
 

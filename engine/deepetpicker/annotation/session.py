@@ -31,7 +31,8 @@ from deepetpicker.io.regions import Region
 
 FORMAT_VERSION = 1
 JOURNAL_FILE, SNAPSHOT_FILE = "journal.jsonl", "annotation.json"
-COLOURS = ("#56b4e9", "#e69f00", "#00c896", "#f0e442", "#cc79a7", "#ff6a1f", "#0072b2", "#ffffff")
+COLOURS = ("#56b4e9", "#e69f00", "#00c896", "#f0e442", "#cc79a7", "#ff6a1f", "#0072b2", "#ffffff",
+           "#b15cff", "#a6e22e", "#ff2d7e", "#8ff7ff", "#c49a6c", "#008060")
 
 
 class Session(Annotations):

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 HIT, OTHER_CLASS, FALSE_POSITIVE, MISS = "#00c896", "#56b4e9", "#ff6a1f", "#f0e442"
 CLASS_LOOKS = (("#56b4e9", "-"), ("#e69f00", "--"), ("#00c896", "-."), ("#f0e442", ":"), ("#cc79a7", "-"),
-               ("#ff6a1f", "--"), ("#0072b2", "-."), ("#ffffff", ":"))
+               ("#ff6a1f", "--"), ("#0072b2", "-."), ("#ffffff", ":"), ("#b15cff", "-"), ("#a6e22e", "--"),
+               ("#ff2d7e", "-."), ("#8ff7ff", ":"), ("#c49a6c", "-"), ("#008060", "--"))
 DEFAULT_DIAMETER_VOX = 20.0
 MOST_PIXELS = 1400
 SMALLEST_SHARE = 0.25

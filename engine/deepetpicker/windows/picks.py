@@ -20,14 +20,17 @@ from deepetpicker.windows.viewport import STEP
 from deepetpicker.windows.window import (
     INK,
     FigureWindow,
+    ScrolledColumn,
     button_row,
     canvas_of,
     heading,
+    shortened,
     slider,
 )
 
 ALL = "all classes"
 SCORE_STEP = 0.001
+NAME_LETTERS = 17  # of a class in the legend, whose numbers are to be seen
 
 
 class SliceControls:
@@ -168,7 +171,7 @@ class PicksWindow(FigureWindow, SliceControls):
     # ---- the window
     def _build(self, top: tk.Toplevel) -> None:
         """Fill the window: controls on the left, slices on the right."""
-        controls = ttk.Frame(top, width=330)
+        controls = ttk.Frame(top, width=344)
         controls.pack(side=tk.LEFT, fill=tk.Y)
         controls.pack_propagate(False)
         self.panel = SlicePanel(top, self.scene, moved=self._moved)
@@ -176,11 +179,15 @@ class PicksWindow(FigureWindow, SliceControls):
         self.panel.pointed = self._pointed
         self.status, self.help = tk.StringVar(top), tk.StringVar(top)
         self._build_footer(controls)
-        self._build_tomograms(controls, "Tomograms (number of picks)")
-        self._build_layers(controls)
-        self._build_scores(controls)
-        self._build_slices(controls)
-        self._build_steps(controls)
+        steps = ttk.Frame(controls)
+        steps.pack(side=tk.BOTTOM, fill=tk.X)
+        self._build_steps(steps)
+        self.column = ScrolledColumn(controls)
+        self.column.pack(fill=tk.BOTH, expand=True)
+        self._build_tomograms(self.column.inside, "Tomograms (number of picks)")
+        self._build_layers(self.column.inside)
+        self._build_scores(self.column.inside)
+        self._build_slices(self.column.inside)
         self._bind()
         self.tomograms.selection_set(0)
         self._chosen()
@@ -211,6 +218,7 @@ class PicksWindow(FigureWindow, SliceControls):
                                     command=functools.partial(self._toggle, number, state))
             button.state = state  # type: ignore[attr-defined]  # keeps the variable alive
             button.pack(side=tk.LEFT, fill=tk.X)
+            button.bind("<Enter>", lambda event, name=layer.name: self.status.set(name))  # type: ignore[misc]
             self.layer_buttons.append(button)
             self.layer_texts.append(text)
 
@@ -349,7 +357,8 @@ class PicksWindow(FigureWindow, SliceControls):
         """Draw the slices and the numbers anew."""
         self.panel.lows = list(self.lows) if self.has_scores else [-np.inf] * len(self.scene.layers)
         for text, layer, low in zip(self.layer_texts, self.scene.layers, self.panel.lows):
-            text.set(f"{layer.name}: {layer.count(low)} of {layer.count()}, {layer.diameter_ang:g} Å")
+            text.set(f"{shortened(layer.name, NAME_LETTERS)}: {layer.count(low)} of {layer.count()}, "
+                     f"{layer.diameter_ang:g} Å")
         for number, name in enumerate(self.scene.names):
             count = sum(len(layer.above(name, low)) for layer, low in zip(self.scene.layers, self.panel.lows))
             replace_line(self.tomograms, number, f"{name} ({count})")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import pathlib
 import threading
@@ -197,6 +198,52 @@ def canvas_of(parent: tk.Misc, figure: Any) -> Any:
     from matplotlib.backends.backend_tkagg import FigureCanvasTkAgg
 
     return FigureCanvasTkAgg(figure, master=parent)
+
+
+class ScrolledColumn(ttk.Frame):
+    """A column of controls that scrolls, with a bar beside it, where the window is too low for all of them.
+
+    What is to be in the column has ``inside`` as its parent. The wheel scrolls it, but for lists, which have their own.
+    """
+
+    def __init__(self, parent: tk.Misc) -> None:
+        super().__init__(parent)
+        self.view = tk.Canvas(self, highlightthickness=0, bd=0, width=1, height=1, yscrollincrement=24, takefocus=False)
+        self.bar = ttk.Scrollbar(self, command=self.view.yview)
+        self.view.configure(yscrollcommand=self.bar.set)
+        self.view.pack(side=tk.LEFT, fill=tk.BOTH, expand=True)
+        self.inside = ttk.Frame(self.view)
+        self._item = self.view.create_window(0, 0, anchor=tk.NW, window=self.inside)
+        self._known: List[tk.Misc] = []
+        for part in (self.view, self.inside):
+            part.bind("<Configure>", self._fit)
+        for kind, steps in (("<Button-4>", -2), ("<Button-5>", 2)):
+            self.winfo_toplevel().bind(kind, functools.partial(self._wheel, steps), add="+")
+
+    def _fit(self, event: Any = None) -> None:
+        """Give the controls the height that is there, or that they need, and a bar where that is more."""
+        for child in self.inside.winfo_children():
+            if child not in self._known:  # one that grows lets the column be measured anew
+                self._known.append(child)
+                child.bind("<Configure>", self._fit, add="+")
+        needed, there, width = self.inside.winfo_reqheight(), self.view.winfo_height(), self.view.winfo_width()
+        self.view.itemconfigure(self._item, width=width, height=max(needed, there))
+        self.view.configure(scrollregion=(0, 0, width, max(needed, there)))
+        if needed > there > 1:
+            self.bar.pack(side=tk.RIGHT, fill=tk.Y, before=self.view)
+        else:
+            self.bar.pack_forget()
+
+    def _wheel(self, steps: int, event: Any) -> None:
+        """Scroll, when the mouse is over the column and not over a list."""
+        if str(event.widget).startswith(f"{self}.") and self.bar.winfo_ismapped() and not isinstance(
+                event.widget, (tk.Listbox, ttk.Combobox)):
+            self.view.yview_scroll(steps, tk.UNITS)
+
+
+def shortened(name: str, letters: int) -> str:
+    """Return a name of at most so many letters; a longer one ends in an ellipsis."""
+    return name if len(name) <= letters else f"{name[:letters - 1].rstrip()}\u2026"
 
 
 def heading(parent: tk.Misc, text: str) -> ttk.Label:

@@ -9,9 +9,10 @@ from typing import Any, Callable, Dict, List, Optional
 
 from deepetpicker.annotation.records import ClassLook
 from deepetpicker.annotation.session import Session
-from deepetpicker.windows.window import button_row, heading
+from deepetpicker.windows.window import button_row, heading, shortened
 
 LEAST_ANG, MOST_ANG, STEP_ANG = 1.0, 100_000.0, 5.0
+NAME_LETTERS = 28  # of a class in the list, whose number of particles is to be seen
 
 
 class ClassBox(ttk.Frame):
@@ -83,7 +84,7 @@ class ClassBox(ttk.Frame):
         counts = self.session.counts(tomogram)
         for number, one in enumerate(self.session.classes, start=1):
             key = f"{number}: " if number < 10 else ""
-            self.lines[one.kind.id].set(f"{key}{one.kind.name} ({counts.get(one.kind.id, 0)})")
+            self.lines[one.kind.id].set(f"{key}{shortened(one.kind.name, NAME_LETTERS)} ({counts.get(one.kind.id, 0)})")
         if look is not None and self.focus_get() not in (self.name_field, self.diameter_field):
             self.name.set(look.kind.name)
             self.diameter.set(f"{look.kind.diameter_ang:g}" if look.kind.diameter_ang else "")

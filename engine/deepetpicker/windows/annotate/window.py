@@ -36,7 +36,7 @@ from deepetpicker.windows.picks import SliceControls, replace_line
 from deepetpicker.windows.scene import Scene, diameter_vox
 from deepetpicker.windows.session import Opens, SessionWindow
 from deepetpicker.windows.slices import SlicePanel
-from deepetpicker.windows.window import FigureWindow, button_row, heading
+from deepetpicker.windows.window import FigureWindow, ScrolledColumn, button_row, heading
 
 MODES = ((PARTICLE, "Particle", "a"), (NEGATIVE, "Not one", "x"), (REGION, "Complete box", "b"), (LOOK, "Look", "v"))
 
@@ -88,13 +88,14 @@ class AnnotateWindow(SessionWindow, SliceControls, FigureWindow):
         self.book = ttk.Notebook(controls)
         self.book.pack(fill=tk.BOTH, expand=True)
         yields_keys(self.book, self.panel.canvas.get_tk_widget())
-        pages = [ttk.Frame(self.book), ttk.Frame(self.book)]
-        self.book.add(pages[0], text="Annotate")
+        columns = [ScrolledColumn(self.book), ScrolledColumn(self.book)]
+        pages = [column.inside for column in columns]
+        self.book.add(columns[0], text="Annotate")
         self._build_tomograms(pages[0], "Tomograms (particles, not looked at)")
         self.classes = ClassBox(pages[0], self.session, self._attempt, self._refresh)
         self.classes.pack(fill=tk.X)
         self.more = MorePanel(self.book, self, self._start)
-        for page, name in ((self.more, "Find more"), (pages[1], "View")):
+        for page, name in ((self.more, "Find more"), (columns[1], "View")):
             self.book.add(page, text=name)
         self._build_modes(pages[0])
         self._build_slices(pages[1])

@@ -15,11 +15,12 @@ from deepetpicker.windows.keyboard import Keys, yields_keys
 from deepetpicker.windows.keyboard.slices import contrast_keys
 from deepetpicker.windows.picks import replace_line
 from deepetpicker.windows.sheet import Sheet
-from deepetpicker.windows.window import heading, slider
+from deepetpicker.windows.window import heading, shortened, slider
 
 ORDERS = ((SCORE, "score"), (DOUBT, "doubt"), (TOMOGRAM, "tomogram"))
 SHOWN = ((NEW, "not seen"), (ALL, "all"), (REFUSED_ONLY, "refused"))
 EVERYTHING = "all tomograms"
+NAME_LETTERS = 26  # of a class on its button, whose number of picks is to be seen
 
 
 class ReviewControls:
@@ -138,5 +139,5 @@ class ReviewControls:
                 button.pack(fill=tk.X)
         for place, (button, one) in enumerate(zip(self._class_buttons, looks), start=1):
             count = sum(self.session.counts(name).get(one.kind.id, 0) for name in self.names)
-            button.configure(text=f"{place}: {one.kind.name} ({count})", highlightbackground=one.colour,
-                             highlightthickness=2)
+            button.configure(text=f"{place}: {shortened(one.kind.name, NAME_LETTERS)} ({count})",
+                             highlightbackground=one.colour, highlightthickness=2)

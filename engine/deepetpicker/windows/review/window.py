@@ -20,7 +20,7 @@ from deepetpicker.windows.review.keys import keys_of
 from deepetpicker.windows.scene import Scene, diameter_vox
 from deepetpicker.windows.session import Opens, SessionWindow
 from deepetpicker.windows.sheet import DASHES, Sheet, Tile, caption
-from deepetpicker.windows.window import FigureWindow, button_row
+from deepetpicker.windows.window import FigureWindow, ScrolledColumn, button_row
 
 SHIFT, MOST_REASONS = 1, 3
 ANSWERS = {RIGHT: RIGHT, REFUSED: REFUSED, GONE: REFUSED, OFFER: OFFER}  # what a tile shows
@@ -65,7 +65,7 @@ class ReviewWindow(SessionWindow, ReviewControls, FigureWindow):
     # ---- the window
     def _build(self, top: tk.Toplevel) -> None:
         """Fill the window: controls on the left, the sheet on the right."""
-        controls = ttk.Frame(top, width=330)
+        controls = ttk.Frame(top, width=344)
         controls.pack(side=tk.LEFT, fill=tk.Y)
         controls.pack_propagate(False)
         right = ttk.Frame(top)
@@ -75,12 +75,16 @@ class ReviewWindow(SessionWindow, ReviewControls, FigureWindow):
         self.sheet = Sheet(right, self.scene, self._clicked, self.fit, self._pulled)
         self.sheet.pack(fill=tk.BOTH, expand=True)
         self._build_footer(controls)
-        self._build_order(controls)
-        self._build_classes(controls)
-        self._build_crops(controls)
-        button_row(controls, ("Undo", self.undo), ("Redo", self.redo), ("Slices", self.open_slices),
+        buttons = ttk.Frame(controls)
+        buttons.pack(side=tk.BOTTOM, fill=tk.X)
+        button_row(buttons, ("Undo", self.undo), ("Redo", self.redo), ("Slices", self.open_slices),
                    ("Keys (F1)", lambda: self.show_keys()))
-        button_row(controls, ("Save tables", self.save), ("Save a copy ...", self.ask_copy))
+        button_row(buttons, ("Save tables", self.save), ("Save a copy ...", self.ask_copy))
+        column = ScrolledColumn(controls)
+        column.pack(fill=tk.BOTH, expand=True)
+        self._build_order(column.inside)
+        self._build_classes(column.inside)
+        self._build_crops(column.inside)
         self._bind(top)
         self.arrange()
 
