@@ -102,13 +102,22 @@ def incomplete_truth(n_known: int, n_all: int) -> Tuple[CoordinateTable, Coordin
     return table([rows[k] for k in known]), table(rows + spaced(60, 1, rng.uniform(0.1, 0.4, 60), far=True))
 
 
-@pytest.mark.parametrize("n_known", [6, 10, 20])
+@pytest.mark.parametrize("n_known", [20, 30])
 def test_an_incomplete_truth_does_not_push_the_threshold_above_the_particles(n_known):
     truth, found = incomplete_truth(n_known, 40)
     one = score_picks([(truth, found)], {1: 5.0}, 0.1, is_complete=False).classes[0]
     assert 28 <= one.n_picks <= 40
     assert one.threshold > 0.35
     assert one.recall >= 0.8
+
+
+@pytest.mark.parametrize("n_known", [5, 10, 19])
+def test_few_particles_of_many_choose_no_threshold(n_known):
+    truth, found = incomplete_truth(n_known, 40)
+    for radii in ({1: 5.0}, {1: 5.0, 2: 5.0}):
+        picks = score_picks([(truth, found)], radii, 0.1, is_complete=False)
+        assert {one.threshold for one in picks.classes} == {picks.threshold} == {0.5}
+    assert score_picks([(truth, found)], {1: 5.0}, 0.1, is_complete=False, otherwise=0.4).threshold == 0.4
 
 
 def test_candidates_that_score_like_the_true_ones_are_counted():

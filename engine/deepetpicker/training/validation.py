@@ -74,8 +74,8 @@ class Validator:
         Held-out particles by which picks are judged.
     in_boxes : bool
         True when picks are judged only where everything is annotated, because elsewhere nobody knows.
-    otherwise : float
-        Threshold where the held-out particles are too few to choose one.
+    otherwise : float or None
+        Threshold where the held-out particles are too few to choose one; None leaves it to :func:`score_picks`.
     """
 
     def __init__(self, regions: Sequence[Annotated], rule: PatchRule, peak_rules: Sequence[PeakRule],
@@ -92,7 +92,7 @@ class Validator:
         self.boxes = [widened(r.region_zyx, r.source.shape_zyx, largest) for r in self.regions]
         self.plans = [TilePlan.cover(shape_of(box), self.tile, self.border, phase) for box in self.boxes]
         self.looked: List[Looked] = []
-        self.otherwise = DEFAULT_THRESHOLD
+        self.otherwise: Optional[float] = None
         covered = sum(int(r.certain.covers(r.positions_zyx_vox[r.inside]).sum()) for r in self.regions)
         self.in_boxes = rule.is_unknown and covered >= FEWEST
         self.n_particles = covered if self.in_boxes else sum(len(region.inside) for region in self.regions)
