@@ -179,7 +179,7 @@ class Bench:
             return ["train", "--data", folder / "data", "--out", out / "m.safetensors", *TRAIN]
         if verb == "pick":
             return ["pick", self.model, *tomograms, "--out", out / "picks", "--device", "cpu", "--precision", "float32",
-                    "--resume", "--threshold", 0.3, "--quiet"]
+                    "--resume", "--threshold", 0.2, "--quiet"]
         if verb == "propose":
             return ["propose", *tomograms, "--out", out / "found", "--diameter-angstrom", 160, "--method",
                     "blob", "--like",
