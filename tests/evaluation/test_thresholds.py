@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import List, Tuple
 
 import numpy as np
@@ -112,12 +113,16 @@ def test_an_incomplete_truth_does_not_push_the_threshold_above_the_particles(n_k
 
 
 @pytest.mark.parametrize("n_known", [5, 10, 19])
-def test_few_particles_of_many_choose_no_threshold(n_known):
+def test_few_particles_of_many_raise_no_threshold(n_known):
     truth, found = incomplete_truth(n_known, 40)
     for radii in ({1: 5.0}, {1: 5.0, 2: 5.0}):
         picks = score_picks([(truth, found)], radii, 0.1, is_complete=False)
         assert {one.threshold for one in picks.classes} == {picks.threshold} == {0.5}
     assert score_picks([(truth, found)], {1: 5.0}, 0.1, is_complete=False, otherwise=0.4).threshold == 0.4
+    lower = dataclasses.replace(found, scores=found.scores / 2)  # a network that is not yet sure of any
+    one = score_picks([(truth, lower)], {1: 5.0}, 0.01, is_complete=False).classes[0]
+    assert 0.2 <= one.threshold < 0.46
+    assert one.recall >= 0.8
 
 
 def test_candidates_that_score_like_the_true_ones_are_counted():

@@ -17,7 +17,7 @@ Pairs = Sequence[Tuple[CoordinateTable, CoordinateTable]]
 DEFAULT_THRESHOLD = 0.3
 UNKNOWN_THRESHOLD = 0.5  # where many particles are not in the truth
 FEWEST = 5  # so many particles say something about scores
-FEWEST_OF_SOME = 20  # so many of more particles do: all of five are found far above where most of the others are
+FEWEST_OF_SOME = 20  # fewer of many particles may lower a threshold, but raise none: the others may score less
 ENOUGH = 0.8  # of the particles that are found at all
 DECIMALS = 5  # of a threshold: scores have four, so that one halfway between two of them is exact
 
@@ -113,8 +113,8 @@ def score_picks(pairs: Pairs, radii_vox: Mapping[int, float], floor: float, is_c
     -----
     The threshold lies halfway between the candidate at which F1 is best and the next one below. A class with fewer than
     five true particles gets the threshold of all classes together; with fewer than five of all, or when nothing is hit,
-    the threshold is ``otherwise``: so few say nothing about scores. Of an incomplete truth twenty are needed: whatever
-    five particles are found, the next one of many may score less.
+    the threshold is ``otherwise``: so few say nothing about scores. Of an incomplete truth fewer than twenty do not
+    raise it above ``otherwise``: wherever five particles are found, the next one of many may score less.
 
     With an incomplete truth precision is not known and F1 says nothing. Its place takes recall^2 / picks, which is
     proportional to precision * recall when any particle is as likely to be in the truth as another (Lee and Liu 2003,
@@ -122,11 +122,10 @@ def score_picks(pairs: Pairs, radii_vox: Mapping[int, float], floor: float, is_c
     """
     if otherwise is None:
         otherwise = DEFAULT_THRESHOLD if is_complete else UNKNOWN_THRESHOLD
-    fewest = FEWEST if is_complete else FEWEST_OF_SOME
     hits = {class_id: class_hits(pairs, class_id, radius) for class_id, radius in radii_vox.items()}
     found = {class_id: curve_of(own) for class_id, own in hits.items()}
     common = best_threshold(curve_of(together(hits.values())), floor, is_complete, otherwise)
-    limits = {c: best_threshold(curve, floor, is_complete, otherwise) if curve.n_truth >= fewest else common
+    limits = {c: best_threshold(curve, floor, is_complete, otherwise) if curve.n_truth >= FEWEST else common
               for c, curve in found.items()}
     classes = tuple(_class_score(class_id, curve, limits[class_id]) for class_id, curve in found.items())
     return PickScores(classes, common, _mean_distance(pairs, radii_vox, limits))
@@ -147,13 +146,14 @@ def best_threshold(curve: ScoreCurve, floor: float, is_complete: bool = True,
     otherwise : float
         Threshold where the curve says nothing.
     """
-    if curve.n_truth < (FEWEST if is_complete else FEWEST_OF_SOME) or not len(curve) or not curve.tp[-1]:
+    if curve.n_truth < FEWEST or not len(curve) or not curve.tp[-1]:
         return otherwise
     worth = curve.metrics()["F1"] if is_complete else np.where(
         curve.tp >= ENOUGH * curve.tp[-1], curve.tp.astype(float) ** 2 / (curve.tp + curve.fp), 0.0)
     at = int(np.argmax(worth))
     below = float(curve.thresholds[at + 1]) if at + 1 < len(curve) else floor
-    return round((float(curve.thresholds[at]) + below) / 2, DECIMALS)
+    best = round((float(curve.thresholds[at]) + below) / 2, DECIMALS)
+    return best if is_complete or curve.n_truth >= FEWEST_OF_SOME else min(best, otherwise)
 
 
 def class_hits(pairs: Pairs, class_id: int, radius_vox: float) -> Hits:
