@@ -37,6 +37,7 @@ from deepetpicker.report.pages.evaluation import (
     write_report,
     write_slices,
 )
+from deepetpicker.windows import charts
 
 SHAPE = (24, 32, 40)
 EMPTY = CoordinateTable.empty()
@@ -203,6 +204,22 @@ def test_curve_figure_marks_best_and_threshold():
     assert texts.count("threshold 0.5") == 2
     assert "F4" in texts
     assert len(curve_figure(curve, ("threshold",)).axes) == 1
+
+
+def test_scores_that_are_nearly_the_same_do_not_run_into_each_other():
+    truth, picks = particles(seed=1), particles(seed=1)
+    scores = np.linspace(0.7550, 0.7749, len(picks))
+    curve = curve_of(hits_of([(distance_candidates(truth, picks, 1.0), scores)]))
+    rows = [{"threshold": f"{score}", "F1": "0.5", "precision": "0.5", "recall": "0.5"} for score in scores]
+    for figure, width in ((curve_figure(curve, threshold=0.5), 11), (charts.curve_figure(rows), 10)):
+        figure.set_size_inches(width, 5.6)  # as wide as in a window, where there is room for many numbers
+        figure.canvas.draw()
+        for axes in figure.axes:
+            boxes = [text.get_window_extent() for text in axes.get_xticklabels() if text.get_text()]
+            shown = sorted((box for box in boxes if axes.bbox.x0 - 1 <= (box.x0 + box.x1) / 2 <= axes.bbox.x1 + 1),
+                           key=lambda box: box.x0)
+            assert len(shown) >= 2
+            assert all(left.x1 + 6 < right.x0 for left, right in zip(shown, shown[1:])), axes.get_xlabel()
 
 
 def test_reliability_has_a_line_per_class_and_counts_below():

@@ -281,6 +281,7 @@ def _draw_threshold(axes: Axes, curve: ScoreCurve, threshold: float) -> None:
     axes.plot(best["threshold"], best["value"], "o", color=VERMILLION, markersize=7)
     _mark_threshold(axes, threshold)
     finish(axes, "score threshold", "", legend=True)
+    axes.locator_params(axis="x", nbins=5)  # scores that are nearly the same have long numbers
     axes.set_ylim(0, 1.02)
 
 

@@ -308,5 +308,6 @@ def curve_figure(rows: Sequence[Mapping[str, str]], lowest: float = 0.0) -> Any:
         axes.set_ylim(0, 1.03)
         axes.grid(alpha=0.3)
         axes.tick_params(labelsize=9, colors=INK)
+    left.locator_params(axis="x", nbins=5)  # scores that are nearly the same have long numbers
     right.set_xlim(0, 1.03)
     return figure
